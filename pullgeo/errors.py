@@ -1,0 +1,49 @@
+"""The errors that pullgeo raises.
+
+Every message says where the error arose, what was expected, what came instead and the likely mend. Each class
+also derives from the built-in exception that a caller would guess, so ``except ValueError`` keeps working.
+"""
+
+
+class PullgeoError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class ShapeError(PullgeoError, ValueError):
+    """A tensor has the wrong shape."""
+
+
+class DtypeError(PullgeoError, TypeError):
+    """A tensor has a dtype that the operation cannot take."""
+
+
+class DeviceError(PullgeoError, ValueError):
+    """Tensors that must meet live on different devices."""
+
+
+class OptionError(PullgeoError, ValueError):
+    """An option has a value outside its choices or range."""
+
+
+class NonFiniteError(PullgeoError, ValueError):
+    """An input or the output of a user's decoder holds NaN or infinity."""
+
+
+class SingularMetricError(PullgeoError, ArithmeticError):
+    """A metric that must be inverted is singular, or not positive definite."""
+
+
+class CoupledSamplesError(PullgeoError, RuntimeError):
+    """A module mixes the samples of a batch (or draws randomness), so it has no Jacobian per sample."""
+
+
+class ModuleError(PullgeoError, TypeError):
+    """A module cannot be served: it is not materialised, or its output is not a tensor."""
+
+
+class RegistryError(PullgeoError, ValueError):
+    """A rule is registered twice, or for something that is not a module class."""
+
+
+class DataError(PullgeoError, ValueError):
+    """A file or data set that a user named cannot be read as what it should be."""

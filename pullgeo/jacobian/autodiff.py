@@ -1,0 +1,146 @@
+"""The exact fallback for maps without a rule: automatic differentiation with the tangents leading."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch.func import functional_call, jvp, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.contract import gram
+from pullgeo.jacobian.parameters import ParameterLayout
+from pullgeo.jacobian.signature import Signature
+
+Map = Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def differentiable_kernels() -> Iterator[None]:
+    """Attention by kernels that have forward mode and second derivatives; the fused ones have neither."""
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+
+
+@dataclass(frozen=True, eq=False)
+class Autodiff(Jacobian):
+    """The derivative of any batched function that treats samples independently.
+
+    Stacks are moved by a ``vmap`` over *tangents only* around one batched ``jvp`` or ``vjp``, so the function sees its
+    batch as it is and runs forward once for the whole stack. This also serves modules that fail under a ``vmap`` over
+    samples (fixed dimensions in reshapes, recurrent layers).
+    """
+
+    function: Map
+    x: Float[Tensor, "b *x"]
+    signature: Signature
+
+    def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
+        """``J T``. Cost: one forward pass and k tangent passes."""
+        return _push(self.function, self.x, T, self.signature.out_shape)
+
+    def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
+        """``Jᵀ W``. Cost: one forward pass and k backward passes."""
+        return _pull(self.function, self.x, W)
+
+    def second(self, T: Float[Tensor, "k b *x"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
+        """Tangents of the pulled cotangent. Cost: k tangent passes through one backward pass."""
+
+        def pulled(x: Tensor) -> Tensor:
+            return _pull(self.function, x, w.unsqueeze(0)).squeeze(0)
+
+        return gram(_push(pulled, self.x, T, self.signature.in_shape), T)
+
+    def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
+        """Tangents of tangents. Cost: k second-order forward passes."""
+        return _second_push(self.function, self.x, T, S, self.signature.out_shape)
+
+
+@dataclass(frozen=True, eq=False)
+class AutodiffWeight(Jacobian):
+    """The derivative of any module with respect to its parameters, sample by sample.
+
+    Coordinates are those of ``torch.nn.utils.parameters_to_vector(module.parameters())``. Every sample has its own
+    Jacobian with respect to shared weights, so samples run one after another: exact for every module, and slower than
+    a rule by about the factor that batching would win.
+    """
+
+    module: nn.Module
+    x: Shaped[Tensor, "b *x"]
+    signature: Signature
+
+    def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
+        """``J_θ T``. Cost: per sample one forward pass and k tangent passes."""
+        moved = [_push(f, theta, T[:, i : i + 1], self.signature.out_shape) for i, (f, theta) in self._per_sample()]
+        return torch.cat(moved, 1) if moved else T.new_zeros(len(T), 0, *self.signature.out_shape)
+
+    def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
+        """``J_θᵀ W``. Cost: per sample one forward pass and k backward passes."""
+        moved = [_pull(f, theta, W[:, i : i + 1]) for i, (f, theta) in self._per_sample()]
+        return torch.cat(moved, 1) if moved else W.new_zeros(len(W), 0, self.signature.n_in)
+
+    def second(self, T: Float[Tensor, "k b p"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
+        """Tangents of the pulled cotangent, sample by sample."""
+        terms = []
+        for i, (f, theta) in self._per_sample():
+            sample = Signature.between(theta, w[i : i + 1])
+            terms.append(Autodiff(f, theta, sample).second(T[:, i : i + 1], w[i : i + 1]))
+        return torch.cat(terms) if terms else T.new_zeros(0, len(T), len(T))
+
+    def second_push(self, T: Float[Tensor, "k b p"], S: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
+        """Tangents of tangents, sample by sample."""
+        out_shape = self.signature.out_shape
+        terms = [
+            _second_push(f, theta, T[:, i : i + 1], S[:, i : i + 1], out_shape) for i, (f, theta) in self._per_sample()
+        ]
+        return torch.cat(terms, 1) if terms else T.new_zeros(len(T), 0, *out_shape)
+
+    def _per_sample(self) -> Iterator[tuple[int, tuple[Map, Tensor]]]:
+        layout = ParameterLayout.of(self.module)
+        theta = layout.vector().unsqueeze(0)
+        for i in range(len(self.x)):
+
+            def run(theta: Tensor, sample: Tensor = self.x[i : i + 1]) -> Tensor:
+                return functional_call(self.module, layout.named(theta.squeeze(0)), (sample,))
+
+            yield i, (run, theta)
+
+
+def _push(function: Map, x: Tensor, T: Tensor, out_shape: tuple[int, ...]) -> Tensor:
+    if len(T) == 0:  # vmap refuses to map over nothing
+        return T.new_zeros(0, len(x), *out_shape)
+
+    def tangent(t: Tensor) -> Tensor:
+        return jvp(function, (x,), (t,))[1]
+
+    with differentiable_kernels():
+        return vmap(tangent, randomness="same")(T)
+
+
+def _second_push(function: Map, x: Tensor, T: Tensor, S: Tensor, out_shape: tuple[int, ...]) -> Tensor:
+    if len(T) == 0:
+        return T.new_zeros(0, len(x), *out_shape)
+
+    def twice(t: Tensor, s: Tensor) -> Tensor:
+        return jvp(lambda z: jvp(function, (z,), (t,))[1], (x,), (s,))[1]
+
+    with differentiable_kernels():
+        return vmap(twice, randomness="same")(T, S)
+
+
+def _pull(function: Map, x: Tensor, W: Tensor) -> Tensor:
+    with differentiable_kernels():
+        pullback = vjp(function, x)[1]
+        if len(W) == 1:
+            return pullback(W.squeeze(0))[0].unsqueeze(0)
+        if len(W) == 0:
+            return W.new_zeros(0, *x.shape)
+        return vmap(lambda w: pullback(w)[0])(W)

@@ -1,0 +1,98 @@
+"""Composition: one Jacobian after another."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.jacobian.base import Jacobian, LinearKind, Second
+from pullgeo.jacobian.linear_map import Reshape
+from pullgeo.jacobian.signature import Signature
+
+
+@dataclass(frozen=True, eq=False)
+class Chain(Jacobian):
+    """``J = J_L ⋯ J_2 J_1``; the stages stand in the order in which data flows, ``J_1`` first.
+
+    Nothing is multiplied together: stacks travel from stage to stage.
+    """
+
+    stages: tuple[Jacobian, ...]
+    signature: Signature = field(init=False)
+
+    def __post_init__(self) -> None:
+        first, last = self.stages[0].signature, self.stages[-1].signature
+        signature = Signature(last.batch, first.in_shape, last.out_shape, last.dtype, last.device)
+        object.__setattr__(self, "signature", signature)
+
+    def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
+        """``J_L ⋯ J_1 T``."""
+        for stage in self.stages:
+            T = stage.push(T)
+        return T
+
+    def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
+        """``J_1ᵀ ⋯ J_Lᵀ W``."""
+        for stage in reversed(self.stages):
+            W = stage.pull(W)
+        return W
+
+    def push_squared_layerwise(self, v: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
+        """``(J_L∘J_L) ⋯ (J_1∘J_1) v``."""
+        for stage in self.stages:
+            v = stage.push_squared_layerwise(v)
+        return v
+
+    def pull_squared_layerwise(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
+        """``(J_1∘J_1)ᵀ ⋯ (J_L∘J_L)ᵀ w``."""
+        for stage in reversed(self.stages):
+            w = stage.pull_squared_layerwise(w)
+        return w
+
+    def second(self, T: Float[Tensor, "k b *x"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
+        """``Σ_l A_lᵀ ∂²_l[δ_l] A_l``: ``A_l`` the tangents pushed to stage l, ``δ_l`` the cotangent pulled there."""
+        return self.push_with_second(T)[1](w)
+
+    def push_with_second(self, T: Float[Tensor, "k b *x"]) -> tuple[Float[Tensor, "k b *y"], Second]:
+        """One forward sweep; the second derivative then costs one backward sweep of a single cotangent."""
+        seconds: list[Second] = []
+        for stage in self.stages:
+            T, stage_second = stage.push_with_second(T)
+            seconds.append(stage_second)
+        zeros = T.new_zeros(T.shape[1], len(T), len(T))
+
+        def second(w: Tensor) -> Tensor:
+            total, delta = zeros, w.unsqueeze(0)
+            for position in reversed(range(len(self.stages))):
+                stage = self.stages[position]
+                if not isinstance(stage, LinearKind):
+                    total = total + seconds[position](delta.squeeze(0))
+                if position:
+                    delta = stage.pull(delta)
+            return total
+
+        return T, second
+
+    def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
+        """One forward sweep of ``(T, S, C)`` with ``C ← J_l C + ∂²_l[T, S]``."""
+        C: Tensor | None = None
+        for stage in self.stages:
+            C = None if C is None else stage.push(C)
+            if not isinstance(stage, LinearKind):
+                bent = stage.second_push(T, S)
+                C = bent if C is None else C + bent
+            same = S is T
+            T = stage.push(T)
+            S = T if same else stage.push(S)
+        return torch.zeros_like(T) if C is None else C
+
+
+def compose(stages: list[Jacobian]) -> Jacobian:
+    """The composition of stages in data-flow order; nested chains are laid flat and needless reshapes dropped."""
+    flat: list[Jacobian] = []
+    for stage in stages:
+        flat.extend(stage.stages if isinstance(stage, Chain) else [stage])
+    essential = [s for s in flat if not (isinstance(s, Reshape) and s.signature.in_shape == s.signature.out_shape)]
+    essential = essential or flat[:1]
+    return essential[0] if len(essential) == 1 else Chain(tuple(essential))

@@ -1,0 +1,120 @@
+"""Which rule serves which module."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from pullgeo.errors import RegistryError
+from pullgeo.jacobian.base import Jacobian
+
+InputRule = Callable[[Any, Tensor], tuple[Tensor, Jacobian]]
+"""``(module, x) -> (y, J)``: the value and the derivative with respect to the input."""
+
+WeightRule = Callable[[Any, Tensor], Jacobian]
+"""``(module, x) -> J``: the derivative with respect to the module's own parameter vector."""
+
+Rule = TypeVar("Rule", bound=Callable[..., Any])
+
+_input_rules: dict[type[nn.Module], InputRule] = {}
+_weight_rules: dict[type[nn.Module], WeightRule] = {}
+
+
+def rule(*classes: type[nn.Module]) -> Callable[[Rule], Rule]:
+    """Register a function as the derivative of modules of these classes with respect to their input.
+
+    The rule also serves subclasses that keep the class's ``forward``.
+
+    Raises:
+        RegistryError: a class has a rule already, or is not a module class.
+
+    Example:
+        >>> import torch
+        >>> from pullgeo.jacobian import Elementwise, linearize, rule
+        >>> class Cube(torch.nn.Module):
+        ...     def forward(self, x):
+        ...         return x**3
+        >>> @rule(Cube)
+        ... def cube(module, x):
+        ...     return x**3, Elementwise(3 * x**2, lambda: 6 * x)
+        >>> y, J = linearize(Cube(), torch.tensor([[1.0, 2.0]]))
+        >>> J.dense()
+        tensor([[[ 3.,  0.],
+                 [ 0., 12.]]])
+    """
+    return _register(_input_rules, classes)
+
+
+def weight_rule(*classes: type[nn.Module]) -> Callable[[Rule], Rule]:
+    """Register a function as the derivative of modules of these classes with respect to their parameter vector.
+
+    Raises:
+        RegistryError: a class has a rule already, or is not a module class.
+    """
+    return _register(_weight_rules, classes)
+
+
+def rule_for(module: nn.Module) -> InputRule | None:
+    """The rule that gives the derivative of this very module with respect to its input, or ``None``."""
+    cls = served_class(module)
+    return _input_rules.get(cls) if cls is not None else None
+
+
+def weight_rule_for(module: nn.Module) -> WeightRule | None:
+    """The rule that gives the derivative of this very module with respect to its parameters, or ``None``.
+
+    Parametrized modules (weight norm, spectral norm) have none: their parameters are not the ones a rule is about.
+    """
+    cls = served_class(module)
+    if cls is None or parametrize.is_parametrized(module):
+        return None
+    return _weight_rules.get(cls)
+
+
+def served_class(module: nn.Module) -> type[nn.Module] | None:
+    """The registered class whose ``forward`` this module runs, or ``None`` if it runs anything else.
+
+    A ``forward`` of its own (in a subclass or on the instance) or a hook may compute anything, so no rule applies.
+    """
+    if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
+        return None
+    owner = _forward_owner(type(module))
+    if owner in _input_rules:
+        return owner
+    registered = (cls for cls in type(module).__mro__ if cls in _input_rules)
+    found = next(registered, None)
+    return found if found is not None and _forward_owner(found) is owner else None
+
+
+def registered_classes() -> tuple[type[nn.Module], ...]:
+    """Every class that has a rule, in order of registration."""
+    return tuple(_input_rules)
+
+
+def _forward_owner(cls: type[nn.Module]) -> type:
+    """The class in the method resolution order whose ``forward`` runs, wrappers that add no computation left out."""
+    for base in cls.__mro__:
+        if "forward" in vars(base) and not vars(base).get("forward_is_transparent", False):
+            return base
+    return nn.Module
+
+
+def _register(table: dict[type[nn.Module], Any], classes: tuple[type[nn.Module], ...]) -> Callable[[Rule], Rule]:
+    for cls in classes:
+        if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+            raise RegistryError(
+                f"rule: expected torch.nn.Module classes, got {cls!r}. Pass the class, not an instance."
+            )
+        if cls in table:
+            raise RegistryError(
+                f"rule: {cls.__qualname__} has a rule already ({table[cls].__module__}.{table[cls].__qualname__}). "
+                "Subclass the module and register the subclass instead."
+            )
+
+    def add(function: Rule) -> Rule:
+        for cls in classes:
+            table[cls] = function
+        return function
+
+    return add

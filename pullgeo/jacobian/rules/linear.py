@@ -1,0 +1,33 @@
+"""Linear, with respect to input and weight."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.linear_map import LinearMap
+from pullgeo.jacobian.linear_weight import LinearWeight
+from pullgeo.jacobian.registry import rule, weight_rule
+from pullgeo.jacobian.signature import Signature
+
+
+@rule(nn.Linear)
+def linear(module: nn.Linear, x: Tensor) -> tuple[Tensor, Jacobian]:
+    """``y = A x + c`` over the last dimension."""
+    weight = module.weight
+    y = F.linear(x, weight, module.bias)
+    return y, LinearMap(
+        Signature.between(x, y),
+        forward=lambda T: F.linear(T, weight),
+        backward=lambda W: W @ weight,
+        forward_squared=lambda v: F.linear(v, weight.square()),
+        backward_squared=lambda w: w @ weight.square(),
+    )
+
+
+@weight_rule(nn.Linear)
+def linear_weight(module: nn.Linear, x: Tensor) -> Jacobian:
+    """``δy = δA x + δc``."""
+    n, i, has_bias = module.out_features, module.in_features, module.bias is not None
+    size = n * i + (n if has_bias else 0)
+    signature = Signature(len(x), (size,), (*x.shape[1:-1], n), x.dtype, x.device)
+    return LinearWeight(x.reshape(len(x), -1, i) if x.numel() else x.new_zeros(0, 1, i), n, has_bias, signature)

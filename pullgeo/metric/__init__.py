@@ -1,0 +1,8 @@
+"""Inner products on tangent spaces, pulled back and pushed forward through Jacobians."""
+
+from pullgeo.metric import rules
+from pullgeo.metric.base import Metric, pullback, pullback_rule
+from pullgeo.metric.implicit import Implicit
+from pullgeo.metric.structured import Dense, Diagonal, Identity
+
+__all__ = ["Dense", "Diagonal", "Identity", "Implicit", "Metric", "pullback", "pullback_rule", "rules"]
