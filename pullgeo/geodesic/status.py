@@ -1,0 +1,24 @@
+"""How the search for a geodesic ended, in words that say what to do."""
+
+from enum import Enum
+
+
+class Status(Enum):
+    """The end of the search for one pair; its value is the advice."""
+
+    CONVERGED = "converged: the residual is below the tolerance"
+    COINCIDENT = "the end points coincide: the curve is the point and its length is 0"
+    MAX_STEPS = "stopped at the step limit; raise max_steps, or start from a better curve (initial=...)"
+    STALLED = (
+        "no step decreases the energy any more although the residual is above the tolerance: the decoder is not twice "
+        "differentiable on the way (ReLU), or not evaluated in float64; raise tol, or smooth the decoder"
+    )
+    NON_FINITE = "the decoder returned NaN or infinity on the way; keep latents where it was trained"
+
+    @property
+    def converged(self) -> bool:
+        """Whether the pair's curve is a discrete geodesic to the tolerance asked for."""
+        return self in (Status.CONVERGED, Status.COINCIDENT)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.value}"

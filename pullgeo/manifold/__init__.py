@@ -1,0 +1,7 @@
+"""Points, metrics, connections, exponential and logarithm of manifolds that networks span."""
+
+from pullgeo.manifold.base import Manifold
+from pullgeo.manifold.given import MetricManifold
+from pullgeo.manifold.pullback import PullbackManifold
+
+__all__ = ["Manifold", "MetricManifold", "PullbackManifold"]

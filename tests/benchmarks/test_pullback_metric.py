@@ -1,0 +1,44 @@
+"""Cost of the pullback metric in units of its limit, d + 1 forward passes, beside per-sample autodiff."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import jacfwd, vmap
+
+from pullgeo import PullbackManifold
+from tests.benchmarks.side_by_side import medians, show
+
+
+def mlp(d: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(d, 512), nn.Tanh(), nn.Linear(512, 512), nn.Tanh(), nn.Linear(512, 784), nn.Sigmoid())
+
+
+@pytest.mark.parametrize("batch", [16, 64, 256])
+def test_mlp(batch: int) -> None:
+    rows: list[dict[str, object]] = []
+    for d in (2, 10, 32):
+        decoder = mlp(d).eval()
+        z = torch.randn(batch, d)
+        manifold = PullbackManifold(decoder)
+
+        def peer(decoder: nn.Module = decoder, z: torch.Tensor = z) -> torch.Tensor:
+            J = vmap(jacfwd(decoder))(z)
+            return J.mT @ J
+
+        def ours(manifold: PullbackManifold = manifold, z: torch.Tensor = z) -> torch.Tensor:
+            return manifold.metric(z).dense()
+
+        with torch.no_grad():
+            torch.testing.assert_close(ours(), peer(), rtol=1e-3, atol=1e-4)
+            run = medians({"forward": lambda f=decoder, z=z: f(z), "ours": ours, "jacfwd": peer})
+        limit = (d + 1) * run["forward"]
+        rows.append(
+            {
+                "d": d,
+                "batch": batch,
+                "ours / (d+1) forwards": run["ours"] / limit,
+                "vmap(jacfwd) / (d+1) forwards": run["jacfwd"] / limit,
+                "vmap(jacfwd) / ours": run["jacfwd"] / run["ours"],
+            }
+        )
+    show("pullback metric, MLP d-512-512-784", rows)

@@ -1,0 +1,159 @@
+"""Any trained decoder is taken as it is, and what cannot be served is refused by name."""
+
+import copy
+
+import geoopt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pullgeo import MetricManifold, PullbackManifold
+from pullgeo.errors import CoupledSamplesError, DtypeError, ModuleError, NonFiniteError, OptionError, ShapeError
+from pullgeo.metric import Dense, Diagonal, Identity
+from pullgeo.testing.oracles.jacobians import dense_jacobian
+
+B, D = 3, 2
+
+
+def convolutional() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(D, 12), nn.SiLU(), nn.Unflatten(1, (3, 2, 2)), nn.ConvTranspose2d(3, 2, 3, stride=2), nn.Sigmoid()
+    ).eval()
+
+
+def points(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(2, B, D, dtype=torch.float64, generator=generator).to(dtype)
+    return z[0], z[1]
+
+
+class Model(nn.Module):
+    """A model of which only a method is the decoder, and whose decoder returns more than a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(D, 7), nn.Tanh(), nn.Linear(7, 5))
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.net(z)
+
+    def forward(self, z: Tensor) -> dict[str, Tensor]:
+        return {"mean": self.net(z), "scale": z}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_image_decoder_in_either_precision(dtype: torch.dtype) -> None:
+    decoder = convolutional().to(dtype)
+    before = copy.deepcopy(decoder.state_dict())
+    manifold = PullbackManifold(decoder)
+    z0, z1 = points(dtype)
+    J = dense_jacobian(decoder, z0)
+    G = manifold.metric(z0).dense()
+    assert G.dtype == dtype
+    torch.testing.assert_close(G.double(), J.mT @ J, rtol=1e-4 if dtype == torch.float32 else 1e-10, atol=1e-6)
+    solution = manifold.geodesic(z0, z1)
+    assert bool(solution.converged.all())
+    assert solution.length.dtype == solution.curve(torch.linspace(0, 1, 7)).dtype == dtype
+    assert all(torch.equal(before[k], v) for k, v in decoder.state_dict().items())
+    assert next(decoder.parameters()).dtype == dtype
+    assert not decoder.training
+
+
+def test_single_precision_decoder_gives_the_distances_of_its_double() -> None:
+    decoder = convolutional()
+    z0, z1 = points(torch.float32)
+    single = PullbackManifold(decoder).dist(z0, z1)
+    double = PullbackManifold(copy.deepcopy(decoder).double()).dist(z0.double(), z1.double())
+    torch.testing.assert_close(single.double(), double, rtol=1e-6, atol=0)
+
+
+def test_bound_methods_functions_and_picked_outputs_are_decoders() -> None:
+    model = Model()
+    z0, z1 = points(torch.float32)
+    expected = PullbackManifold(model.net).dist(z0, z1)
+    torch.testing.assert_close(PullbackManifold(model.decode).dist(z0, z1), expected)
+    torch.testing.assert_close(PullbackManifold(model, output=lambda out: out["mean"]).dist(z0, z1), expected)
+    double = copy.deepcopy(model).double()
+    function = PullbackManifold(lambda z: double.net(z)).dist(z0.double(), z1.double())
+    torch.testing.assert_close(function.float(), expected)
+
+
+@pytest.mark.parametrize(
+    "ambient", [Identity(5), Diagonal(torch.arange(1.0, 6.0).double()), Dense(torch.eye(5).double() * 3 + 1)]
+)
+def test_ambient_metrics(ambient: Identity | Diagonal | Dense) -> None:
+    decoder = Model().net.double()
+    z0, z1 = points()
+    J = dense_jacobian(decoder, z0)
+    manifold = PullbackManifold(decoder, ambient)
+    torch.testing.assert_close(manifold.metric(z0).dense(), J.mT @ ambient.dense() @ J)
+    rooted = nn.Sequential(decoder, nn.Linear(5, 5, bias=False).double())
+    with torch.no_grad():
+        rooted[1].weight.copy_(ambient.root().mT)
+    torch.testing.assert_close(manifold.dist(z0, z1), PullbackManifold(rooted).dist(z0, z1))
+    torch.testing.assert_close(manifold.expmap(z0, z1), PullbackManifold(rooted).expmap(z0, z1))
+
+
+def test_distance_differentiates_to_end_points_and_weights() -> None:
+    decoder = nn.Sequential(nn.Linear(D, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    z0, z1 = (z.requires_grad_() for z in points())
+
+    def distance(z0: Tensor, z1: Tensor, *weights: Tensor) -> Tensor:
+        return PullbackManifold(decoder).dist(z0, z1)
+
+    assert torch.autograd.gradcheck(distance, (z0, z1, *decoder.parameters()))
+    assert torch.autograd.gradgradcheck(distance, (z0, z1))
+
+
+def test_points_train_under_geoopts_optimisers() -> None:
+    manifold = PullbackManifold(convolutional().double())
+    start, target = points()
+    z = geoopt.ManifoldParameter(start.clone(), manifold=manifold)
+    optimiser = geoopt.optim.RiemannianAdam([z], lr=0.05)
+    goal = manifold.decode(target).detach()
+    losses = []
+    for _ in range(30):
+        optimiser.zero_grad()
+        loss = (manifold.decode(z) - goal).square().sum()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] / 2
+
+
+def test_riemannian_gradient_undoes_the_metric() -> None:
+    manifold = PullbackManifold(convolutional().double())
+    z, v = points()
+    torch.testing.assert_close(manifold.egrad2rgrad(z, manifold.metric(z).apply(v)), v)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_named_errors_say_what_to_do() -> None:
+    z0, z1 = points()
+    decoder = convolutional().double()
+    manifold = PullbackManifold(decoder)
+    with pytest.raises(OptionError, match="decoder must be"):
+        PullbackManifold(3)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="ambient must be a constant metric"):
+        PullbackManifold(decoder, Diagonal(torch.ones(B, 5)))
+    with pytest.raises(ShapeError, match=r"z\[None\]"):
+        manifold.metric(z0[0])
+    with pytest.raises(DtypeError, match="floating point"):
+        manifold.metric(torch.ones(3, 2, dtype=torch.long))
+    with pytest.raises(NonFiniteError, match="1 of 3 points hold NaN or infinity, the first at index 1"):
+        manifold.metric(torch.where(torch.arange(3)[:, None] == 1, torch.nan, z0))
+    with pytest.raises(ShapeError, match="tangents must have the points' last dimension"):
+        manifold.inner(z0, torch.ones(B, 7, dtype=torch.float64))
+    with pytest.raises(ShapeError, match="flattened output has dimension 50 and the ambient metric lives in dimension 3"):
+        PullbackManifold(decoder, Identity(3)).metric(z0)
+    with pytest.raises(DtypeError, match=r"x is torch.float32 and the module's parameters are torch.float64"):
+        manifold.metric(z0.float())
+    with pytest.raises(ModuleError, match="returned dict"):
+        PullbackManifold(Model().double()).metric(z0)
+    with pytest.raises(NonFiniteError, match="the decoder returned NaN or infinity at 3 of 3 latents"):
+        PullbackManifold(nn.Sequential(nn.Linear(D, 3).double(), nn.Threshold(1e9, torch.nan))).metric(z0)
+    with pytest.raises(CoupledSamplesError, match=r"Call module.eval\(\) first"):
+        PullbackManifold(nn.Sequential(nn.Linear(D, 4), nn.BatchNorm1d(4)).double()).geodesic(z0, z1)
+    with pytest.raises(ShapeError, match="metric_fn must map"):
+        MetricManifold(lambda z: z).metric(z0)
