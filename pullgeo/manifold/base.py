@@ -119,7 +119,7 @@ class Manifold(geoopt.Manifold):
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """``exp_x(u)``: where the geodesic from x with velocity u is after unit time.
 
-        Solves ``z̈ = -Γ(ż, ż)`` in float64 by an adaptive Runge-Kutta method of order 5 (relative tolerance 1e-10).
+        Solves ``z̈ = -Γ(ż, ż)`` in float64 by an adaptive Runge-Kutta method of order 5 (relative tolerance 1e-9).
 
         Raises:
             ShapeError, NonFiniteError: bad points; or a geodesic leaves the region where the metric is finite.

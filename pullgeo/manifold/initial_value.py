@@ -18,8 +18,8 @@ def shoot(
     z: Float[Tensor, "b d"],
     velocity: Float[Tensor, "b d"],
     *carried: Float[Tensor, "b d"],
-    rtol: float = 1e-10,
-    atol: float = 1e-12,
+    rtol: float = 1e-9,
+    atol: float = 1e-11,
 ) -> tuple[Float[Tensor, "b d"], ...]:
     """Follow geodesics for unit time: ``z̈ = -Γ(ż, ż)``, carrying vectors along in parallel, ``ẇ = -Γ(ż, w)``.
 
