@@ -105,3 +105,28 @@ def _applied(metric: Apply | None, v: Tensor) -> Tensor:
 def _speed_ratio(pieces: Tensor) -> Tensor:
     lengths = pieces.detach().clamp(min=0).sqrt()
     return lengths.amax(1) / lengths.median(1).values.clamp(min=torch.finfo(lengths.dtype).tiny)
+
+
+def chord_lengths(decode: Apply, root: Tensor | None, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
+    """Lengths of the chords in the output between all points of successive layers.
+
+    Args:
+        decode: points ``(n, d)`` to flat outputs ``(n, D)``.
+        root: ``R`` of the constant metric ``M = R Rᵀ``; Euclidean if ``None``.
+        layers: the points.
+    """
+    p, n, k, d = layers.shape
+    values = decode(layers.reshape(-1, d))
+    values = (values if root is None else values @ root).reshape(p, n, k, -1)
+    return torch.cdist(values[:, :-1], values[:, 1:])
+
+
+def segment_lengths(
+    segment_energy: Callable[[Tensor, Tensor], Tensor], layers: Float[Tensor, "p n k d"]
+) -> Float[Tensor, "p s k k"]:
+    """Lengths ``√e`` of the segments between all points of successive layers. Cost: k² segments for each step."""
+    p, n, k, d = layers.shape
+    shape = (p, n - 1, k, k, d)
+    begin = layers[:, :-1].unsqueeze(3).expand(shape).reshape(-1, d)
+    end = layers[:, 1:].unsqueeze(2).expand(shape).reshape(-1, d)
+    return segment_energy(begin, end).clamp(min=0).sqrt().reshape(p, n - 1, k, k)

@@ -1,15 +1,16 @@
 """Newton's method on all inner nodes of a discrete curve at once: the default solver."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.curve import DiscreteCurve, straight_line
-from pullgeo.errors import OptionError, ShapeError
+from pullgeo.curve import DiscreteCurve
+from pullgeo.errors import OptionError
 from pullgeo.geodesic.block_tridiagonal import BlockTridiagonal
 from pullgeo.geodesic.space import EnergyExpansion, Space
+from pullgeo.geodesic.start import Corridor, Start
 from pullgeo.geodesic.status import Status
 
 
@@ -33,14 +34,17 @@ class Newton:
     only if it lowers the energy (or, at the rounding level of the energy, the residual), so no curve ends longer than
     it began.
 
-    Curves are found with T/2 segments first, refined by cubic interpolation, and finished with T; the two lengths give
-    ``d = (4 d_T - d_{T/2}) / 3`` with the error estimate ``|d_T - d_{T/2}| / 3``.
+    Curves with T segments descend from the start; where there are several, all of them until they can be told apart,
+    and the shortest goes on. The result is refined to 2T by cubic interpolation and finished there. The lengths at the
+    two resolutions give ``d = (4 d_2T - d_T) / 3`` with the error estimate ``|d_2T - d_T| / 3``.
+
+    A minimiser is local: several starts find the shortest curve more often than one, and none guarantees it.
 
     Args:
         tol: bound on the residual ``‖gradient‖ / (max_i ‖J_i‖ ‖Δ‖)``, which no rescaling changes.
-        segments: T, even and at least 4.
+        segments: T, at least 2; the curves that are returned have 2T.
         max_steps: bound on the steps at each of the two resolutions.
-        initial: curves to begin with, one per pair, instead of straight lines.
+        starts: curves to begin with; the best of them goes on.
 
     Raises:
         OptionError: a field is out of its range.
@@ -51,42 +55,44 @@ class Newton:
     tol: float = 1e-8
     segments: int = 32
     max_steps: int = 200
-    initial: DiscreteCurve | None = field(default=None, repr=False)
+    starts: tuple[Start, ...] = (Corridor(),)
 
     def __post_init__(self) -> None:
         if not 0 < self.tol < 1:
             raise OptionError(f"Newton: tol must lie between 0 and 1, got {self.tol}.")
-        if self.segments < 4 or self.segments % 2:
-            raise OptionError(f"Newton: segments must be even and at least 4, got {self.segments}.")
+        if self.segments < 2:
+            raise OptionError(f"Newton: segments must be at least 2, got {self.segments}.")
         if self.max_steps < 1:
             raise OptionError(f"Newton: max_steps must be at least 1, got {self.max_steps}.")
+        if not self.starts:
+            raise OptionError("Newton: starts must name at least one way to begin, such as (Line(),).")
 
     def levels(self, space: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> tuple[Level, Level]:
-        """Discrete geodesics with T/2 and with T segments.
+        """Discrete geodesics with T and with 2T segments.
 
         Raises:
-            ShapeError: the initial curves are not one for each pair (their end points are replaced by the problem's).
+            ShapeError: given starts do not fit the pairs.
         """
-        line = straight_line(z0, z1, self.segments)
-        start = line if self.initial is None else self._joined(self.initial, z0, z1)
-        coarse = minimise(space, start.resample(self.segments // 2).nodes, self.tol, self.max_steps)
-        refined = DiscreteCurve(coarse.nodes).resample(self.segments)
-        # chords of the coarse curve may cut through a bend that the fine one has to go round
-        lost = ~(space.energy(refined.nodes) <= space.energy(start.resample(self.segments).nodes))
-        nodes = torch.where(lost[:, None, None], start.resample(self.segments).nodes, refined.nodes)
-        fine = minimise(space, nodes, self.tol, self.max_steps)
-        return coarse, replace(fine, iterations=coarse.iterations + fine.iterations)
+        begun = [start.curves(space, z0, z1, self.segments) for start in self.starts]
+        nodes, searched = self._best(space, [curve.nodes for curve in begun])
+        coarse = minimise(space, nodes, self.tol, self.max_steps)
+        refined = DiscreteCurve(coarse.nodes).resample(2 * self.segments)
+        fine = minimise(space, refined.nodes, self.tol, self.max_steps)
+        return coarse, replace(fine, iterations=searched + coarse.iterations + fine.iterations)
 
-    @staticmethod
-    def _joined(initial: DiscreteCurve, z0: Tensor, z1: Tensor) -> DiscreteCurve:
-        nodes = initial.nodes.to(z0)
-        if nodes.shape[0] not in (1, len(z0)) or nodes.shape[2] != z0.shape[1]:
-            raise ShapeError(
-                f"Newton: initial has nodes {tuple(nodes.shape)}, expected ({len(z0)}, n, {z0.shape[1]}): one curve "
-                "per pair."
-            )
-        nodes = nodes.expand(len(z0), -1, -1)
-        return DiscreteCurve(torch.cat([z0.unsqueeze(1), nodes[:, 1:-1], z1.unsqueeze(1)], 1))
+    def _best(self, space: Space, begun: list[Tensor]) -> tuple[Tensor, Tensor]:
+        if len(begun) == 1:
+            return begun[0], torch.zeros(len(begun[0]), dtype=torch.long, device=begun[0].device)
+        races = [minimise(space, nodes, TOLD_APART, self.max_steps) for nodes in begun]
+        # the energy of these nodes alone would favour a curve whose chords cut through a bend
+        energies = [space.energy(DiscreteCurve(race.nodes).resample(4 * self.segments).nodes) for race in races]
+        winner = torch.stack([torch.where(torch.isfinite(e), e, torch.inf) for e in energies]).argmin(0)
+        nodes = torch.stack([race.nodes for race in races])[winner, torch.arange(len(winner), device=winner.device)]
+        return nodes, torch.stack([race.iterations for race in races]).sum(0)
+
+
+TOLD_APART = 1e-3
+"""Residual at which the energies of curves from different starts tell which is the shortest."""
 
 
 _RESULTS = ("energy", "residual", "speed_ratio")

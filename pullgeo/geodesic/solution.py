@@ -47,9 +47,16 @@ class Solution:
     def __getitem__(self, index: int | slice) -> "Solution":
         """Some of the pairs; a single index keeps the batch dimension."""
         chosen = slice(index, index + 1 or None) if isinstance(index, int) else index
-        tensors = (getattr(self, name)[chosen] for name in ("length", "energy"))
-        rest = (getattr(self, name)[chosen] for name in ("iterations", "residual", "error_estimate", "speed_ratio"))
-        return Solution(self.curve[chosen], *tensors, self.status[chosen], *rest)
+        return Solution(
+            curve=self.curve[chosen],
+            length=self.length[chosen],
+            energy=self.energy[chosen],
+            status=self.status[chosen],
+            iterations=self.iterations[chosen],
+            residual=self.residual[chosen],
+            error_estimate=self.error_estimate[chosen],
+            speed_ratio=self.speed_ratio[chosen],
+        )
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {status.name}" for status, n in Counter(self.status).items())

@@ -20,7 +20,7 @@ class Solver(Protocol):
     """Finds discrete geodesics at two resolutions, the second twice as fine as the first."""
 
     def levels(self, space: Space, z0: Tensor, z1: Tensor) -> tuple[Level, Level]:
-        """Curves with T/2 and with T segments between end points ``(p, d)`` in float64."""
+        """Curves with T and with 2T segments between end points ``(p, d)`` in float64."""
 
 
 def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:

@@ -68,3 +68,6 @@ class Space(Protocol):
 
     def expand_energy(self, nodes: Tensor) -> EnergyExpansion:
         """The discrete energy with exact gradient and Hessian."""
+
+    def chord_lengths(self, layers: Tensor) -> Tensor:
+        """Lengths ``(p, s, k, k)`` of chords from each point of a layer to each of the next; ``(p, s + 1, k, d)``."""

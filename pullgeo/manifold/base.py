@@ -47,6 +47,10 @@ class Manifold(geoopt.Manifold):
     def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
         """The discrete energy with its exact gradient and block-tridiagonal Hessian."""
 
+    @abstractmethod
+    def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
+        """Lengths of the chords between all points of successive layers; the search for start curves uses them."""
+
     def geodesic(self, z0: Tensor, z1: Tensor, solver: Solver | None = None) -> Solution:
         """Shortest curves between pairs of points.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.func import jvp, vjp
 
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
-from pullgeo.geodesic import EnergyExpansion, expand_segment_energy, segment_sum
+from pullgeo.geodesic import EnergyExpansion, expand_segment_energy, segment_lengths, segment_sum
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.precision import in_double
 from pullgeo.metric import Dense, Metric
@@ -84,6 +84,10 @@ class MetricManifold(Manifold):
     def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
         """The midpoint energy with its exact gradient and block-tridiagonal Hessian."""
         return expand_segment_energy(self.segment_energy, nodes)
+
+    def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
+        """Lengths of the straight segments between all points of successive layers, by the midpoint rule."""
+        return segment_lengths(self.segment_energy, layers)
 
     def segment_energy(self, a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """``(b - a)ᵀ G((a + b)/2) (b - a)``."""

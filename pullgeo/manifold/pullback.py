@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
-from pullgeo.geodesic import EnergyExpansion, Expansion, chord_energy, expand_chord_energy
+from pullgeo.geodesic import EnergyExpansion, Expansion, chord_energy, chord_lengths, expand_chord_energy
 from pullgeo.jacobian import Jacobian, linearize
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.precision import in_double
@@ -111,6 +111,10 @@ class PullbackManifold(Manifold):
     def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
         """The chord energy with its exact gradient and block-tridiagonal Hessian."""
         return expand_chord_energy(self.expand, self._apply, nodes)
+
+    def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
+        """Lengths of the chords in the output between all points of successive layers."""
+        return chord_lengths(self._decode_flat, None if self.ambient is None else self.ambient.root(), layers)
 
     @property
     def _map(self) -> Decoder:
