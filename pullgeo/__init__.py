@@ -4,10 +4,14 @@ A network is a map between manifolds. Metrics on its output are pulled back to i
 of a decoder come geodesics, distances, statistics and pictures of its latent space.
 """
 
+import logging
+
+from pullgeo import datasets, nnj, viz, zoo
 from pullgeo._version import __version__
 from pullgeo.geodesic import BoundaryValue, Newton, Solution, Status, solve
 from pullgeo.jacobian import linearize
 from pullgeo.manifold import Manifold, MetricManifold, PullbackManifold
+from pullgeo.stats import pairwise_distances
 
 __all__ = [
     "BoundaryValue",
@@ -18,6 +22,13 @@ __all__ = [
     "Solution",
     "Status",
     "__version__",
+    "datasets",
     "linearize",
+    "nnj",
+    "pairwise_distances",
     "solve",
+    "viz",
+    "zoo",
 ]
+
+logging.getLogger("pullgeo").addHandler(logging.NullHandler())

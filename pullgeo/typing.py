@@ -1,4 +1,7 @@
-"""Type aliases shared by all rooms. Letters in shapes: ``b`` batch, ``k`` tangents, ``d`` latent, ``D`` ambient, ``t`` node."""
+"""Type aliases shared by all rooms.
+
+Letters in shapes: ``b`` batch, ``k`` tangents, ``d`` latent, ``D`` ambient, ``t`` node.
+"""
 
 from collections.abc import Callable
 from typing import Literal

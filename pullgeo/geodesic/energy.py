@@ -19,7 +19,8 @@ def chord_energy(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n 
     length of the chord polygon. ``metric`` applies the constant M; Euclidean if ``None``.
     """
     p, n, d = nodes.shape
-    chords = decode(nodes.reshape(-1, d)).reshape(p, n, -1).diff(dim=1)
+    values = decode(nodes.reshape(-1, d))
+    chords = values.reshape(p, n, values.shape[-1]).diff(dim=1)
     return (n - 1) * (chords * _applied(metric, chords)).flatten(1).sum(1)
 
 
@@ -35,12 +36,12 @@ def expand_chord_energy(
     """
     p, n, d = nodes.shape
     at = expand(nodes.reshape(-1, d))
-    values = at.value.reshape(p, n, -1)
+    values = at.value.reshape(p, n, at.value.shape[-1])
     chords = values.diff(dim=1)
     force = torch.zeros_like(values)
     force[:, 1:-1] = _applied(metric, chords[:, :-1] - chords[:, 1:])
-    curvature = at.second(force.reshape(p * n, -1)).reshape(p, n, d, d)[:, 1:-1]
-    columns = at.tangents.reshape(d, p, n, -1)[:, :, 1:-1].permute(1, 2, 0, 3)  # p, m, d, D
+    curvature = at.second(force.reshape(at.value.shape)).reshape(p, n, d, d)[:, 1:-1]
+    columns = at.tangents.reshape(d, *values.shape)[:, :, 1:-1].permute(1, 2, 0, 3)  # p, m, d, D
     lowered = _applied(metric, columns)
     factor = 2.0 * (n - 1)
     gram = columns @ lowered.mT
@@ -117,7 +118,8 @@ def chord_lengths(decode: Apply, root: Tensor | None, layers: Float[Tensor, "p n
     """
     p, n, k, d = layers.shape
     values = decode(layers.reshape(-1, d))
-    values = (values if root is None else values @ root).reshape(p, n, k, -1)
+    values = values if root is None else values @ root
+    values = values.reshape(p, n, k, values.shape[-1])
     return torch.cdist(values[:, :-1], values[:, 1:])
 
 

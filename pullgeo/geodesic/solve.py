@@ -47,16 +47,16 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
     space, z0, z1 = problem.manifold.in_double(), problem.z0.double(), problem.z1.double()
     with torch.no_grad():
         coarse, fine = solver.levels(space, z0.detach(), z1.detach())
+    same = (z0 == z1).all(1)
     status = tuple(
-        Status.COINCIDENT if same else found
-        for same, found in zip((z0 == z1).all(1).tolist(), fine.status, strict=True)
+        Status.COINCIDENT if point else found for point, found in zip(same.tolist(), fine.status, strict=True)
     )
     levels = [coarse.nodes, fine.nodes]
     energies = [coarse.energy, fine.energy]
     if torch.is_grad_enabled():
         levels = [attach(space, nodes, z0, z1) for nodes in levels]
         energies = [space.energy(nodes) for nodes in levels]
-    coarse_length, fine_length = (_root(energy) for energy in energies)
+    coarse_length, fine_length = (_root(torch.where(same, 0.0, energy)) for energy in energies)
     return Solution(
         curve=DiscreteCurve(levels[1].to(dtype)),
         length=((4 * fine_length - coarse_length) / 3).to(dtype),

@@ -125,7 +125,7 @@ class Corridor:
 def uniform_speed(space: Space, curve: DiscreteCurve, segments: int) -> DiscreteCurve:
     """The curves with their nodes moved along to equal distances, as the manifold measures chords."""
     nodes = curve.nodes
-    chords = space.chord_lengths(nodes.unsqueeze(2)).reshape(len(nodes), -1)
+    chords = space.chord_lengths(nodes.unsqueeze(2)).flatten(1)
     arc = torch.cat([torch.zeros_like(chords[:, :1]), chords.cumsum(1)], 1)
     total = arc[:, -1:]
     measurable = torch.isfinite(total) & (total > 0)

@@ -8,41 +8,75 @@ from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight
 from pullgeo.jacobian.base import Jacobian, LinearKind, Transpose, chunks
 from pullgeo.jacobian.broadcast_weight import BroadcastWeight
 from pullgeo.jacobian.chain import Chain, compose
-from pullgeo.jacobian.contract import gram, outer
+from pullgeo.jacobian.contract import flat, gram, outer
+from pullgeo.jacobian.conv_weight import ConvWeight
+from pullgeo.jacobian.convolution import Convolution
 from pullgeo.jacobian.elementwise import Elementwise
-from pullgeo.jacobian.linear_map import LinearMap, Reshape
+from pullgeo.jacobian.explain import Explanation, Row, explain
+from pullgeo.jacobian.glu import GatedLinear
+from pullgeo.jacobian.graph import Edge, Graph, Node
+from pullgeo.jacobian.index_map import IndexMap
+from pullgeo.jacobian.linear_map import LinearMap, Reshape, ones_map, stacked
 from pullgeo.jacobian.linear_weight import LinearWeight
 from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.local_response import LocalResponse
+from pullgeo.jacobian.lookup_weight import LookupWeight
+from pullgeo.jacobian.normalization import RowNormalization
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.registry import registered_classes, rule, rule_for, weight_rule, weight_rule_for
+from pullgeo.jacobian.separable import Separable
 from pullgeo.jacobian.signature import Signature
-from pullgeo.jacobian.weights import Stage, WeightChain
+from pullgeo.jacobian.softmax import LogSoftmax, Softmax
+from pullgeo.jacobian.weights import Own, Stage, WeightGraph
+
+WeightChain = WeightGraph
 
 __all__ = [
     "Autodiff",
     "AutodiffWeight",
     "BroadcastWeight",
     "Chain",
+    "ConvWeight",
+    "Convolution",
+    "Edge",
     "Elementwise",
+    "Explanation",
+    "GatedLinear",
+    "Graph",
+    "IndexMap",
     "Jacobian",
     "LinearKind",
     "LinearMap",
     "LinearWeight",
+    "LocalResponse",
+    "LogSoftmax",
+    "LookupWeight",
+    "Node",
+    "Own",
     "ParameterLayout",
     "Reshape",
+    "Row",
+    "RowNormalization",
+    "Separable",
     "Signature",
+    "Softmax",
     "Stage",
     "Transpose",
     "WeightChain",
+    "WeightGraph",
     "chunks",
     "compose",
+    "explain",
+    "flat",
     "gram",
     "linearize",
+    "ones_map",
     "outer",
     "registered_classes",
     "rule",
     "rule_for",
     "rules",
+    "stacked",
     "weight_rule",
     "weight_rule_for",
 ]

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, vjp, vmap
+from torch.func import functional_call, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.contract import gram
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.tangents import over_stack, tangent
 
 Map = Callable[[Tensor], Tensor]
 
@@ -105,24 +106,37 @@ class AutodiffWeight(Jacobian):
 
     def _per_sample(self) -> Iterator[tuple[int, tuple[Map, Tensor]]]:
         layout = ParameterLayout.of(self.module)
-        theta = layout.vector().unsqueeze(0)
+        theta, slots = layout.vector().unsqueeze(0), _slots(self.module, layout)
         for i in range(len(self.x)):
 
             def run(theta: Tensor, sample: Tensor = self.x[i : i + 1]) -> Tensor:
-                return functional_call(self.module, layout.named(theta.squeeze(0)), (sample,))
+                named = layout.named(theta.squeeze(0))
+                values = {slot: named[name] for slot, name in slots.items()}
+                return functional_call(self.module, values, (sample,), tie_weights=False)
 
             yield i, (run, theta)
+
+
+def _slots(module: nn.Module, layout: ParameterLayout) -> dict[str, str]:
+    """Every attribute that holds a parameter, each once, and the layout's name of that parameter.
+
+    functional_call can find tied parameters by itself, but where a module is registered under two names it then puts
+    the substitute back in place of the parameter.
+    """
+    names = dict(zip(map(id, layout.parameters), layout.names, strict=True))
+    return {
+        f"{path}.{name}".lstrip("."): names[id(parameter)]
+        for path, owner in module.named_modules()
+        for name, parameter in owner.named_parameters(recurse=False, remove_duplicate=False)
+    }
 
 
 def _push(function: Map, x: Tensor, T: Tensor, out_shape: tuple[int, ...]) -> Tensor:
     if len(T) == 0:  # vmap refuses to map over nothing
         return T.new_zeros(0, len(x), *out_shape)
 
-    def tangent(t: Tensor) -> Tensor:
-        return jvp(function, (x,), (t,))[1]
-
     with differentiable_kernels():
-        return vmap(tangent, randomness="same")(T)
+        return over_stack(lambda t: tangent(function, x, t), T)
 
 
 def _second_push(function: Map, x: Tensor, T: Tensor, S: Tensor, out_shape: tuple[int, ...]) -> Tensor:
@@ -130,10 +144,10 @@ def _second_push(function: Map, x: Tensor, T: Tensor, S: Tensor, out_shape: tupl
         return T.new_zeros(0, len(x), *out_shape)
 
     def twice(t: Tensor, s: Tensor) -> Tensor:
-        return jvp(lambda z: jvp(function, (z,), (t,))[1], (x,), (s,))[1]
+        return tangent(lambda z: tangent(function, z, t), x, s)
 
     with differentiable_kernels():
-        return vmap(twice, randomness="same")(T, S)
+        return over_stack(twice, T, S)
 
 
 def _pull(function: Map, x: Tensor, W: Tensor) -> Tensor:
@@ -143,4 +157,4 @@ def _pull(function: Map, x: Tensor, W: Tensor) -> Tensor:
             return pullback(W.squeeze(0))[0].unsqueeze(0)
         if len(W) == 0:
             return W.new_zeros(0, *x.shape)
-        return vmap(lambda w: pullback(w)[0])(W)
+        return over_stack(lambda w: pullback(w)[0], W)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.contract import gram, outer
+from pullgeo.jacobian.contract import flat, gram, outer
 from pullgeo.jacobian.signature import Signature
 
 Second = Callable[[Tensor], Tensor]
@@ -50,20 +50,22 @@ class Jacobian(ABC):
         return self.push(T), lambda w: self.second(T, w)
 
     def push_squared(self, v: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
-        """``(J∘J) v``, squared entry by entry. Cost: min(n_in, n_out) passes unless the kind knows better."""
+        """``(J∘J) v``, squared by entries. Cost: min(n_in, n_out) passes, in chunks, unless the kind knows better."""
         s = self.signature
         if s.n_in < s.n_out:
-            basis = s.in_basis()
-            return torch.stack([self.push_diag(basis * v_k, basis) for v_k in v]) if len(v) else self.push(v)
-        return torch.einsum("bon,kbn->kbo", self.dense().square(), v.flatten(2)).unflatten(2, s.out_shape)
+            moved = _sum_of_squared_columns(self.push, s.in_basis(), flat(v), s.n_out)
+        else:
+            moved = _sums_of_squared_rows(self.pull, s.out_basis(), flat(v), s.n_out)
+        return moved.reshape(*v.shape[:2], *s.out_shape)
 
     def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
-        """``(J∘J)ᵀ w``, squared entry by entry. Cost: min(n_in, n_out) passes unless the kind knows better."""
+        """``(J∘J)ᵀ w``, squared by entries. Cost: min(n_in, n_out) passes, in chunks, unless the kind knows better."""
         s = self.signature
         if s.n_out < s.n_in:
-            basis = s.out_basis()
-            return torch.stack([self.pull_diag(basis * w_k, basis) for w_k in w]) if len(w) else self.pull(w)
-        return torch.einsum("bon,kbo->kbn", self.dense().square(), w.flatten(2)).unflatten(2, s.in_shape)
+            moved = _sum_of_squared_columns(self.pull, s.out_basis(), flat(w), s.n_in)
+        else:
+            moved = _sums_of_squared_rows(self.push, s.in_basis(), flat(w), s.n_in)
+        return moved.reshape(*w.shape[:2], *s.in_shape)
 
     def push_squared_layerwise(self, v: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``(J∘J) v`` with the off-diagonal terms dropped after every layer: one pass, exact for a single layer."""
@@ -77,8 +79,8 @@ class Jacobian(ABC):
         """All columns, leading the batch, from pushes or pulls, whichever are fewer."""
         s = self.signature
         if s.n_in <= s.n_out:
-            return self.push(s.in_basis()).flatten(2)
-        return self.pull(s.out_basis()).flatten(2).permute(2, 1, 0)
+            return flat(self.push(s.in_basis()))
+        return flat(self.pull(s.out_basis())).permute(2, 1, 0)
 
     def dense(self) -> Float[Tensor, "b n_out n_in"]:
         """The Jacobian as matrices. Cost: min(n_in, n_out) passes and ``b n_out n_in`` memory."""
@@ -183,9 +185,9 @@ class Transpose(LinearKind):
         return self.original
 
 
-def chunks(k: int, item_bytes: int) -> Iterator[slice]:
-    """Slices of ``range(k)`` of as many items as fit the working set, at least one."""
-    step = max(1, CHUNK_BYTES // max(1, item_bytes))
+def chunks(k: int, item_bytes: int, budget: int = CHUNK_BYTES) -> Iterator[slice]:
+    """Slices of ``range(k)`` of as many items as fit a budget of bytes, at least one."""
+    step = max(1, budget // max(1, item_bytes))
     for start in range(0, k, step):
         yield slice(start, min(start + step, k))
 
@@ -198,3 +200,18 @@ def _sum_of_products(move: Callable[[Tensor], Tensor], T: Tensor, S: Tensor, n: 
         term = (moved * (moved if S is T else move(S[part]))).sum(0)
         total = term if total is None else total + term
     return move(T).sum(0) if total is None else total
+
+
+def _sum_of_squared_columns(move: Callable[[Tensor], Tensor], basis: Tensor, c: Tensor, n_moved: int) -> Tensor:
+    """``Σ_n c_n (A e_n)²`` from the columns of A, which the moved basis gives."""
+    total = c.new_zeros(*c.shape[:2], n_moved)
+    for part in chunks(len(basis), n_moved * c.shape[1] * c.element_size()):
+        total = total + torch.einsum("kbn,nbo->kbo", c[:, :, part], flat(move(basis[part])).square())
+    return total
+
+
+def _sums_of_squared_rows(move: Callable[[Tensor], Tensor], basis: Tensor, c: Tensor, n_rows: int) -> Tensor:
+    """``⟨c, (Aᵀ e_o)²⟩`` for every o, from the rows of A, which the moved basis gives."""
+    parts = chunks(n_rows, c.shape[1] * c.shape[2] * c.element_size())
+    sums = [torch.einsum("kbn,obn->kbo", c, flat(move(basis[part])).square()) for part in parts]
+    return torch.cat(sums, 2) if sums else c.new_zeros(*c.shape[:2], 0)

@@ -1,7 +1,8 @@
-"""The derivative of ``y = a(x) ∘ θ`` where θ is broadcast: per-channel slopes and scales."""
+"""The derivative of ``y = a(x) ∘ θ`` or ``a(x) ∘ θ + β`` where these are broadcast: per-channel slopes and scales."""
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,36 +12,48 @@ from pullgeo.jacobian.signature import Signature
 
 @dataclass(frozen=True, eq=False)
 class BroadcastWeight(LinearKind):
-    """``J_θ δθ = a ∘ expand(δθ)``.
+    """``J_θ δθ = a ∘ expand(δθ)``, and with a bias ``J_θ (δθ, δβ) = a ∘ expand(δθ) + expand(δβ)``.
 
     Args:
         factor: ``a(x)``, of the output's shape ``(b, *y)``.
         shape: shape in which θ broadcasts against one sample ``(*y)``: same number of dimensions, ones where it is
             repeated.
         signature: ``(P,) -> (*y)``.
+        bias: whether there is a β, of the same shape, behind θ.
     """
 
     factor: Float[Tensor, "b *y"]
     shape: tuple[int, ...]
     signature: Signature
+    bias: bool = False
 
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``a ∘ expand(T)``."""
-        return self.factor * T.unflatten(2, self.shape)
+        return self._spread(self.factor, T)
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``a ∘ W``, summed over the repeated dimensions."""
-        return self._collect(self.factor * W)
+        return self._collected(self.factor, W)
 
     def push_squared(self, v: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``a² ∘ expand(v)``."""
-        return self.factor.square() * v.unflatten(2, self.shape)
+        return self._spread(self.factor.square(), v)
 
     def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``a² ∘ w``, summed over the repeated dimensions."""
-        return self._collect(self.factor.square() * w)
+        return self._collected(self.factor.square(), w)
 
-    def _collect(self, products: Tensor) -> Tensor:
+    def _spread(self, factor: Tensor, T: Tensor) -> Tensor:
+        if not self.bias:
+            return factor * T.unflatten(2, self.shape)
+        scale, shift = T.chunk(2, 2)
+        return factor * scale.unflatten(2, self.shape) + shift.unflatten(2, self.shape)
+
+    def _collected(self, factor: Tensor, W: Tensor) -> Tensor:
+        scale = self._summed(factor * W)
+        return torch.cat([scale, self._summed(W)], 2) if self.bias else scale
+
+    def _summed(self, products: Tensor) -> Tensor:
         repeated = [2 + i for i, size in enumerate(self.shape) if size == 1]
         summed = products.sum(repeated, keepdim=True) if repeated else products
         return summed.flatten(2)

@@ -6,16 +6,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import Jacobian, LinearKind, Second
-from pullgeo.jacobian.linear_map import Reshape
+from pullgeo.jacobian.base import CHUNK_BYTES, Jacobian, LinearKind, Second, chunks
+from pullgeo.jacobian.linear_map import Move, Reshape
 from pullgeo.jacobian.signature import Signature
+
+CACHE_BYTES = 2**23
+"""Size of the stack at its widest stage that a CPU still holds in its cache between one stage and the next."""
 
 
 @dataclass(frozen=True, eq=False)
 class Chain(Jacobian):
     """``J = J_L ⋯ J_2 J_1``; the stages stand in the order in which data flows, ``J_1`` first.
 
-    Nothing is multiplied together: stacks travel from stage to stage.
+    Nothing is multiplied together: stacks travel from stage to stage, as many tangents at a time as a cache holds.
     """
 
     stages: tuple[Jacobian, ...]
@@ -27,16 +30,12 @@ class Chain(Jacobian):
         object.__setattr__(self, "signature", signature)
 
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
-        """``J_L ⋯ J_1 T``."""
-        for stage in self.stages:
-            T = stage.push(T)
-        return T
+        """``J_L ⋯ J_1 T``, in chunks that stay in cache on their way."""
+        return self._in_chunks(self._push, T)
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
-        """``J_1ᵀ ⋯ J_Lᵀ W``."""
-        for stage in reversed(self.stages):
-            W = stage.pull(W)
-        return W
+        """``J_1ᵀ ⋯ J_Lᵀ W``, in chunks that stay in cache on their way."""
+        return self._in_chunks(self._pull, W)
 
     def push_squared_layerwise(self, v: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``(J_L∘J_L) ⋯ (J_1∘J_1) v``."""
@@ -86,6 +85,23 @@ class Chain(Jacobian):
             T = stage.push(T)
             S = T if same else stage.push(S)
         return torch.zeros_like(T) if C is None else C
+
+    def _push(self, T: Tensor) -> Tensor:
+        for stage in self.stages:
+            T = stage.push(T)
+        return T
+
+    def _pull(self, W: Tensor) -> Tensor:
+        for stage in reversed(self.stages):
+            W = stage.pull(W)
+        return W
+
+    def _in_chunks(self, move: Move, stack: Tensor) -> Tensor:
+        s = self.signature
+        widest = max(max(stage.signature.n_in, stage.signature.n_out) for stage in self.stages)
+        budget = CACHE_BYTES if s.device.type == "cpu" else CHUNK_BYTES
+        parts = list(chunks(len(stack), widest * stack.shape[1] * stack.element_size(), budget))
+        return torch.cat([move(stack[part]) for part in parts]) if len(parts) > 1 else move(stack)
 
 
 def compose(stages: list[Jacobian]) -> Jacobian:

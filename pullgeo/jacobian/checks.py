@@ -33,7 +33,10 @@ def check_batch(x: Tensor, wrt: str) -> None:
     if x.ndim == 0:
         raise ShapeError("linearize: x must have shape (b, *shape), got a scalar. Add a batch dimension.")
     if wrt == "input" and not x.is_floating_point():
-        raise DtypeError(f"linearize: x must be floating point for wrt='input', got {x.dtype}. Use x.float().")
+        raise DtypeError(
+            f"linearize: x must be floating point for wrt='input', got {x.dtype}. Use x.float(), or wrt='weight' if "
+            "these are indices."
+        )
 
 
 def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
@@ -61,6 +64,11 @@ def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
             raise CoupledSamplesError(
                 f"linearize: {where} is in train mode and draws a new random mask at every call, so the map is not "
                 "fixed. Call module.eval() first."
+            )
+        if isinstance(child, nn.FractionalMaxPool2d | nn.FractionalMaxPool3d) and child._random_samples is None:
+            raise CoupledSamplesError(
+                f"linearize: {where} draws the windows that it pools at random at every call, in eval mode too, so the "
+                "map is not fixed. Draw them once and pass them to it as _random_samples=."
             )
     parameters = list(module.parameters())
     if any(is_lazy(p) for p in parameters):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.jacobian.base import Jacobian
-from pullgeo.jacobian.contract import gram
+from pullgeo.jacobian.contract import flat, gram
 from pullgeo.jacobian.signature import Signature
 
 
@@ -62,7 +62,7 @@ class Elementwise(Jacobian):
 
     def dense(self) -> Float[Tensor, "b n n"]:
         """The diagonal matrices."""
-        return self.derivative.flatten(1).diag_embed()
+        return flat(self.derivative.unsqueeze(0)).squeeze(0).diag_embed()
 
     def columns(self) -> Float[Tensor, "n b n"]:
         """The columns of the diagonal matrices."""

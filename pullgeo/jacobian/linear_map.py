@@ -12,6 +12,17 @@ from pullgeo.jacobian.signature import Signature
 Move = Callable[[Tensor], Tensor]
 
 
+def stacked(operation: Move) -> Move:
+    """An operation on batches ``(n, *x)``, for stacks ``(k, b, *x)``: it sees one batch of n = k b.
+
+    Example:
+        >>> import torch
+        >>> stacked(torch.nn.Conv1d(2, 3, 1))(torch.zeros(5, 7, 2, 4)).shape
+        torch.Size([5, 7, 3, 4])
+    """
+    return lambda T: operation(T.flatten(0, 1)).unflatten(0, T.shape[:2])
+
+
 @dataclass(frozen=True, eq=False)
 class LinearMap(LinearKind):
     """``y = A x + c``, given by the functions that apply ``A``, ``Aᵀ`` and their entrywise squares to stacks.
@@ -40,6 +51,19 @@ class LinearMap(LinearKind):
     def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
         """``(A∘A)ᵀ w``."""
         return self.backward_squared(w)
+
+
+def ones_map(x: Tensor, operation: Move, adjoint: Move) -> tuple[Tensor, LinearMap]:
+    """The value and the Jacobian of an operation whose matrix holds zeros and ones, and so is its own square.
+
+    Args:
+        x: a batch.
+        operation: applies the map to batches.
+        adjoint: applies its transpose to batches.
+    """
+    y = operation(x)
+    forward, backward = stacked(operation), stacked(adjoint)
+    return y, LinearMap(Signature.between(x, y), forward, backward, forward, backward)
 
 
 @dataclass(frozen=True, eq=False)

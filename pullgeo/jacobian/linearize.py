@@ -1,6 +1,6 @@
 """The one entry: the value of a module and its derivative, as a structured linear map."""
 
-from typing import cast
+from contextlib import suppress
 
 from torch import Tensor, nn
 
@@ -9,9 +9,10 @@ from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.checks import check_batch, check_module, check_wrt, checked_value
 from pullgeo.jacobian.parameters import ParameterLayout
-from pullgeo.jacobian.registry import rule_for, served_class, weight_rule_for
+from pullgeo.jacobian.recording import Unserved, record_input, record_weight
+from pullgeo.jacobian.registry import rule_for, weight_rule_for
 from pullgeo.jacobian.signature import Signature
-from pullgeo.jacobian.weights import Stage, WeightChain
+from pullgeo.jacobian.weights import Own, Stage, WeightGraph
 from pullgeo.typing import Decoder
 
 
@@ -26,15 +27,17 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
 
     Returns:
         The value ``(b, *y)`` and a `Jacobian` whose tangents are stacks ``(k, b, *x)`` or ``(k, b, P)``. Layers with
-        a rule (see `rule_for`) and chains of them keep their structure; anything else is exact by automatic
-        differentiation, with the tangents leading.
+        a rule (see `rule_for`) keep their structure, and so do chains of them and any module whose ``forward`` is made
+        of them and of known operations, which becomes a `Graph`; anything else is exact by automatic differentiation,
+        with the tangents leading. `explain` tells which it was. What a module computes under ``torch.no_grad`` or
+        detaches counts as constant, as in torch.
 
     Raises:
         OptionError: ``wrt`` is something else.
         ShapeError, DtypeError, DeviceError: ``x`` does not fit the module.
         CoupledSamplesError: the module mixes samples (batch norm in train mode) or is random (dropout in train mode).
-        ModuleError: it has no parameters for ``wrt="weight"``, is not materialised, or does not return one tensor
-            with a row per sample.
+        ModuleError: it has no parameters for ``wrt="weight"``, is not materialised, does not return one tensor with a
+            row per sample, or switches gradients off.
 
     Cost: one forward pass; nothing of the Jacobian is multiplied out.
 
@@ -62,19 +65,19 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
 def linearize_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
     """`linearize` with respect to the input, for arguments already checked; rules of containers call it on children."""
     found = rule_for(module)
-    return found(module, x) if found is not None else by_autodiff(module, x)
+    if found is not None:
+        return found(module, x)
+    with suppress(Unserved):
+        return record_input(module, x)
+    return by_autodiff(module, x)
 
 
 def linearize_weight(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
     """`linearize` with respect to the weights, for arguments already checked."""
-    try:
-        y, stages = _stages(module, x, input_needed=False)
-    except ModuleError:  # a child hands on something else than one tensor per sample: serve the module as a whole
-        y = checked_value(module, x)
-        stages = [Stage(module, None, _weight_by_autodiff(module, x, y))]
+    y, stages = _stages(module, x)
     size = ParameterLayout.of(module).size
     signature = Signature(len(x), (size,), tuple(y.shape[1:]), y.dtype, y.device)
-    return y, WeightChain(module, x, tuple(stages), signature)
+    return y, WeightGraph(module, x, tuple(stages), signature)
 
 
 def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
@@ -83,23 +86,18 @@ def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
     return y, Autodiff(_sparing(function), x, Signature.between(x, y))
 
 
-def _stages(module: nn.Module, x: Tensor, input_needed: bool) -> tuple[Tensor, list[Stage]]:
-    if served_class(module) is not nn.Sequential:
-        y, through = linearize_input(module, x) if input_needed else (checked_value(_sparing(module), x), None)
-        return y, [Stage(module, through, _weight_jacobian(module, x, y))]
-    stages: list[Stage] = []
-    for child in cast(nn.Sequential, module):
-        x, more = _stages(child, x, input_needed)
-        stages.extend(more)
-        input_needed = input_needed or any(stage.weight is not None for stage in more)
-    return x, stages
-
-
-def _weight_jacobian(module: nn.Module, x: Tensor, y: Tensor) -> Jacobian | None:
-    if not any(True for _ in module.parameters()):
-        return None
+def _stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
     found = weight_rule_for(module)
-    return found(module, x) if found is not None else _weight_by_autodiff(module, x, y)
+    if found is not None:
+        return checked_value(module, x), [_whole(module, found(module, x))]
+    with suppress(Unserved):
+        return record_weight(module, x)
+    y = checked_value(_sparing(module), x)
+    return y, [_whole(module, _weight_by_autodiff(module, x, y))]
+
+
+def _whole(module: nn.Module, J: Jacobian) -> Stage:
+    return Stage(Own(module, tuple(module.parameters()), J))
 
 
 def _weight_by_autodiff(module: nn.Module, x: Tensor, y: Tensor) -> Jacobian:

@@ -79,12 +79,12 @@ def served_class(module: nn.Module) -> type[nn.Module] | None:
     """
     if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
         return None
-    owner = _forward_owner(type(module))
+    owner = forward_owner(type(module))
     if owner in _input_rules:
         return owner
     registered = (cls for cls in type(module).__mro__ if cls in _input_rules)
     found = next(registered, None)
-    return found if found is not None and _forward_owner(found) is owner else None
+    return found if found is not None and forward_owner(found) is owner else None
 
 
 def registered_classes() -> tuple[type[nn.Module], ...]:
@@ -92,7 +92,7 @@ def registered_classes() -> tuple[type[nn.Module], ...]:
     return tuple(_input_rules)
 
 
-def _forward_owner(cls: type[nn.Module]) -> type:
+def forward_owner(cls: type[nn.Module]) -> type:
     """The class in the method resolution order whose ``forward`` runs, wrappers that add no computation left out."""
     for base in cls.__mro__:
         if "forward" in vars(base) and not vars(base).get("forward_is_transparent", False):

@@ -1,7 +1,8 @@
-"""Jacobians with respect to weights: a block row, one block per layer occurrence, behind the chain of inputs."""
+"""Jacobians with respect to weights: a block row, one block per layer occurrence, behind the graph of inputs."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Shaped
@@ -9,121 +10,149 @@ from torch import Tensor, nn
 
 from pullgeo.jacobian.autodiff import AutodiffWeight
 from pullgeo.jacobian.base import Jacobian, chunks
-from pullgeo.jacobian.contract import gram, outer
+from pullgeo.jacobian.contract import flat, gram, outer
+from pullgeo.jacobian.graph import Edge, MoveAlong, sweep_backward, sweep_forward
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.signature import Signature
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
-    """One step of a chain: how tangents pass through it and, if it has parameters, how these move its output.
+class Own:
+    """How parameters move the value of a node directly.
 
     Args:
-        module: the layer; it owns the parameters that ``weight`` is about.
-        through: derivative with respect to the stage's input; ``None`` where no earlier stage has parameters.
-        weight: derivative with respect to the stage's own parameters; ``None`` where it has none.
+        module: the layer that they belong to; ``None`` where parameters are used by themselves.
+        parameters: in the order of the coordinates of ``J``.
+        J: from the parameters' flat vector to the node's value.
     """
 
-    module: nn.Module
-    through: Jacobian | None
-    weight: Jacobian | None
+    module: nn.Module | None
+    parameters: tuple[nn.Parameter, ...]
+    J: Jacobian
+
+    def split(self, flat: Float[Tensor, "*b p"]) -> list[tuple[nn.Parameter, Float[Tensor, "*b _"]]]:
+        """The parameters with the pieces of a vector that belong to them."""
+        pieces = flat.split([p.numel() for p in self.parameters], dim=-1)
+        return list(zip(self.parameters, pieces, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
-class WeightChain(Jacobian):
-    """``J_θ = [J_L⋯J_2 ∂_1, ..., J_L ∂_{L-1}, ∂_L]`` of a chain of layers, in the root module's parameter order.
+class Stage:
+    """A node of the graph.
+
+    Args:
+        own: the parameters that move its value directly, if there are any.
+        edges: derivatives with respect to those earlier stages that depend on parameters.
+    """
+
+    own: Own | None
+    edges: tuple[Edge, ...] = ()
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The layer that the parameters belong to."""
+        return None if self.own is None else self.own.module
+
+    @property
+    def weight(self) -> Jacobian | None:
+        """The derivative with respect to the stage's own parameters."""
+        return None if self.own is None else self.own.J
+
+
+Swept = Iterable[tuple[Own, Tensor, Tensor]]
+"""Parameters with the two cotangents of the node that they move."""
+
+
+@dataclass(frozen=True, eq=False)
+class WeightGraph(Jacobian):
+    """``J_θ = Σ_l P_l ∂_l``: the layers' own derivatives ``∂_l``, each behind all paths ``P_l`` from it to the output.
 
     One backward sweep brings the cotangents to every layer's output; there each layer contracts them with its own
     weight Jacobian, so a diagonal, a block or the Gram matrix never sees a stack of size k x P. Where stages share
-    parameters, their contributions add up before anything is squared: cotangents are then pulled to the weights.
+    parameters, their contributions must add up before anything is squared: these cotangents are pulled to the weights.
+
+    Args:
+        root: the module whose parameter vector the weights are, in its order.
+        x: the batch.
+        stages: nodes in an order of computation, each on a path from a parameter to the last.
+        signature: ``(P,) -> (*y)``.
+        shared: ids of the parameters that more than one stage has.
     """
 
     root: nn.Module
     x: Shaped[Tensor, "b *x"]
     stages: tuple[Stage, ...]
     signature: Signature
+    shared: frozenset[int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        uses = Counter(id(p) for own in self._owners for p in own.parameters)
+        object.__setattr__(self, "shared", frozenset(parameter for parameter, count in uses.items() if count > 1))
 
     @property
     def layout(self) -> ParameterLayout:
         """Where each parameter stands in the root's vector of weights."""
         return ParameterLayout.of(self.root)
 
-    @property
-    def shares_parameters(self) -> bool:
-        """Whether a parameter belongs to more than one stage."""
-        ids = [id(p) for stage in self.stages if stage.weight is not None for p in stage.module.parameters()]
-        return len(set(ids)) < len(ids)
-
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """Tangents of the weights pushed to the output in one forward sweep."""
-        layout = self.layout
-        t: Tensor | None = None
-        for stage in self.stages:
-            if t is not None and stage.through is not None:
-                t = stage.through.push(t)
-            if stage.weight is not None:
-                own = stage.weight.push(layout.gather(T, stage.module.parameters()))
-                t = own if t is None else t + own
-        return T.new_zeros(*T.shape[:2], *self.signature.out_shape) if t is None else t
+        return self._forward(lambda J, t: J.push(t), T)
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """Cotangents of the output pulled to all weights in one backward sweep."""
-        return self._assemble(((stage, weight.pull(delta)) for stage, weight, delta in self._sweep(W)), W)
+        return self._assembled((own, own.J.pull(delta)) for own, delta in self._sweep(lambda J, w: J.pull(w), W))
 
     def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
-        """``(J_θ∘J_θ)ᵀ w`` exactly. Cost: n_out backward sweeps for each of the k."""
+        """``(J_θ∘J_θ)ᵀ w`` exactly, in chunks. Cost: n_out backward sweeps for each of the k."""
         basis = self.signature.out_basis()
-        return torch.stack([self.pull_diag(basis * w_k, basis) for w_k in w]) if len(w) else self.pull(w)
+        squared = [self._squared(basis, rows.T) for rows in flat(w)]
+        return torch.stack(squared) if squared else self.pull(w)
 
     def pull_squared_layerwise(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``(J_θ∘J_θ)ᵀ w`` with off-diagonal terms dropped before every layer: one backward sweep."""
-        swept = self._sweep(w, squared=True)
-        return self._assemble(((stage, weight.pull_squared_layerwise(delta)) for stage, weight, delta in swept), w)
+        swept = self._sweep(lambda J, w: J.pull_squared_layerwise(w), w)
+        return self._assembled((own, own.J.pull_squared_layerwise(delta)) for own, delta in swept)
 
     def push_squared_layerwise(self, v: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``(J_θ∘J_θ) v`` with off-diagonal terms dropped after every layer: one forward sweep."""
-        layout = self.layout
-        t: Tensor | None = None
-        for stage in self.stages:
-            if t is not None and stage.through is not None:
-                t = stage.through.push_squared_layerwise(t)
-            if stage.weight is not None:
-                own = stage.weight.push_squared_layerwise(layout.gather(v, stage.module.parameters()))
-                t = own if t is None else t + own
-        return v.new_zeros(*v.shape[:2], *self.signature.out_shape) if t is None else t
+        return self._forward(lambda J, t: J.push_squared_layerwise(t), v)
 
     def pull_gram(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "l b *y"]) -> Float[Tensor, "b k l"]:
         """``⟨J_θᵀ W_k, J_θᵀ V_l⟩``: with a basis for both the empirical neural tangent kernel ``J_θ J_θᵀ``."""
-        if self.shares_parameters:
-            pulled = self.pull(W)
-            return gram(pulled, pulled if V is W else self.pull(V))
         total = W.new_zeros(W.shape[1], len(W), len(V))
-        for _, weight, delta, gamma in self._sweep_pair(W, V):
-            total = total + weight.pull_gram(delta, gamma)
+        held = _Held()
+        for own, delta, gamma in self._sweep_pair(W, V):
+            if self._is_shared(own):
+                held.add(own, delta, gamma)
+            else:
+                total = total + own.J.pull_gram(delta, gamma)
+        for pulled, other in held.pairs.values():
+            total = total + gram(pulled, other)
         return total
 
     def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "b p"]:
         """``Σ_k J_θᵀ W_k ∘ J_θᵀ V_k``, layer by layer and in chunks of k."""
-        if self.shares_parameters:
-            return super().pull_diag(W, V)
-        item_bytes = W.element_size() * self.signature.batch * max(self.signature.n_out, self._widest)
         total = W.new_zeros(W.shape[1], self.signature.n_in)
-        for part in chunks(len(W), item_bytes):
-            swept = self._sweep_pair(W[part], W[part] if V is W else V[part])
-            diagonals = ((stage, weight.pull_diag(delta, gamma)) for stage, weight, delta, gamma in swept)
-            total = total + self._assemble(diagonals, total)
+        for part in self._parts(W):
+            total = total + self._diagonal(self._sweep_pair(W[part], W[part] if V is W else V[part]))
         return total
 
     def pull_blocks(
         self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]
     ) -> list[Float[Tensor, "b _ _"] | None]:
         """Diagonal blocks of ``J_θᵀ (Σ_k W_k V_kᵀ) J_θ``: one per stage, ``None`` where it has no parameters."""
-        if self.shares_parameters:
-            layout, JW, JV = self.layout, self.pull(W), self.pull(V)
-            return [self._shared_block(stage, layout, JW, JV) for stage in self.stages]
-        swept = self._sweep_pair(W, V)
-        blocks = {id(stage): weight.pull_outer(delta, gamma) for stage, weight, delta, gamma in swept}
-        return [blocks.get(id(stage)) for stage in self.stages]
+        blocks: dict[int, Tensor] = {}
+        held = _Held()
+        for own, delta, gamma in self._sweep_pair(W, V):
+            if self._is_shared(own):
+                held.add(own, delta, gamma)
+            else:
+                blocks[id(own)] = own.J.pull_outer(delta, gamma)
+        for own in self._owners:
+            if self._is_shared(own):
+                pulled, other = zip(*(held.pairs[id(p)] for p in own.parameters), strict=True)
+                blocks[id(own)] = outer(torch.cat(pulled, -1), torch.cat(other, -1))
+        return [None if stage.own is None else blocks[id(stage.own)] for stage in self.stages]
 
     def second(self, T: Float[Tensor, "k b p"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
         """By automatic differentiation of the root module, sample by sample: layers interact to second order."""
@@ -134,42 +163,94 @@ class WeightChain(Jacobian):
         return AutodiffWeight(self.root, self.x, self.signature).second_push(T, S)
 
     @property
-    def _widest(self) -> int:
-        widths = [stage.through.signature.n_in for stage in self.stages if stage.through is not None]
-        return max(widths, default=1)
+    def _edges(self) -> list[tuple[Edge, ...]]:
+        return [stage.edges for stage in self.stages]
 
-    @staticmethod
-    def _shared_block(stage: Stage, layout: ParameterLayout, JW: Tensor, JV: Tensor) -> Tensor | None:
-        if stage.weight is None:
-            return None
-        parameters = list(stage.module.parameters())
-        return outer(layout.gather(JW, parameters), layout.gather(JV, parameters))
+    @property
+    def _owners(self) -> list[Own]:
+        return [stage.own for stage in self.stages if stage.own is not None]
 
-    def _sweep(self, W: Tensor, squared: bool = False) -> Iterator[tuple[Stage, Jacobian, Tensor]]:
-        for stage in reversed(self.stages):
-            if stage.weight is not None:
-                yield stage, stage.weight, W
-            if stage.through is None:
-                return
-            W = stage.through.pull_squared_layerwise(W) if squared else stage.through.pull(W)
+    def _is_shared(self, own: Own) -> bool:
+        return any(id(p) in self.shared for p in own.parameters)
 
-    def _sweep_pair(self, W: Tensor, V: Tensor) -> Iterator[tuple[Stage, Jacobian, Tensor, Tensor]]:
-        if V is W:
-            for stage, weight, delta in self._sweep(W):
-                yield stage, weight, delta, delta
-        else:
-            for (stage, weight, delta), (_, _, gamma) in zip(self._sweep(W), self._sweep(V), strict=True):
-                yield stage, weight, delta, gamma
-
-    def _assemble(self, pieces: Iterable[tuple[Stage, Tensor]], like: Tensor) -> Tensor:
+    def _forward(self, move: MoveAlong, T: Tensor) -> Tensor:
         layout = self.layout
+        pieces = dict(zip(map(id, layout.parameters), layout.split(T), strict=True))
+
+        def seed(i: int) -> Tensor | None:
+            own = self.stages[i].own
+            return None if own is None else move(own.J, torch.cat([pieces[id(p)] for p in own.parameters], -1))
+
+        return sweep_forward(self._edges, move, seed)
+
+    def _sweep(self, move: MoveAlong, W: Tensor) -> Iterator[tuple[Own, Tensor]]:
+        for i, delta in sweep_backward(self._edges, move, W):
+            own = self.stages[i].own
+            if own is not None:
+                yield own, delta
+
+    def _sweep_pair(self, W: Tensor, V: Tensor) -> Iterator[tuple[Own, Tensor, Tensor]]:
+        swept = self._sweep(lambda J, w: J.pull(w), W)
+        if V is W:
+            yield from ((own, delta, delta) for own, delta in swept)
+        else:
+            other = self._sweep(lambda J, w: J.pull(w), V)
+            yield from ((own, delta, gamma) for (own, delta), (_, gamma) in zip(swept, other, strict=True))
+
+    def _parts(self, W: Tensor) -> Iterator[slice]:
+        """Chunks of a stack, small enough for the widest node that it passes."""
+        widths = [edge.J.signature.n_in for stage in self.stages for edge in stage.edges]
+        widths += [own.J.signature.n_in for own in self._owners if own.module is None or self._is_shared(own)]
+        return chunks(len(W), W.element_size() * self.signature.batch * max([self.signature.n_out, *widths]))
+
+    def _squared(self, W: Tensor, scale: Float[Tensor, "k b"]) -> Tensor:
+        """``Σ_k scale_k (J_θᵀ W_k)²``: the scale waits until a layer contracts, so one sweep serves both factors."""
+        total = W.new_zeros(W.shape[1], self.signature.n_in)
+        for part in self._parts(W):
+            swept = self._sweep(lambda J, w: J.pull(w), W[part])
+            total = total + self._diagonal((own, _times(scale[part], delta), delta) for own, delta in swept)
+        return total
+
+    def _diagonal(self, swept: Swept) -> Tensor:
+        """The products of both cotangents pulled to the weights, entry by entry."""
         found: dict[int, Tensor] = {}
-        lead: torch.Size | None = None
-        for stage, flat in pieces:
-            lead = flat.shape[:-1]
-            own = ParameterLayout.of(stage.module)
-            for parameter, piece in zip(own.parameters, own.split(flat), strict=True):
-                found[id(parameter)] = found[id(parameter)] + piece if id(parameter) in found else piece
-        lead = lead if lead is not None else like.shape[:2]
-        untouched = (like.new_zeros(*lead, p.numel()) for p in layout.parameters if id(p) not in found)
-        return torch.cat([found[id(p)] if id(p) in found else next(untouched) for p in layout.parameters], dim=-1)
+        held = _Held()
+        for own, delta, gamma in swept:
+            if self._is_shared(own):
+                held.add(own, delta, gamma)
+            else:
+                found.update((id(p), piece) for p, piece in own.split(own.J.pull_diag(delta, gamma)))
+        found.update((p, (pulled * other).sum(0)) for p, (pulled, other) in held.pairs.items())
+        return self._in_order(found)
+
+    def _assembled(self, pieces: Iterable[tuple[Own, Tensor]]) -> Tensor:
+        """Contributions of the stages to the weights, added up."""
+        found: dict[int, Tensor] = {}
+        for own, contribution in pieces:
+            for p, piece in own.split(contribution):
+                found[id(p)] = found[id(p)] + piece if id(p) in found else piece
+        return self._in_order(found)
+
+    def _in_order(self, found: dict[int, Tensor]) -> Tensor:
+        like = next(iter(found.values()))
+        ordered = (found.get(id(p), like.new_zeros(*like.shape[:-1], p.numel())) for p in self.layout.parameters)
+        return torch.cat(list(ordered), dim=-1)
+
+
+class _Held:
+    """Cotangents pulled to parameters that several stages share, added up as the sweep meets them."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def add(self, own: Own, delta: Tensor, gamma: Tensor) -> None:
+        pulled = own.J.pull(delta)
+        other = pulled if gamma is delta else own.J.pull(gamma)
+        for (p, left), (_, right) in zip(own.split(pulled), own.split(other), strict=True):
+            before = self.pairs.get(id(p))
+            self.pairs[id(p)] = (left, right) if before is None else (before[0] + left, before[1] + right)
+
+
+def _times(scale: Tensor, stack: Tensor) -> Tensor:
+    """A number for each tangent and sample times a stack."""
+    return scale.reshape(*scale.shape, *[1] * (stack.ndim - 2)) * stack

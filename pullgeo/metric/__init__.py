@@ -2,7 +2,8 @@
 
 from pullgeo.metric import rules
 from pullgeo.metric.base import Metric, pullback, pullback_rule
+from pullgeo.metric.block_diagonal import BlockDiagonal
 from pullgeo.metric.implicit import Implicit
 from pullgeo.metric.structured import Dense, Diagonal, Identity
 
-__all__ = ["Dense", "Diagonal", "Identity", "Implicit", "Metric", "pullback", "pullback_rule", "rules"]
+__all__ = ["BlockDiagonal", "Dense", "Diagonal", "Identity", "Implicit", "Metric", "pullback", "pullback_rule", "rules"]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pullgeo.jacobian import Jacobian, chunks
 from pullgeo.metric.base import Metric, pullback_rule
-from pullgeo.metric.structured import Dense, Identity
+from pullgeo.metric.structured import Dense, Diagonal, Identity
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +73,9 @@ class Implicit(Metric):
     def diag(self) -> Float[Tensor, "b n"]:
         """The diagonals, exactly. Cost: min(n_in, n_out) passes, in chunks; no matrix is formed."""
         s = self.J.signature
+        if isinstance(self.M, Identity | Diagonal):  # kinds that square their entries in closed form need one pass
+            values = self.M.diag().expand(s.batch, -1)
+            return self.J.pull_squared(self._shaped(values.unsqueeze(0), s.out_shape)).squeeze(0).flatten(1)
         if s.n_in <= s.n_out:
             return self.quadratic(s.in_basis().flatten(2)).T
         basis = s.out_basis()

@@ -141,6 +141,8 @@ class Dense(Metric):
         self._check("apply", v)
         if self.matrix.ndim == 2:
             return torch.matmul(v, self.matrix.mT)
+        if self.matrix.ndim == 3 and v.ndim == 3:  # one matrix product per point; broadcasting would copy M k times
+            return torch.matmul(self.matrix, v.movedim(0, -1)).movedim(-1, 0)
         return torch.matmul(self.matrix, v.unsqueeze(-1)).squeeze(-1)
 
     def dense(self) -> Float[Tensor, "*b n n"]:

@@ -10,7 +10,9 @@ from tests.benchmarks.side_by_side import medians, show
 
 
 def mlp(d: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(d, 512), nn.Tanh(), nn.Linear(512, 512), nn.Tanh(), nn.Linear(512, 784), nn.Sigmoid())
+    return nn.Sequential(
+        nn.Linear(d, 512), nn.Tanh(), nn.Linear(512, 512), nn.Tanh(), nn.Linear(512, 784), nn.Sigmoid()
+    )
 
 
 @pytest.mark.parametrize("batch", [16, 64, 256])

@@ -19,7 +19,7 @@ def random_nodes(n: int) -> Tensor:
 def test_it_is_the_not_a_knot_spline(n: int) -> None:
     nodes, t = random_nodes(n), torch.linspace(0, 1, 29, dtype=torch.float64)
     curve = DiscreteCurve(nodes)
-    reference = CubicSpline(torch.linspace(0, 1, n).double().numpy(), nodes.numpy(), axis=1)
+    reference = CubicSpline(torch.linspace(0, 1, n, dtype=torch.float64).numpy(), nodes.numpy(), axis=1)
     torch.testing.assert_close(curve(t), torch.from_numpy(reference(t.numpy())))
     torch.testing.assert_close(curve.velocity(t), torch.from_numpy(reference(t.numpy(), 1)))
 
@@ -33,7 +33,7 @@ def test_interpolation_is_of_fourth_order() -> None:
         exact = torch.stack([torch.sin(3 * t), torch.exp(t)], 1)
         return float((DiscreteCurve(nodes)(t)[0] - exact).abs().max())
 
-    assert 12 < error(16) / error(32) < 20
+    assert 12 < error(16) / error(32) < 26  # 16, and a little more from the ends
 
 
 def test_it_differentiates_in_times_and_nodes() -> None:

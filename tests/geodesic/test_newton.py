@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pullgeo import BoundaryValue, MetricManifold, Newton, PullbackManifold, Status, datasets, solve, zoo
+from pullgeo import BoundaryValue, MetricManifold, Newton, PullbackManifold, Status, datasets, linearize, solve, zoo
 from pullgeo.curve import DiscreteCurve, straight_line
 from pullgeo.errors import DtypeError, NonFiniteError, OptionError, ShapeError
 from pullgeo.geodesic import Corridor, Given, Line
@@ -49,7 +49,7 @@ def test_digits_all_converge_and_none_is_longer_than_its_line(
     assert float(solution.residual.max()) < 1e-8
     assert bool((found <= line * (1 + 1e-6)).all())
     assert bool((found < 0.9 * line).any())
-    torch.testing.assert_close(solution.length.double(), found, rtol=2e-3, atol=0)
+    torch.testing.assert_close(solution.length.double(), found, rtol=5e-3, atol=0)
     assert bool(((solution.length.double() - found).abs() <= 5 * solution.error_estimate.double() + 1e-5).all())
     assert float(solution.speed_ratio.max()) < 1.5
 
@@ -96,7 +96,7 @@ def test_coincident_end_points_have_length_zero() -> None:
     z0, z1 = pairs()
     solution = PullbackManifold(smooth()).geodesic(z0, torch.where(torch.arange(B)[:, None] == 1, z0, z1))
     assert solution.status == (Status.CONVERGED, Status.COINCIDENT, Status.CONVERGED)
-    assert float(solution.length[1]) == 0
+    assert float(solution.length[1].detach()) == 0
     assert bool(solution.converged.all())
 
 
@@ -193,7 +193,8 @@ def test_a_given_metric_agrees_with_its_pullback() -> None:
     f = smooth()
 
     def metric(z: Tensor) -> Tensor:
-        return PullbackManifold(f).metric(z).dense()
+        J = linearize(f, z)[1].dense()
+        return J.mT @ J
 
     z0, z1 = pairs()
     by_metric = solve(BoundaryValue(MetricManifold(metric), z0, z1), Newton(segments=64))

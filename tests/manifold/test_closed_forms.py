@@ -113,7 +113,6 @@ def test_reparametrising_the_latent_space_changes_no_distance() -> None:
     torch.testing.assert_close(PullbackManifold(nn.Sequential(twist, decoder)).dist(x, y), there, rtol=1e-7, atol=1e-9)
 
 
-
 @pytest.mark.parametrize("name", list(SPACES))
 def test_distance_is_symmetric(name: str) -> None:
     manifold, _, d = SPACES[name]

@@ -1,0 +1,121 @@
+"""What the commands take, and the help that teaches it."""
+
+import argparse
+from pathlib import Path
+
+from pullgeo._version import __version__
+from pullgeo.cli import demo, report
+from pullgeo.geodesic import Newton
+
+_ROOT = """\
+Riemannian geometry of neural networks: the latent space of a decoder, measured and drawn.
+
+Start here:
+
+  pullgeo demo                    a trained digits model, its geodesics, one HTML page
+  pullgeo report --help           the same page for your own model
+"""
+
+_DEMO = """\
+Draw the latent space of a small variational autoencoder of handwritten digits, which comes with pullgeo: its latents,
+how much the decoder stretches each place, geodesics between digits beside straight lines, and what is decoded along
+them. The page is one file; open it in any browser, no network needed.
+
+  pullgeo demo
+  pullgeo demo -o ~/digits.html
+"""
+
+_REPORT = """\
+Draw the latent space of your own model: one HTML page with the latents, how much the decoder stretches each place,
+geodesics beside straight lines, and, where the decoder returns pictures, what is decoded along them.
+"""
+
+_REPORT_EXAMPLES = """\
+example: a model in my_model.py, in the folder you are in
+
+  # my_model.py
+  import torch
+  from torch import nn
+
+  def load_decoder():                         # takes nothing, returns the trained decoder
+      decoder = nn.Sequential(nn.Linear(2, 128), nn.Tanh(), nn.Linear(128, 784), nn.Sigmoid())
+      decoder.load_state_dict(torch.load("decoder.pt"))
+      return decoder.eval()
+
+  # once, in Python: the latents (n, d) of your data, and their classes (n,) if there are any
+  np.save("z.npy", encoder(x).detach().numpy())
+  np.save("y.npy", labels)
+
+  # then
+  pullgeo report --decoder my_model:load_decoder --latents z.npy --labels y.npy --image-shape 28,28 -o page.html
+
+what --decoder may name
+
+  my_model:load_decoder           a function without arguments that returns the decoder
+  my_model:decoder                a torch.nn.Module that exists when my_model is imported
+  my_model:vae.decoder            an attribute of it
+  my_model:decode                 a function of latents (b, d); it must take float64 as well
+
+A geodesic that was not found is drawn dashed and red, and the page says why and what to do.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; ``run`` in its result does the work."""
+    style = argparse.RawDescriptionHelpFormatter
+    root = argparse.ArgumentParser(prog="pullgeo", description=_ROOT, formatter_class=style)
+    root.add_argument("--version", action="version", version=f"pullgeo {__version__}")
+    commands = root.add_subparsers(dest="command", metavar="command", title="commands")
+
+    one = commands.add_parser(
+        "demo", help="the latent space of handwritten digits", description=_DEMO, formatter_class=style
+    )
+    _add_output(one, "pullgeo-demo.html")
+    one.set_defaults(run=demo.run)
+
+    two = commands.add_parser(
+        "report",
+        help="the same page for your own model",
+        description=_REPORT,
+        epilog=_REPORT_EXAMPLES,
+        formatter_class=style,
+    )
+    two.add_argument("--decoder", required=True, metavar="MODULE:NAME", help="your decoder, see below")
+    two.add_argument(
+        "--latents", required=True, type=Path, metavar="Z.NPY", help="array (n, d) of latents, d at least 2"
+    )
+    two.add_argument("--labels", type=Path, metavar="Y.NPY", help="array (n,) of classes")
+    two.add_argument(
+        "--image-shape",
+        type=_shape,
+        metavar="H,W",
+        help="see each output as a picture of this height and width; C,H,W for 3 channels. Outputs that have such a "
+        "shape already need no telling",
+    )
+    two.add_argument("--pairs", type=int, default=6, metavar="N", help="how many geodesics (%(default)s)")
+    two.add_argument("--seed", type=int, default=0, help="which latents they join (%(default)s)")
+    two.add_argument(
+        "--segments",
+        type=int,
+        default=Newton().segments,
+        metavar="T",
+        help="segments of a curve in the search, twice as many in the end (%(default)s)",
+    )
+    _add_output(two, "pullgeo-report.html")
+    two.set_defaults(run=report.run)
+    return root
+
+
+def _add_output(command: argparse.ArgumentParser, default: str) -> None:
+    words = "where to write the page (%(default)s); an older page of this name is replaced"
+    command.add_argument("-o", "--output", type=Path, default=Path(default), metavar="PAGE.HTML", help=words)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"expected height,width or channels,height,width such as 28,28, got {text!r}")
+    return shape

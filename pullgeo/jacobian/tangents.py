@@ -1,0 +1,31 @@
+"""Tangents and cotangents of any function, whatever torch's transforms lack for one of its operations."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vjp, vmap
+
+Map = Callable[[Tensor], Tensor]
+
+
+def tangent(function: Map, x: Tensor, t: Tensor) -> Tensor:
+    """``f'(x) t`` by forward mode; where an operation has none, as the transpose of the transpose."""
+    try:
+        return jvp(function, (x,), (t,))[1]
+    except NotImplementedError:
+        primal = vjp(function, x)
+        return vjp(lambda w: primal[1](w)[0], torch.zeros_like(primal[0]))[1](t)[0]
+
+
+def over_stack(move: Callable[..., Tensor], *stacks: Tensor) -> Tensor:
+    """``move`` of the entries of stacks: all at once, or one by one where an operation cannot be batched.
+
+    Args:
+        move: of one entry of each stack.
+        stacks: at least one entry long.
+    """
+    try:
+        return vmap(move, randomness="same")(*stacks)
+    except RuntimeError:  # such as writing into a tensor that is the same for the whole stack; a true error comes again
+        return torch.stack([move(*entries) for entries in zip(*stacks, strict=True)])

@@ -1,0 +1,51 @@
+"""torch.nn with Jacobian products: the same classes, with the same constructors, that also push and pull metrics.
+
+``nnj.Linear``, ``nnj.Conv2d``, ... are subclasses of the torch classes of the same name; `convert_to_nnj` turns any
+module into one with products. The products themselves are documented in `pullgeo.nnj.products`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from torch.nn import Buffer, Parameter, functional, init
+
+from pullgeo.nnj import products, utils
+from pullgeo.nnj.classes import with_products
+from pullgeo.nnj.containers import ResidualBlock, Sequential, SkipConnection
+from pullgeo.nnj.convert import convert_to_nnj
+from pullgeo.nnj.elementwise import ArcTanh, OneMinusX, Reciprocal, Sinusoidal, Sqrt, TruncExp
+from pullgeo.nnj.layers import L2Norm, PosLinear, Reshape
+from pullgeo.nnj.module import Module
+from pullgeo.nnj.torch_layers import LAYERS, OTHERS
+from pullgeo.nnj.utils import invert_block_diagonal
+
+__all__ = [
+    "ArcTanh",
+    "Buffer",
+    "L2Norm",
+    "Module",
+    "OneMinusX",
+    "Parameter",
+    "PosLinear",
+    "Reciprocal",
+    "Reshape",
+    "ResidualBlock",
+    "Sequential",
+    "Sinusoidal",
+    "SkipConnection",
+    "Sqrt",
+    "TruncExp",
+    "convert_to_nnj",
+    "functional",
+    "init",
+    "invert_block_diagonal",
+    "products",
+    "utils",
+    "with_products",
+]
+__all__ += [*LAYERS, *OTHERS]
+
+globals().update(LAYERS, **OTHERS)
+
+if TYPE_CHECKING:  # the classes made from torch.nn
+
+    def __getattr__(name: str) -> Any: ...

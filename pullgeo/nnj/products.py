@@ -1,0 +1,278 @@
+"""The Jacobian products of any module, as functions; the methods of `pullgeo.nnj.Module` call these.
+
+``J`` is the Jacobian of ``module`` at each point of the batch ``x``, with respect to its input or to its weights.
+Tangent spaces are flat: ``n_in = prod(x.shape[1:])``, ``n_out = prod(y.shape[1:])``, and P is the number of weights,
+in the order of ``torch.nn.utils.parameters_to_vector(module.parameters())``; below, n is n_in or P, as ``wrt`` says.
+What all share:
+
+* ``module``: any `torch.nn.Module`; with ``wrt="input"`` also a function of a batch that treats samples independently.
+* ``x``: the batch of points ``(b, *in)``.
+* ``val``: the module's output at ``x`` if it is at hand, or None. Its shape is checked; answers never depend on it.
+* ``wrt``: ``"input"`` or ``"weight"`` (``"weights"`` is the same). A module without parameters gives None for the
+  latter.
+* A matrix need not be symmetric, nor positive; None is the Euclidean metric.
+* Everything is differentiable with respect to ``x``, the weights and the vector or matrix.
+
+They raise:
+
+* `OptionError`: ``wrt`` is something else, or flags contradict each other.
+* `ShapeError`, `DtypeError`, `DeviceError`: ``x``, ``val``, the vector or the matrix does not fit.
+* `CoupledSamplesError`: the module mixes the samples of a batch or is random; most need ``module.eval()``.
+* `ModuleError`: the module is not materialised, or does not return one tensor with a row per sample.
+"""
+
+from typing import Any
+
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from pullgeo.errors import OptionError
+from pullgeo.jacobian import Jacobian, linearize
+from pullgeo.metric import Metric
+from pullgeo.nnj.arguments import Side, check_value, checked_wrt
+from pullgeo.nnj.weight_blocks import block_metric, pull_blocks, weight_layout
+from pullgeo.typing import Decoder, Wrt
+
+Points = Shaped[Tensor, "b *x"]
+Matrix = Float[Tensor, "b *m"]
+
+
+def jacobian(
+    module: Decoder, x: Points, val: Tensor | None = None, wrt: str = "input"
+) -> Float[Tensor, "b n_out n"] | None:
+    """``J`` itself.
+
+    Cost: min(n, n_out) passes and ``b n_out n`` memory; the products need neither.
+
+    Example:
+        >>> import torch
+        >>> jacobian(torch.nn.ReLU(), torch.tensor([[1.0, -1.0]]))
+        tensor([[[1., 0.],
+                 [0., 0.]]])
+    """
+    J = _linearized("jacobian", module, x, val, checked_wrt("jacobian", wrt))
+    return None if J is None else J.dense()
+
+
+def jvp(
+    module: Decoder, x: Points, val: Tensor | None, vector: Float[Tensor, "b *v"], wrt: str = "input"
+) -> Float[Tensor, "b n_out"] | None:
+    """``J v``: a tangent pushed forward.
+
+    Args:
+        module: see the head of this module, as for all arguments not named here.
+        x: the points.
+        val: the output, or None.
+        vector: ``(b, n)``, or ``(b, *in)`` in the input's own shape.
+        wrt: ``"input"`` or ``"weight"``.
+
+    Cost: one forward pass with a tangent.
+    """
+    wrt_ = checked_wrt("jvp", wrt)
+    J = _linearized("jvp", module, x, val, wrt_)
+    return None if J is None else J.push(Side.source("jvp", J, wrt_).vector(vector)).squeeze(0).flatten(1)
+
+
+def vjp(
+    module: Decoder, x: Points, val: Tensor | None, vector: Float[Tensor, "b *v"], wrt: str = "input"
+) -> Float[Tensor, "b n"] | None:
+    """``Jᵀ w``: a cotangent pulled back, for weights sample by sample.
+
+    Args:
+        module: see the head of this module, as for all arguments not named here.
+        x: the points.
+        val: the output, or None.
+        vector: ``(b, n_out)``, or ``(b, *out)`` in the output's own shape.
+        wrt: ``"input"`` or ``"weight"``.
+
+    Cost: one backward pass.
+    """
+    J = _linearized("vjp", module, x, val, checked_wrt("vjp", wrt))
+    return None if J is None else J.pull(Side.target("vjp", J).vector(vector)).squeeze(0).flatten(1)
+
+
+def jmp(
+    module: Decoder, x: Points, val: Tensor | None = None, matrix: Matrix | None = None, wrt: str = "input"
+) -> Float[Tensor, "b n_out k"] | None:
+    """``J M``: the k columns of a matrix pushed forward.
+
+    Args:
+        module: see the head of this module, as for all arguments not named here.
+        x: the points.
+        val: the output, or None.
+        matrix: ``(b, n, k)``, or None for the identity.
+        wrt: ``"input"`` or ``"weight"``.
+
+    Cost: k forward passes.
+    """
+    wrt_ = checked_wrt("jmp", wrt)
+    J = _linearized("jmp", module, x, val, wrt_)
+    if J is None or matrix is None:
+        return None if J is None else J.dense()
+    return J.push(Side.source("jmp", J, wrt_).columns(matrix)).flatten(2).permute(1, 2, 0)
+
+
+def mjp(
+    module: Decoder, x: Points, val: Tensor | None = None, matrix: Matrix | None = None, wrt: str = "input"
+) -> Float[Tensor, "b k n"] | None:
+    """``M J``: the k rows of a matrix pulled back.
+
+    Args:
+        module: see the head of this module, as for all arguments not named here.
+        x: the points.
+        val: the output, or None.
+        matrix: ``(b, k, n_out)``, or None for the identity.
+        wrt: ``"input"`` or ``"weight"``.
+
+    Cost: k backward passes.
+    """
+    J = _linearized("mjp", module, x, val, checked_wrt("mjp", wrt))
+    if J is None or matrix is None:
+        return None if J is None else J.dense()
+    return J.pull(Side.target("mjp", J).rows(matrix)).flatten(2).permute(1, 0, 2)
+
+
+def jmjTp(
+    module: Decoder,
+    x: Points,
+    val: Tensor | None = None,
+    matrix: Matrix | list[Any] | tuple[Any, ...] | None = None,
+    wrt: str = "input",
+    from_diag: bool = False,
+    to_diag: bool = False,
+    diag_backprop: bool = False,
+) -> Float[Tensor, "b n_out ..."] | None:
+    """``J M Jᵀ``: a metric pushed forward.
+
+    Args:
+        module: see the head of this module, as for all arguments not named here.
+        x: the points.
+        val: the output, or None.
+        matrix: ``(b, n, n)``; ``(b, n)`` if ``from_diag``; None for the Euclidean metric. For weights also the nested
+            list of blocks that `jTmjp` returns; a whole ``(b, P, P)`` counts with its blocks between layers.
+        wrt: ``"input"`` or ``"weight"``. With weights and None this is the neural tangent kernel of each point.
+        from_diag: the matrix is given by its diagonal.
+        to_diag: return the diagonal only, exactly.
+        diag_backprop: propagate only diagonals from layer to layer, in one forward pass: an approximation, exact for
+            single layers and elementwise chains. It implies a diagonal in and out; of a whole matrix it takes the
+            diagonal.
+
+    Returns:
+        ``(b, n_out, n_out)``, or ``(b, n_out)`` if ``to_diag`` or ``diag_backprop``.
+
+    Cost: min(n, n_out) passes; with ``to_diag`` no matrix is formed.
+
+    Example:
+        >>> import torch
+        >>> jmjTp(torch.nn.Tanh(), torch.zeros(1, 2), None, torch.ones(1, 2, 2))
+        tensor([[[1., 1.],
+                 [1., 1.]]])
+    """
+    where, wrt_ = "jmjTp", checked_wrt("jmjTp", wrt)
+    J = _linearized(where, module, x, val, wrt_)
+    if J is None:
+        return None
+    side = Side.source(where, J, wrt_)
+    if isinstance(matrix, list | tuple):
+        M = _metric_of_blocks(side, module, matrix, from_diag)
+        matrix, from_diag = (M.diag(), True) if diag_backprop else (None, False)
+    else:
+        M = None
+    if diag_backprop:
+        return J.push_squared_layerwise(side.diagonal(matrix, from_diag)).squeeze(0).flatten(1)
+    M = side.metric(matrix, from_diag) if M is None else M
+    return _multiplied_out(M.pushforward(J), J.signature.batch, to_diag)
+
+
+def jTmjp(
+    module: Decoder,
+    x: Points,
+    val: Tensor | None = None,
+    matrix: Matrix | None = None,
+    wrt: str = "input",
+    from_diag: bool = False,
+    to_diag: bool = False,
+    diag_backprop: bool = False,
+    full: bool = False,
+) -> Float[Tensor, "b n ..."] | list[Any] | None:
+    """``Jᵀ M J``: a metric pulled back.
+
+    With the Euclidean metric on a decoder's output this is the metric of its latent space; with weights and the
+    Hessian of a loss, the generalised Gauss-Newton matrix of each point.
+
+    Args:
+        module: see the head of this module, as for all arguments not named here.
+        x: the points.
+        val: the output, or None.
+        matrix: ``(b, n_out, n_out)``; ``(b, n_out)`` if ``from_diag``; None for the Euclidean metric.
+        wrt: ``"input"`` or ``"weight"``.
+        from_diag: the matrix is given by its diagonal.
+        to_diag: return the diagonal only, exactly.
+        diag_backprop: propagate only diagonals from layer to layer, in one backward pass: an approximation, exact for
+            single layers and elementwise chains. It implies a diagonal in and out; of a whole matrix it takes the
+            diagonal.
+        full: for weights, return the whole matrix and not only the blocks of the layers.
+
+    Returns:
+        ``(b, n, n)``, or ``(b, n)`` if ``to_diag`` or ``diag_backprop``. For weights without ``full`` the blocks on the
+        diagonal: ``(b, P_l, P_l)`` for a layer, and for a container the list of those of its children that have
+            parameters.
+
+    Cost: min(n, n_out) passes and one contraction; with ``to_diag`` no matrix is formed.
+
+    Example:
+        >>> import torch
+        >>> f = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 5))
+        >>> jTmjp(f, torch.zeros(7, 2)).shape
+        torch.Size([7, 2, 2])
+        >>> [block.shape for block in jTmjp(f, torch.zeros(7, 2), wrt="weight")]
+        [torch.Size([7, 9, 9]), torch.Size([7, 20, 20])]
+    """
+    where, wrt_ = "jTmjp", checked_wrt("jTmjp", wrt)
+    if full and (to_diag or diag_backprop):
+        raise OptionError(
+            "jTmjp: full=True asks for the whole matrix, to_diag and diag_backprop for a diagonal. Drop one."
+        )
+    J = _linearized(where, module, x, val, wrt_)
+    if J is None:
+        return None
+    side = Side.target(where, J)
+    if diag_backprop:
+        return J.pull_squared_layerwise(side.diagonal(matrix, from_diag)).squeeze(0).flatten(1)
+    M = side.metric(matrix, from_diag)
+    if wrt_ == "weight" and not (full or to_diag) and isinstance(module, nn.Module):
+        layout = weight_layout(module, x.device)
+        if isinstance(layout, list):
+            basis = J.signature.out_basis()
+            return pull_blocks(J, basis, basis if matrix is None else _rows(M, J), layout)
+    return _multiplied_out(M.pullback(J), J.signature.batch, to_diag)
+
+
+def _linearized(where: str, module: Decoder, x: Tensor, val: Tensor | None, wrt: Wrt) -> Jacobian | None:
+    if wrt == "weight" and isinstance(module, nn.Module) and not any(True for _ in module.parameters()):
+        return None
+    _, J = linearize(module, x, wrt)
+    check_value(where, val, J)
+    return J
+
+
+def _metric_of_blocks(side: Side, module: Decoder, blocks: list[Any] | tuple[Any, ...], from_diag: bool) -> Metric:
+    layout = weight_layout(module, side.device) if isinstance(module, nn.Module) else None
+    if side.name != "weight" or from_diag or not isinstance(layout, list):
+        raise OptionError(
+            f"{side.where}: matrix is a list of blocks, which is accepted for wrt='weight' of a container, without "
+            "from_diag. Pass a tensor."
+        )
+    return block_metric(side, blocks, layout)
+
+
+def _rows(M: Metric, J: Jacobian) -> Tensor:
+    """The rows m_k of ``M``, with which ``M = Σ_k e_k m_kᵀ``."""
+    s = J.signature
+    return M.dense().expand(s.batch, -1, -1).transpose(0, 1).reshape(s.n_out, s.batch, *s.out_shape)
+
+
+def _multiplied_out(M: Metric, batch: int, to_diag: bool) -> Tensor:
+    answer = M.diag() if to_diag else M.dense()
+    # a metric that is the same everywhere has no batch of its own
+    return answer if answer.ndim == (2 if to_diag else 3) else answer.expand(batch, *answer.shape).clone()

@@ -1,0 +1,125 @@
+"""Blocks over weights: one for each layer, nested as the containers are."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pullgeo.errors import DtypeError, ShapeError
+from pullgeo.jacobian import Jacobian, ParameterLayout, WeightGraph, chunks, outer
+from pullgeo.metric import BlockDiagonal
+from pullgeo.nnj.arguments import Side
+
+Blocks: TypeAlias = Tensor | list[Any]
+"""``(b, P_l, P_l)`` for a layer, a list of these for a container."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A module that owns parameters, and where they stand in the root's vector of weights."""
+
+    module: nn.Module
+    positions: Int[Tensor, " p"]
+
+
+Layout: TypeAlias = Layer | list[Any]
+"""A layer, or the layouts of the children of a container."""
+
+
+def weight_layout(module: nn.Module, device: torch.device | None = None) -> Layout:
+    """The layers of a module that has parameters, nested as its children are.
+
+    A module with parameters of its own is one layer, whatever it contains; any other is the list of those of its
+    children that have parameters, each child once.
+    """
+    layout = ParameterLayout.of(module)
+    positions = torch.arange(layout.size, device=device).split([p.numel() for p in layout.parameters])
+    places = dict(zip(map(id, layout.parameters), positions, strict=True))
+    return _layout(module, places)
+
+
+def layers(layout: Layout) -> Iterator[Layer]:
+    """All layers, in order."""
+    if isinstance(layout, Layer):
+        yield layout
+    else:
+        for entry in layout:
+            yield from layers(entry)
+
+
+def pull_blocks(J: Jacobian, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"], layout: Layout) -> Blocks:
+    """The blocks of ``J_θᵀ (Σ_k W_k V_kᵀ) J_θ`` for each layer, nested as the layout is.
+
+    Cost: k backward sweeps (2k if V is not W) and the blocks themselves; where the stages of ``J`` are other modules
+    than these layers, the pulled stacks are held in chunks besides.
+    """
+    found = _blocks_of_stages(J, W, V, layout) if isinstance(J, WeightGraph) else None
+    return _nest(layout, iter(found if found is not None else _blocks_of_any(J, W, V, layout)))
+
+
+def block_metric(side: Side, blocks: list[Any] | tuple[Any, ...], layout: Layout) -> BlockDiagonal:
+    """The metric on all weights that nested blocks stand for.
+
+    Raises:
+        ShapeError: the blocks are not nested as the layout is, or one has the wrong shape.
+        DtypeError: an entry is not a tensor of the Jacobian's precision.
+    """
+    matched = list(_match(side, blocks, layout, "matrix"))
+    return BlockDiagonal(tuple(b for b, _ in matched), tuple(layer.positions for _, layer in matched), side.n)
+
+
+def _layout(module: nn.Module, places: dict[int, Tensor]) -> Layout:
+    children = [child for child in module.children() if any(True for _ in child.parameters())]
+    if not children or any(True for _ in module.parameters(recurse=False)):
+        return Layer(module, torch.cat([places[id(p)] for p in module.parameters()]))
+    return [_layout(child, places) for child in children]
+
+
+def _nest(layout: Layout, blocks: Iterator[Tensor]) -> Blocks:
+    return next(blocks) if isinstance(layout, Layer) else [_nest(entry, blocks) for entry in layout]
+
+
+def _blocks_of_stages(J: WeightGraph, W: Tensor, V: Tensor, layout: Layout) -> list[Tensor] | None:
+    wanted = [id(layer.module) for layer in layers(layout)]
+    if not set(wanted) <= {id(stage.module) for stage in J.stages if stage.weight is not None}:
+        return None
+    blocks = {id(s.module): b for s, b in zip(J.stages, J.pull_blocks(W, V), strict=True) if b is not None}
+    return [blocks[module] for module in wanted]
+
+
+def _blocks_of_any(J: Jacobian, W: Tensor, V: Tensor, layout: Layout) -> list[Tensor]:
+    s = J.signature
+    places = [layer.positions for layer in layers(layout)]
+    totals = [W.new_zeros(s.batch, len(place), len(place)) for place in places]
+    for part in chunks(len(W), s.n_in * s.batch * W.element_size()):
+        JW = J.pull(W[part])
+        JV = JW if V is W else J.pull(V[part])
+        totals = [t + outer(JW[..., place], JV[..., place]) for t, place in zip(totals, places, strict=True)]
+    return totals
+
+
+def _match(side: Side, blocks: object, layout: Layout, path: str) -> Iterator[tuple[Tensor, Layer]]:
+    if isinstance(layout, Layer):
+        n = len(layout.positions)
+        name = type(layout.module).__name__
+        if not isinstance(blocks, Tensor) or blocks.dtype != side.dtype:
+            got = blocks.dtype if isinstance(blocks, Tensor) else type(blocks).__name__
+            raise DtypeError(f"{side.where}: {path} (for {name}) must be a {side.dtype} tensor, got {got}.")
+        if blocks.shape != (side.batch, n, n):
+            raise ShapeError(
+                f"{side.where}: {path} (for {name}) must have shape {(side.batch, n, n)}, got {tuple(blocks.shape)}. "
+                "There is one block per layer with parameters, in the order of its own parameter vector."
+            )
+        yield blocks, layout
+        return
+    if not isinstance(blocks, list | tuple) or len(blocks) != len(layout):
+        got = f"{len(blocks)} entries" if isinstance(blocks, list | tuple) else type(blocks).__name__
+        raise ShapeError(
+            f"{side.where}: {path} must be a list of {len(layout)} entries, one per child that has parameters, got "
+            f"{got}. Blocks are nested as the containers are, as jTmjp(wrt='weight') returns them."
+        )
+    for number, (block, entry) in enumerate(zip(blocks, layout, strict=True)):
+        yield from _match(side, block, entry, f"{path}[{number}]")

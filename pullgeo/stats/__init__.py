@@ -1,0 +1,6 @@
+"""Statistics of many points on a learned manifold."""
+
+from pullgeo.stats.pairwise import pairwise_distances
+from pullgeo.stats.points import Points, as_points
+
+__all__ = ["Points", "as_points", "pairwise_distances"]

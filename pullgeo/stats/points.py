@@ -1,0 +1,64 @@
+"""Point sets as users hold them: torch tensors and numpy arrays."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.errors import DtypeError, NonFiniteError, ShapeError
+
+Points = Tensor | np.ndarray
+"""A set of points, one a row: a torch tensor or a numpy array ``(n, d)``."""
+
+
+def as_points(where: str, z: Points, *, name: str = "z") -> Float[Tensor, "n d"]:
+    """A point set as a tensor without a graph.
+
+    Floating point tensors keep precision and device; numpy arrays keep their precision; whole numbers become float64.
+
+    Args:
+        where: the function that was called, for messages.
+        z: points ``(n, d)``, at least one of them.
+        name: the argument's name, for messages.
+
+    Raises:
+        ShapeError: ``z`` is not ``(n, d)`` with n and d at least 1.
+        DtypeError: ``z`` does not hold real numbers.
+        NonFiniteError: a row holds NaN or infinity.
+
+    Example:
+        >>> as_points("example", np.array([[1, 2], [3, 4]]))
+        tensor([[1., 2.],
+                [3., 4.]], dtype=torch.float64)
+    """
+    if not isinstance(z, Tensor | np.ndarray):
+        raise DtypeError(
+            f"{where}: {name} must be a torch.Tensor or a numpy array, got {type(z).__name__}. Use np.asarray({name})."
+        )
+    if z.ndim != 2 or 0 in z.shape:
+        mend = (
+            f"A single point is {name}[None]." if z.ndim == 1 else "One point a row, at least one row and one column."
+        )
+        raise ShapeError(f"{where}: {name} must have shape (n, d), got {tuple(z.shape)}. {mend}")
+    points = (z.detach() if isinstance(z, Tensor) else _as_tensor(where, z, name)).resolve_conj()
+    if points.is_complex() or points.dtype == torch.bool:
+        raise DtypeError(f"{where}: {name} must hold real numbers, got {points.dtype}.")
+    if not points.is_floating_point():
+        points = points.double()
+    bad = (~torch.isfinite(points).all(1)).nonzero().flatten()
+    if len(bad):
+        raise NonFiniteError(
+            f"{where}: {len(bad)} of the {len(points)} rows of {name} hold NaN or infinity, the first is row "
+            f"{int(bad[0])}. Drop them or mend what made them."
+        )
+    return points
+
+
+def _as_tensor(where: str, z: np.ndarray, name: str) -> Tensor:
+    if z.dtype.kind not in "fiub":
+        raise DtypeError(f"{where}: {name} must hold real numbers, got an array of {z.dtype}.")
+    # torch knows neither other byte orders nor negative strides, nor floats longer than a double
+    native = z.dtype.newbyteorder("=") if z.dtype.kind != "f" or z.dtype.itemsize <= 8 else np.dtype(np.float64)
+    if native.kind == "u":
+        native = np.dtype(np.float64)
+    return torch.as_tensor(np.array(z, dtype=native, order="C"))

@@ -1,0 +1,94 @@
+"""The contractions that `pullgeo.jacobian.Jacobian` offers beyond the interface, and that kinds override."""
+
+import torch
+from torch import Tensor, nn
+
+from pullgeo.jacobian import Chain, Graph, Jacobian, WeightGraph, rule_for, weight_rule_for
+from pullgeo.testing import oracles
+from pullgeo.testing.contracts.jacobian import Probes, Second, largest_product
+from pullgeo.testing.contracts.judge import Judge
+from pullgeo.typing import Decoder, Wrt
+
+
+def check_contractions(judge: Judge, J: Jacobian, probes: Probes) -> None:
+    """Grams, diagonals, outer products, columns and the transpose, against the dense Jacobian."""
+    T, S, W, V = probes.T, probes.S, probes.W, probes.V
+    k = len(T)
+    judge.close("columns", J.columns(), probes.truth.permute(2, 0, 1), like=T)
+    JT, JS, JW, JV = probes.pushed(T), probes.pushed(S), probes.pulled(W), probes.pulled(V)
+    for check, got, expected in (
+        ("push_gram(T, S)", J.push_gram(T, S), _gram(JT, JS)),
+        ("push_gram(T, T)", J.push_gram(T, T), _gram(JT, JT)),
+        ("pull_gram(W, V)", J.pull_gram(W, V), _gram(JW, JV)),
+        ("pull_gram(W, W)", J.pull_gram(W, W), _gram(JW, JW)),
+        ("push_diag(T, S)", J.push_diag(T, S[:k]), (JT * JS[:k]).sum(0)),
+        ("push_diag(T, T)", J.push_diag(T, T), (JT * JT).sum(0)),
+        ("pull_diag(W, V)", J.pull_diag(W, V[:k]), (JW * JV[:k]).sum(0)),
+        ("pull_diag(W, W)", J.pull_diag(W, W), (JW * JW).sum(0)),
+        ("push_outer(T, S)", J.push_outer(T, S[:k]), _outer(JT, JS[:k])),
+        ("push_outer(T, T)", J.push_outer(T, T), _outer(JT, JT)),
+        ("pull_outer(W, V)", J.pull_outer(W, V[:k]), _outer(JW, JV[:k])),
+        ("pull_outer(W, W)", J.pull_outer(W, W), _outer(JW, JW)),
+        ("transpose.push", J.T.push(W), JW),
+        ("transpose.pull", J.T.pull(T), JT),
+        ("transpose.dense", J.T.dense(), probes.truth.mT),
+    ):
+        judge.close(check, got, expected, like=T)
+
+
+def check_second_push(
+    judge: Judge, J: Jacobian, module: Decoder, x: Tensor, probes: Probes, wrt: Wrt, truth: Second
+) -> None:
+    """``push_with_second`` and ``second_push``, contracted with cotangents, against second derivatives."""
+    form = oracles.second_form if truth == "autograd" else oracles.second_form_fd
+    rtol = 0.0 if truth == "autograd" else 1e-6
+    T, S, W = probes.T, probes.S[: len(probes.T)], probes.W
+    scale = 0.0 if truth == "autograd" else largest_product(probes.pushed(T), W)
+    both = torch.cat([T, S])
+    pushed, second = J.push_with_second(T)
+    judge.close("push_with_second: J T", pushed, probes.pushed(T), like=T)
+    bent, straight = J.second_push(T, S), J.second_push(T, T)
+    judge.require(bent.shape == W.shape, "second_push", f"expected shape {tuple(W.shape)}, got {tuple(bent.shape)}")
+    for w in W if truth == "autograd" else W[:1]:  # differences are slow
+        forms = form(module, x, w, both, wrt)
+        k = len(T)
+        judge.close("push_with_second: w -> second(T, w)", second(w), forms[:, :k, :k], like=T, rtol=rtol, scale=scale)
+        for check, got, expected in (
+            ("second_push(T, S)", bent, forms[:, :k, k:]),
+            ("second_push(T, T)", straight, forms[:, :k, :k]),
+        ):
+            contracted = (got * w).flatten(2).sum(-1)
+            diagonal = expected.diagonal(dim1=1, dim2=2).T
+            size = max(scale, largest_product(got, w.expand_as(got)))
+            judge.close(check, contracted, diagonal, like=T, rtol=rtol, scale=size)
+
+
+def check_layerwise(judge: Judge, J: Jacobian, module: nn.Module, x: Tensor, probes: Probes, wrt: Wrt) -> None:
+    """``push_squared_layerwise`` and ``pull_squared_layerwise`` of a single layer or of a plain Sequential."""
+    T, W = probes.T, probes.W
+    layers = oracles.layers_of(module)
+    ruled = all(_has_rule(layer, wrt) for layer in layers)
+    if len(layers) > 1 and ruled:
+        pushed = torch.stack([oracles.diag_backprop_push(module, x, t.flatten(1), wrt) for t in T]).reshape(W.shape)
+        pulled = torch.stack([oracles.diag_backprop_pull(module, x, w.flatten(1), wrt) for w in W]).reshape(T.shape)
+    elif len(layers) == 1 and (ruled or not isinstance(J, Chain | Graph | WeightGraph)):
+        pushed, pulled = probes.pushed(T, squared=True), probes.pulled(W, squared=True)
+    else:
+        return  # several operations: what counts as a layer among them is not ours to say
+    judge.close("push_squared_layerwise", J.push_squared_layerwise(T), pushed, like=T)
+    judge.close("pull_squared_layerwise", J.pull_squared_layerwise(W), pulled, like=T)
+
+
+def _has_rule(layer: nn.Module, wrt: Wrt) -> bool:
+    weighted = wrt == "input" or not any(True for _ in layer.parameters()) or weight_rule_for(layer) is not None
+    return rule_for(layer) is not None and weighted
+
+
+def _gram(T: Tensor, S: Tensor) -> Tensor:
+    rows = [[(t * s).flatten(1).sum(1) for s in S] for t in T]
+    return torch.stack([torch.stack(row) for row in rows]).permute(2, 0, 1)
+
+
+def _outer(T: Tensor, S: Tensor) -> Tensor:
+    terms = [t.flatten(1)[:, :, None] * s.flatten(1)[:, None, :] for t, s in zip(T, S, strict=True)]
+    return torch.stack(terms).sum(0)
