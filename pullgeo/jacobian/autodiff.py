@@ -14,7 +14,7 @@ from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.contract import gram
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.signature import Signature
-from pullgeo.jacobian.tangents import over_stack, tangent
+from pullgeo.jacobian.tangents import over_stack, second_tangent, tangent
 
 Map = Callable[[Tensor], Tensor]
 
@@ -61,7 +61,7 @@ class Autodiff(Jacobian):
         return gram(_push(pulled, self.x, T, self.signature.in_shape), T)
 
     def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
-        """Tangents of tangents. Cost: k second-order forward passes."""
+        """Tangents of cotangents, transposed. Cost: k times a few backward passes."""
         return _second_push(self.function, self.x, T, S, self.signature.out_shape)
 
 
@@ -97,7 +97,7 @@ class AutodiffWeight(Jacobian):
         return torch.cat(terms) if terms else T.new_zeros(0, len(T), len(T))
 
     def second_push(self, T: Float[Tensor, "k b p"], S: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
-        """Tangents of tangents, sample by sample."""
+        """Tangents of cotangents, transposed, sample by sample."""
         out_shape = self.signature.out_shape
         terms = [
             _second_push(f, theta, T[:, i : i + 1], S[:, i : i + 1], out_shape) for i, (f, theta) in self._per_sample()
@@ -144,7 +144,7 @@ def _second_push(function: Map, x: Tensor, T: Tensor, S: Tensor, out_shape: tupl
         return T.new_zeros(0, len(x), *out_shape)
 
     def twice(t: Tensor, s: Tensor) -> Tensor:
-        return tangent(lambda z: tangent(function, z, t), x, s)
+        return second_tangent(function, x, t, s)
 
     with differentiable_kernels():
         return over_stack(twice, T, S)

@@ -18,6 +18,20 @@ def tangent(function: Map, x: Tensor, t: Tensor) -> Tensor:
         return vjp(lambda w: primal[1](w)[0], torch.zeros_like(primal[0]))[1](t)[0]
 
 
+def second_tangent(function: Map, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """``f''(x)[t, s]``, as the derivative of ``w -> ⟨∂_t(f'(x)ᵀ w), s⟩``, which is linear in w.
+
+    Tangents of tangents would be shorter, and wrong: torch's nested forward mode, and its reverse mode over a transposed
+    transpose, give other numbers for layer and instance norm. Tangents of cotangents are right.
+    """
+    value = function(x)
+
+    def along(w: Tensor) -> Tensor:
+        return (tangent(lambda z: vjp(function, z)[1](w)[0], x, t) * s).sum()
+
+    return vjp(along, torch.zeros_like(value))[1](torch.ones((), dtype=value.dtype, device=value.device))[0]
+
+
 def over_stack(move: Callable[..., Tensor], *stacks: Tensor) -> Tensor:
     """``move`` of the entries of stacks: all at once, or one by one where an operation cannot be batched.
 

@@ -1,7 +1,7 @@
 """Geodesic distances between all pairs of points."""
 
-from collections.abc import Iterator
-from typing import Any, Literal, overload
+from threading import Lock
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from pullgeo.stats.points import Points, as_points
 
 Distances = Float64[np.ndarray, "n m"]
 Statuses = np.ndarray
+
+# Torch keeps the levels of forward-mode differentiation for the process, not for the thread.
+_one_thread_at_a_time = Lock()
 
 
 @overload
@@ -63,7 +66,7 @@ def pairwise_distances(
     what to do about them, the statuses say.
 
     Batches of pairs go through `joblib.Parallel`: one after the other as a rule, or as a surrounding
-    `joblib.parallel_config` decides (``parallel_config(backend="loky", n_jobs=4)``).
+    `joblib.parallel_config` decides (``parallel_config(backend="loky", n_jobs=4)``). Use processes: threads take turns.
 
     Args:
         manifold: where the points live.
@@ -71,7 +74,7 @@ def pairwise_distances(
         y: points ``(m, d)`` to measure to; all pairs of ``z`` if ``None``.
         solver: how geodesics are found; ``Newton()`` if ``None``.
         batch_size: the number of pairs solved together, which bounds memory.
-        progress: show a progress bar, counting pairs.
+        progress: show a progress bar, counting pairs (joblib's backends "multiprocessing" and "ray" cannot).
         return_status: return the matrix of statuses too.
 
     Returns:
@@ -107,22 +110,20 @@ def pairwise_distances(
     D = np.zeros((len(points), len(others)))
     status = np.full(D.shape, Status.CONVERGED, dtype=object)
 
+    batches = [slice(start, start + batch_size) for start in range(0, len(rows), batch_size)]
+    tasks = (
+        delayed(_solve_batch)(manifold, solver, points[rows[batch]].double(), others[columns[batch]].double())
+        for batch in batches
+    )
+    # not every backend can hand out results one by one, which a progress bar needs
+    results = Parallel(return_as="generator" if progress else "list")(tasks)
     with tqdm(total=len(rows), unit="pair", disable=not progress) as bar:
-
-        def tasks() -> Iterator[Any]:
-            for start in range(0, len(rows), batch_size):
-                batch = slice(start, start + batch_size)
-                a, b = points[rows[batch]].double(), others[columns[batch]].double()
-                yield delayed(_solve_batch)(manifold, solver, a, b)
-                bar.update(len(a))
-
-        results = Parallel()(tasks())
-
-    for k, (length, found) in enumerate(results):
-        i, j = (index[k * batch_size : (k + 1) * batch_size] for index in (rows, columns))
-        D[i, j], status[i, j] = length, found
-        if y is None:
-            D[j, i], status[j, i] = length, found
+        for batch, (length, found) in zip(batches, results, strict=True):
+            i, j = rows[batch], columns[batch]
+            D[i, j], status[i, j] = length, found
+            if y is None:
+                D[j, i], status[j, i] = length, found
+            bar.update(len(i))
     return (D, status) if return_status else D
 
 
@@ -139,7 +140,7 @@ def _solve_batch(manifold: Manifold, solver: Solver | None, a: Tensor, b: Tensor
     status = np.full(len(a), Status.CONVERGED, dtype=object)
     apart = (a != b).any(1)
     if bool(apart.any()):
-        with torch.no_grad():
+        with _one_thread_at_a_time, torch.no_grad():
             solution = manifold.geodesic(a[apart], b[apart], solver)
         found = torch.where(solution.converged, solution.length.double(), torch.nan)
         length[apart.numpy(force=True)] = found.numpy(force=True)

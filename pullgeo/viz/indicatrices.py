@@ -39,6 +39,7 @@ def indicatrix_trace(manifold: Manifold, plane: Plane, extent: Extent, count: in
         y=y,
         mode="lines",
         name=f"unit balls of G, × {scale:.3g}",
+        legend="legend2",
         line={"color": INK, "width": 0.8},
         opacity=0.55,
         hoverinfo="skip",

@@ -35,7 +35,7 @@ def latent_map(
     dims: tuple[int, int] = (0, 1),
     anchor: Any = None,
     extent: Sequence[Sequence[float | int]] | None = None,
-    resolution: int = 120,
+    resolution: int = 100,
     indicatrices: int = 0,
     image_shape: tuple[int, ...] | None = None,
     title: str | None = None,
@@ -161,11 +161,9 @@ def _axis(dim: int, interval: tuple[float, float]) -> dict[str, Any]:
 
 
 def _slice_note(plane: Plane, at_mean: bool) -> str:
-    others = "the mean of the latents" if at_mean else "the anchor"
-    return (
-        f"Background: the slice of dimensions {plane.dims[0]} and {plane.dims[1]} through {others}. "
-        "Latents and curves are projected onto it."
-    )
+    middle = "the mean latent" if at_mean else "the anchor"
+    first, second = plane.dims
+    return f"Background: slice of dimensions {first} and {second} through {middle}; latents and curves are projected"
 
 
 def _check_count(where: str, name: str, value: Any, least: int) -> None:

@@ -15,8 +15,6 @@ from pullgeo.jacobian import Jacobian, LinearMap, gram, linearize, weight_rule_f
 from pullgeo.testing import check_rule, oracles
 
 CONVOLUTIONS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
-    "1d, stride and padding": (nn.Conv1d(2, 3, 3, stride=2, padding=1), (2, 7)),
-    "1d, same padding that is not symmetric": (nn.Conv1d(2, 3, 4, padding="same"), (2, 5)),
     "2d, groups and dilation": (
         nn.Conv2d(2, 4, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=2),
         (2, 4, 5),
@@ -26,7 +24,6 @@ CONVOLUTIONS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "3d without bias": (nn.Conv3d(1, 2, 2, padding=1, stride=2, bias=False), (1, 3, 2, 3)),
     "transposed 1d, output padding": (nn.ConvTranspose1d(2, 3, 3, stride=3, padding=1, output_padding=2), (2, 3)),
     "transposed 2d, groups": (nn.ConvTranspose2d(4, 2, (3, 2), stride=(2, 1), padding=(1, 0), groups=2), (4, 2, 3)),
-    "transposed 3d without bias": (nn.ConvTranspose3d(1, 2, 2, stride=2, bias=False), (1, 2, 1, 2)),
 }
 MODES = ["zeros", "reflect", "replicate", "circular"]
 
@@ -82,7 +79,7 @@ def test_gradients_of_weight_products() -> None:
 sizes = st.integers(1, 3)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     data=st.data(),
     axes=st.integers(1, 3),
@@ -191,7 +188,6 @@ def test_a_chain_of_convolutions() -> None:
         nn.Flatten(),
         nn.Linear(6, 2),
     ).double()
-    check_rule(encoder, batch(3, 1, 3, 4), gradients=False)
     check_rule(encoder, batch(3, 1, 3, 4), wrt="weight", gradients=False, second="skip")
 
 

@@ -166,15 +166,28 @@ def test_a_broken_jacobian_fails(kind, message):
         check_jacobian(J, module, X)
 
 
-def test_adjointness_is_a_check_of_its_own():
-    # Between two tolerances: each product passes on its own (float32), but they disagree on a large vector.
-    class PullOffByLittle(Matrices):
+def test_rounding_passes():
+    class PullOffByRounding(Matrices):
         def pull(self, W):
-            return super().pull(W) * (1 + 1e-12)
+            return super().pull(W) * (1 + 1e-13)
 
     module = Layer()
-    _, J = linearize(module, X, kind=PullOffByLittle)
-    check_jacobian(J, module, X)  # below rounding of a sum of many terms: no failure
+    _, J = linearize(module, X, kind=PullOffByRounding)
+    check_jacobian(J, module, X)
+
+
+def test_products_that_wear_out_are_no_longer_adjoint():
+    class PullWearsOut(Matrices):
+        calls = 0
+
+        def pull(self, W):
+            self.calls += 1
+            return super().pull(W) * (1 if self.calls <= 3 else 2)
+
+    module = Layer()
+    _, J = linearize(module, X, kind=PullWearsOut)
+    with pytest.raises(AssertionError, match="adjointness ⟨push T, W⟩ = ⟨T, pull W⟩: max error"):
+        check_jacobian(J, module, X)
 
 
 def test_the_value_is_compared():

@@ -288,11 +288,6 @@ def test_a_broken_kind_fails(kind, message):
         check_rule(Cube(), X[:, :2], linearize=cube(kind))
 
 
-class HalfSecond(Elementwise):
-    def second(self, T, w):
-        return 0 * super().second(T, w)
-
-
 def test_finite_differences_serve_where_torch_has_no_double_backward():
     # Hardsigmoid's double backward does not exist; away from its corners its second derivative is zero.
     x = torch.tensor([[0.3], [-4.5], [0.7]], dtype=torch.float64)

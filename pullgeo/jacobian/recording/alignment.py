@@ -26,7 +26,7 @@ def aligned(argument: Recorded, value: Tensor) -> tuple[int, ...]:
     return (1,) * (value.ndim - 1 - len(shape)) + shape
 
 
-def scaled(tape: Tape, argument: Recorded, value: Tensor, factor: Tensor | float = 1.0) -> Jacobian:
+def scaled(tape: Tape, argument: Recorded, value: Tensor, factor: Tensor | float | int = 1.0) -> Jacobian:
     """The derivative of ``factor ∘ argument`` with respect to the argument, broadcast to the shape of ``value``.
 
     Args:
@@ -53,12 +53,12 @@ def scaled(tape: Tape, argument: Recorded, value: Tensor, factor: Tensor | float
     )
 
 
-def spread(T: Tensor, shape: tuple[int, ...], factor: Tensor | float, out_shape: tuple[int, ...]) -> Tensor:
+def spread(T: Tensor, shape: tuple[int, ...], factor: Tensor | float | int, out_shape: tuple[int, ...]) -> Tensor:
     """``factor ∘ T``, repeated where T's shape has ones."""
     return (T.reshape(*T.shape[:2], *shape) * factor).expand(*T.shape[:2], *out_shape)
 
 
-def gathered(W: Tensor, shape: tuple[int, ...], factor: Tensor | float, in_shape: tuple[int, ...]) -> Tensor:
+def gathered(W: Tensor, shape: tuple[int, ...], factor: Tensor | float | int, in_shape: tuple[int, ...]) -> Tensor:
     """The adjoint of `spread`: ``factor ∘ W``, summed where T was repeated."""
     return summed_to(W * factor, shape).reshape(*W.shape[:2], *in_shape)
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pullgeo.errors import CoupledSamplesError
+from pullgeo.jacobian.linear_map import LinearMap
 from pullgeo.jacobian.recording.leaves import by_rule, by_rules
-from pullgeo.jacobian.recording.operations import functions_named, name_of, operation
+from pullgeo.jacobian.recording.operations import name_of, operation
 from pullgeo.jacobian.recording.recorded import Recorded, Unserved, plain, recorded_in
 from pullgeo.jacobian.recording.reductions import differentiated, joint, positions
 from pullgeo.jacobian.recording.tape import Tape
@@ -67,17 +68,25 @@ def _register(name: str, cls: type[nn.Module], settings: list[str]) -> None:
     @operation(name)
     def record(tape: Tape, input: Recorded, *args: Any, **kwargs: Any) -> Any:
         given = dict(zip(settings, args, strict=False)) | kwargs
-        indices = given.pop("return_indices", False)
         in_place = given.pop("inplace", False)
         y = by_rule(tape, input, cls(**given))
-        if indices:
-            return y, functions_named(name)[0](plain(input), *args, **kwargs)[1]
         return tape.write(input, y) if in_place else y
+
+
+def _register_with_indices(name: str, cls: type[nn.Module], settings: list[str]) -> None:
+    function = getattr(F, name)
+
+    @operation(name)
+    def record(tape: Tape, input: Recorded, *args: Any, **kwargs: Any) -> Any:
+        given = dict(zip(settings, args, strict=False)) | kwargs | {"return_indices": False}
+        return by_rule(tape, input, cls(**given)), function(plain(input), *args, **kwargs)[1]
 
 
 for _line in _LAYERS.strip().splitlines():
     _name, _cls, *_settings = _line.split()
     _register(_name, getattr(nn, _cls), _settings)
+    if "return_indices" in _settings:  # torch hands these on under another name
+        _register_with_indices(f"{_name}_with_indices", getattr(nn, _cls), _settings)
 
 
 def _register_softmax(name: str, cls: type[nn.Module]) -> None:
@@ -211,7 +220,7 @@ def cdist(tape: Tape, x1: Any, x2: Any, p: float = 2.0, compute_mode: Any = None
     """Distances between the rows of each sample."""
     if x1.ndim < 3:
         raise Unserved("distances between samples")
-    return _of_both(tape, lambda a, b: torch.cdist(a, b, p, "donot_use_mm_for_euclid_dist"), x1, x2)
+    return torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, dim=-1)
 
 
 @operation("grid_sample")
@@ -231,16 +240,31 @@ def _of_both(tape: Tape, function: Callable[[Any, Any], Tensor], first: Tensor, 
     return joint(tape, [first, second], function)
 
 
-def _register_differentiated(name: str, ndim: int) -> None:
-    """A function of a batch of images, and of constants."""
-    function = functions_named(name)[0]
+@operation("affine_grid")
+def affine_grid(tape: Tape, theta: Recorded, size: Any, align_corners: Any = None) -> Any:
+    """Places in an image, moved by a matrix."""
+    return differentiated(tape, theta, lambda t: F.affine_grid(t, size, align_corners))
+
+
+def _register_unpool(name: str, axes: int) -> None:
+    function = getattr(F, name)
 
     @operation(name)
-    def record(tape: Tape, input: Recorded, *args: Any, **kwargs: Any) -> Any:
-        if input.ndim != ndim or recorded_in((args, kwargs)):
-            raise Unserved(f"{name} of what is no batch, or with recorded settings")
-        return differentiated(tape, input, lambda t: function(t, *args, **kwargs))
+    def record(tape: Tape, input: Recorded, indices: Any, *args: Any, **kwargs: Any) -> Any:
+        if input.ndim != axes + 2:
+            raise Unserved(f"{name} of what is no batch")
+        value = function(plain(input), indices, *args, **kwargs)
+        signature, places = tape.signature(input, value), indices.flatten(2)
+
+        def forward(T: Tensor) -> Tensor:
+            zeros = T.new_zeros(*T.shape[:3], value.shape[2:].numel())
+            return zeros.scatter(3, places.expand(len(T), *places.shape), T.flatten(3)).reshape(len(T), *value.shape)
+
+        def backward(W: Tensor) -> Tensor:
+            return W.flatten(3).gather(3, places.expand(len(W), *places.shape)).reshape(len(W), *input.shape)
+
+        return tape.emit(value, [(input, LinearMap(signature, forward, backward, forward, backward))])
 
 
-for _name, _ndim in (("max_unpool1d", 3), ("max_unpool2d", 4), ("max_unpool3d", 5), ("affine_grid", 3)):
-    _register_differentiated(_name, _ndim)
+for _axes in (1, 2, 3):
+    _register_unpool(f"max_unpool{_axes}d", _axes)

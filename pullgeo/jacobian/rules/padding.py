@@ -15,25 +15,33 @@ from pullgeo.jacobian.signature import Signature
 
 
 @rule(nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
-def constant_pad(module: nn.ConstantPad2d, x: Tensor) -> tuple[Tensor, LinearKind]:
+def constant_pad(
+    module: nn.ConstantPad1d | nn.ConstantPad2d | nn.ConstantPad3d, x: Tensor
+) -> tuple[Tensor, LinearKind]:
     """A constant around the last axes; the three classes of zero padding are subclasses of these."""
     return padded(module, x, module.padding, "constant", float(module.value))
 
 
 @rule(nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d)
-def reflection_pad(module: nn.ReflectionPad2d, x: Tensor) -> tuple[Tensor, LinearKind]:
+def reflection_pad(
+    module: nn.ReflectionPad1d | nn.ReflectionPad2d | nn.ReflectionPad3d, x: Tensor
+) -> tuple[Tensor, LinearKind]:
     """Mirrored at the first and last element."""
     return padded(module, x, module.padding, "reflect")
 
 
 @rule(nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d)
-def replication_pad(module: nn.ReplicationPad2d, x: Tensor) -> tuple[Tensor, LinearKind]:
+def replication_pad(
+    module: nn.ReplicationPad1d | nn.ReplicationPad2d | nn.ReplicationPad3d, x: Tensor
+) -> tuple[Tensor, LinearKind]:
     """The first and last element repeated."""
     return padded(module, x, module.padding, "replicate")
 
 
 @rule(nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d)
-def circular_pad(module: nn.CircularPad2d, x: Tensor) -> tuple[Tensor, LinearKind]:
+def circular_pad(
+    module: nn.CircularPad1d | nn.CircularPad2d | nn.CircularPad3d, x: Tensor
+) -> tuple[Tensor, LinearKind]:
     """Continued from the other end."""
     return padded(module, x, module.padding, "circular")
 

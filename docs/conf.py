@@ -1,0 +1,15 @@
+"""Sphinx configuration: ``sphinx-build -W docs docs/_build``."""
+
+from pullgeo import __version__
+
+project = "pullgeo"
+author = "The pullgeo authors"
+copyright = "2026, The pullgeo authors"
+release = __version__
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+default_role = "code"
+html_theme = "furo"
+html_title = f"pullgeo {release}"
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
