@@ -89,7 +89,8 @@ def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
 def _stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
     found = weight_rule_for(module)
     if found is not None:
-        return checked_value(module, x), [_whole(module, found(module, x))]
+        y = linearize_input(module, x)[0] if x.is_floating_point() else checked_value(module, x)
+        return y, [_whole(module, found(module, x))]
     with suppress(Unserved):
         return record_weight(module, x)
     y = checked_value(_sparing(module), x)

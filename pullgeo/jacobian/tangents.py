@@ -21,7 +21,7 @@ def tangent(function: Map, x: Tensor, t: Tensor) -> Tensor:
 def second_tangent(function: Map, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """``f''(x)[t, s]``, as the derivative of ``w -> ⟨∂_t(f'(x)ᵀ w), s⟩``, which is linear in w.
 
-    Tangents of tangents would be shorter, and wrong: torch's nested forward mode, and its reverse mode over a transposed
+    Tangents of tangents would be shorter, and wrong: torch's nested forward mode, and its reverse mode over a double
     transpose, give other numbers for layer and instance norm. Tangents of cotangents are right.
     """
     value = function(x)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from pullgeo.errors import CoupledSamplesError, ShapeError
 from pullgeo.jacobian import Elementwise, RowNormalization, linearize
 from pullgeo.testing import check_rule, oracles
-from tests.jacobian.architectures import close, random
+from tests.jacobian.architectures import check_input, check_weight, close, random
 
 TRACKED = {"affine": True, "track_running_stats": True}
 
@@ -54,27 +54,28 @@ def case(name: str) -> tuple[nn.Module, Tensor]:
     return module, random(3, *shape)
 
 
-def is_stateful(module: nn.Module) -> bool:
-    """Whether torch's own forward changes the module, so that only ours leaves it alone."""
-    return isinstance(module, nn.InstanceNorm1d) and module.training and module.track_running_stats
-
-
 @pytest.mark.parametrize("name", [*CASES, *WITHOUT_PARAMETERS])
 def test_input(name: str) -> None:
     module, x = case(name)
-    if is_stateful(module):
-        close(linearize(module, x)[1].dense(), oracles.dense_jacobian(module, x))
-        return
-    check_rule(module, x, gradients=x[0].numel() < 13)
+    check_input(module, x)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_weight(name: str) -> None:
     module, x = case(name)
-    if is_stateful(module):
-        close(linearize(module, x, "weight")[1].dense(), oracles.dense_jacobian(module, x, "weight"))
-        return
+    check_weight(module, x)
+
+
+@pytest.mark.parametrize("name", ["LayerNorm without bias", "RMSNorm over two dimensions", "BatchNorm1d of numbers"])
+def test_every_promise_of_a_rule(name: str) -> None:
+    module, x = case(name)
+    check_rule(module, x)
     check_rule(module, x, wrt="weight", gradients=False)
+
+
+def test_every_promise_of_a_rule_without_parameters() -> None:
+    module, x = case("LocalResponseNorm")
+    check_rule(module, x[..., :1], gradients=False)
 
 
 def test_linearising_leaves_running_statistics_alone() -> None:
