@@ -29,8 +29,6 @@ from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.softmax import LogSoftmax, Softmax
 from pullgeo.jacobian.weights import Own, Stage, WeightGraph
 
-WeightChain = WeightGraph
-
 __all__ = [
     "Autodiff",
     "AutodiffWeight",
@@ -62,7 +60,6 @@ __all__ = [
     "Softmax",
     "Stage",
     "Transpose",
-    "WeightChain",
     "WeightGraph",
     "chunks",
     "compose",

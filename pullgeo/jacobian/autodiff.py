@@ -112,7 +112,8 @@ class AutodiffWeight(Jacobian):
             def run(theta: Tensor, sample: Tensor = self.x[i : i + 1]) -> Tensor:
                 named = layout.named(theta.squeeze(0))
                 values = {slot: named[name] for slot, name in slots.items()}
-                return functional_call(self.module, values, (sample,), tie_weights=False)
+                # a copy, because the module may work in place
+                return functional_call(self.module, values, (sample.clone(),), tie_weights=False)
 
             yield i, (run, theta)
 

@@ -1,6 +1,8 @@
 """The one entry: the value of a module and its derivative, as a structured linear map."""
 
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -106,8 +108,13 @@ def _weight_by_autodiff(module: nn.Module, x: Tensor, y: Tensor) -> Jacobian:
     return AutodiffWeight(module, x, Signature(len(x), (size,), tuple(y.shape[1:]), y.dtype, y.device))
 
 
-def _sparing(function: Decoder) -> Decoder:
-    """The function, kept from writing into its argument where a submodule works in place."""
-    if isinstance(function, nn.Module) and any(getattr(m, "inplace", False) for m in function.modules()):
-        return lambda x: function(x.clone())
-    return function
+def _sparing(function: Decoder) -> Callable[[Tensor], Any]:
+    """The function, kept from writing into its argument, should it work in place."""
+
+    def spare(x: Tensor) -> Any:
+        return function(x.clone())
+
+    spare.__name__ = (
+        type(function).__name__ if isinstance(function, nn.Module) else getattr(function, "__name__", "the function")
+    )
+    return spare

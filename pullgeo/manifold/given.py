@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import jvp, vjp
+from torch.func import vjp
 
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
 from pullgeo.geodesic import EnergyExpansion, expand_segment_energy, segment_lengths, segment_sum
@@ -66,11 +66,16 @@ class MetricManifold(Manifold):
         Raises:
             SingularMetricError: ``G`` is singular at a point.
         """
-        along_u = jvp(self._tensor, (z,), (u,))[1]
-        along_w = along_u if w is u else jvp(self._tensor, (z,), (w,))[1]
         G, pull = vjp(self._tensor, z)[:2]
-        gradient = pull(u.unsqueeze(-1) * w.unsqueeze(-2))[0]
-        force = torch.einsum("bij,bj->bi", along_u, w) + torch.einsum("bij,bj->bi", along_w, u) - gradient
+
+        def along(u: Tensor, w: Tensor) -> Tensor:
+            # ∂_u G w as the transpose of v -> u·∇(vᵀ G w): reverse mode alone, much the faster on small tensors
+            transposed = vjp(lambda v: (pull(v.unsqueeze(-1) * w.unsqueeze(-2))[0] * u).sum(-1), torch.zeros_like(w))[1]
+            return transposed(torch.ones_like(z[:, 0]))[0]
+
+        along_u = along(u, w)
+        along_w = along_u if w is u else along(w, u)
+        force = along_u + along_w - pull(u.unsqueeze(-1) * w.unsqueeze(-2))[0]
         return Dense(G).solve(force / 2)
 
     def in_double(self) -> "MetricManifold":

@@ -87,9 +87,13 @@ class Metric(ABC):
         """A matrix ``R`` with ``M = R Rᵀ``, for a symmetric positive definite ``M``.
 
         Raises:
-            SingularMetricError: ``M`` is not positive definite at a point.
+            SingularMetricError: ``M`` is not symmetric, or not positive definite at a point.
         """
-        factor, info = torch.linalg.cholesky_ex(self.dense())
+        matrix = self.dense()
+        size = float(matrix.detach().abs().max()) if matrix.numel() else 0.0
+        if not torch.allclose(matrix, matrix.mT, rtol=1e-4, atol=1e-6 * size):
+            raise SingularMetricError(f"{type(self).__name__}.root: M is not symmetric, so it has no root M = R Rᵀ.")
+        factor, info = torch.linalg.cholesky_ex(matrix)
         if bool((info != 0).any()):
             raise SingularMetricError(
                 f"{type(self).__name__}.root: M is not positive definite at {int((info != 0).sum())} of "

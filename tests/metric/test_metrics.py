@@ -122,6 +122,8 @@ def test_a_singular_metric_has_no_inverse_and_says_so() -> None:
     assert bool((M.logdet() == -torch.inf).all())
     with pytest.raises(SingularMetricError, match="not positive definite"):
         Dense(-torch.eye(2).double()).root()
+    with pytest.raises(SingularMetricError, match="not symmetric"):
+        Dense(torch.tensor([[2.0, 1.0], [0.0, 2.0]])).root()
     with pytest.raises(SingularMetricError, match="1 diagonal entries are zero"):
         Diagonal(torch.tensor([1.0, 0.0])).solve(torch.ones(2))
 

@@ -12,6 +12,7 @@ import torch
 from pullgeo.viz import latent_report, page
 from tests.viz.browser import open_page
 from tests.viz.conftest import Scene
+from tests.viz.reading import figures_in
 
 # Meets a latent, a geodesic and a place without either with the pointer, and writes what the panel then shows to the
 # document. At the end it asks for a picture from elsewhere, which the page's policy must forbid.
@@ -42,7 +43,8 @@ window.addEventListener("load", async () => {
   const nth = (name, n) => [named(name).x[n], named(name).y[n]];
   await meet("latent", ...nth("b", 2));
   await meet("curve", ...nth("geodesic", 60));
-  await meet("place", named("log √det G").x[0], named("log √det G").y[0]);
+  const { x, y } = named("log √det G");
+  await meet("place", x[Math.floor(0.83 * x.length)], y[Math.floor(0.12 * y.length)]);
   const note = document.createElement("pre");
   note.id = "seen";
   note.textContent = JSON.stringify(seen);
@@ -88,6 +90,15 @@ def test_the_page_is_drawn_shows_pictures_and_fetches_nothing(
     on_curve = flat_scene.solution.curve(torch.linspace(0, 1, 101).double())[0, 60]
     assert seen["curve"]["pixels"] == decoded(on_curve)
     assert "1: <b>p</b>: length" in seen["curve"]["words"]
-    assert np.ptp(seen["place"]["pixels"]) > 0
-    assert seen["place"]["pixels"] not in (seen["latent"]["pixels"], seen["curve"]["pixels"])
+    # the picture of the cell that holds the place, which is the centre of a cell of the finer background
+    grid = figures_in(report)[0]["data"][0]["meta"]["grid"]
+    spans = [high - low for low, high in grid["extent"]]
+    centre = []
+    for (low, _), span, share, cells in zip(
+        grid["extent"], spans, (0.83, 0.12), (grid["columns"], grid["rows"]), strict=True
+    ):
+        fine = round(100 * span / max(spans))
+        place = (int(share * fine) + 0.5) / fine
+        centre.append(low + span * (int(place * cells) + 0.5) / cells)
+    assert seen["place"]["pixels"] == decoded(torch.tensor(centre, dtype=torch.float64))
     assert "log √det G" in seen["place"]["words"]

@@ -89,6 +89,9 @@ def test_the_same_input_gives_the_same_file(tmp_path: Path):
 
 def test_it_replaces_an_older_page_and_leaves_nothing_else(tmp_path: Path):
     (tmp_path / "page.html").write_text("old")
+    with (tmp_path / "page.html").open() as reader:
+        page([LINE], tmp_path / "page.html")
+        assert reader.read() == "old"  # whoever has the old one open keeps it
     assert page([LINE], str(tmp_path / "page.html")) == tmp_path / "page.html"
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
     assert (tmp_path / "page.html").stat().st_size > 1e6

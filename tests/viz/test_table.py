@@ -34,7 +34,8 @@ def test_straight_lines_are_measured():
     assert column(table, "straight line")[0] == f"{2 * (np.arctan(1) + np.arctan(0.5)):.4f}"
     assert column(table, "shorter by")[0] in ("0.0 %", "-0.0 %")
     t = np.linspace(0, 1, 100_001)
-    chord = np.sqrt(2) * np.trapezoid(2 / (1 + (1 - t) ** 2 + t**2), t)
+    speed = 2 * np.sqrt(2) / (1 + (1 - t) ** 2 + t**2)
+    chord = (speed[1:] + speed[:-1]).sum() / 2 / 100_000
     assert column(table, "straight line")[1] == f"{chord:.4f}"
     assert column(table, "shorter by")[1] == f"{100 * (1 - (np.pi / 2) / chord):.1f} %"
 

@@ -128,8 +128,6 @@ class Calls:
         inputs = list({id(input): input for input in recorded_in((args, kwargs))}.values())
         if module is self.root or not inputs or not all(map(_is_batch, inputs)):
             self._leave(why)
-        if any(getattr(child, "inplace", False) for child in module.modules()):
-            self._leave(f"{why}; and a module in it works in place")
         if isinstance(module, nn.RNNBase) and not (module.batch_first and inputs[0].ndim == 3):
             raise CoupledSamplesError(
                 f"linearize: {type(module).__name__} takes the first dimension of {tuple(inputs[0].shape)} for time, "
@@ -140,12 +138,14 @@ class Calls:
     def _differentiated(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[Recorded], why: str
     ) -> Any:
-        tape = self.tape
-        returned = module(*plain(args), **plain(kwargs))
+        tape, packed = self.tape, Packed(module, args, kwargs, inputs)
+        copies = [plain(input).clone() for input in inputs]
+        returned = packed.call(copies)
+        if any(map(_was_written, copies, inputs)):
+            self._leave(f"{why}; and it works in place")
         y = output(module, returned)
         if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim == 0 or len(y) != tape.batch:
             self._leave(f"{why}; and its output is not one tensor with a row per sample")
-        packed = Packed(module, args, kwargs, inputs)
         vectors = [input.reshape(tape.batch, input.shape[1:].numel()) for input in inputs]
         vector: Any = torch.cat(vectors, 1)
         J = Autodiff(packed, plain(vector), tape.signature(vector, y))
@@ -195,6 +195,11 @@ def _one_after_another(chain: nn.Module, x: Any) -> Any:
 
 def _is_batch(input: Recorded) -> bool:
     return input.state.per_sample and input.state.refusal is None and input.is_floating_point()
+
+
+def _was_written(copy: Tensor, input: Recorded) -> bool:
+    """Whether a copy of the input has been written into since."""
+    return not torch.equal(copy, plain(input)) if copy.is_inference() else copy._version > 0
 
 
 def _has_tensors(arguments: Any) -> bool:

@@ -30,8 +30,12 @@ class Packed(nn.Module):
         sizes = [torch.Size(shape).numel() for shape in self.shapes]
         pieces = zip(vector.split(sizes, 1), self.shapes, strict=True)
         tensors = [piece.reshape(len(vector), *shape) for piece, shape in pieces]
+        return output(self.module, self.call(tensors))
+
+    def call(self, tensors: list[Tensor]) -> Any:
+        """What the module returns, given tensors in place of the recorded ones."""
         args, kwargs = self._filled(self.arguments, tensors)
-        return output(self.module, self.module(*args, **kwargs))
+        return self.module(*args, **kwargs)
 
     def _filled(self, arguments: Any, tensors: list[Tensor]) -> Any:
         if isinstance(arguments, Recorded):
