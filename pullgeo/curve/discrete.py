@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.curve import spline
+from pullgeo.curve.arc_length import equal_arcs
 from pullgeo.errors import OptionError, ShapeError
 
 
@@ -91,6 +92,41 @@ class DiscreteCurve:
         inner = self(times[1:-1])
         return DiscreteCurve(torch.cat([self.nodes[:, :1], inner, self.nodes[:, -1:]], 1))
 
+    def at_equal_arcs(self, lengths: Float[Tensor, "b s"], segments: int) -> "DiscreteCurve":
+        """The polygons through the nodes, cut into pieces of equal length.
+
+        Args:
+            lengths: how long each of the T segments is, in whatever metric.
+            segments: number of pieces.
+
+        Raises:
+            ShapeError: there is not one length for each segment.
+            OptionError: ``segments`` is below 1.
+        """
+        if lengths.shape != (len(self), self.segments):
+            raise ShapeError(
+                f"DiscreteCurve.at_equal_arcs: expected lengths {(len(self), self.segments)}, one for each segment, "
+                f"got {tuple(lengths.shape)}."
+            )
+        if segments < 1:
+            raise OptionError(f"DiscreteCurve.at_equal_arcs: segments must be at least 1, got {segments}.")
+        return DiscreteCurve(equal_arcs(self.nodes, lengths, segments))
+
+    def constant_speed(
+        self, decode: Callable[[Tensor], Tensor] | None = None, segments: int | None = None
+    ) -> "DiscreteCurve":
+        """The same curves, run through at constant speed of their image under a map; in the chart if ``None``.
+
+        Args:
+            decode: points ``(n, d)`` to ``(n, *out)``.
+            segments: number of segments of the result; as many as now if ``None``.
+
+        Cost: ``decode`` at eight points for each segment.
+        """
+        segments = self.segments if segments is None else segments
+        fine = self.resample(8 * max(segments, self.segments))
+        return fine.at_equal_arcs(_chords(fine.nodes, decode).norm(dim=-1), segments)
+
     def to(self, dtype: torch.dtype) -> "DiscreteCurve":
         """The same curves with nodes of another dtype."""
         return DiscreteCurve(self.nodes.to(dtype))
@@ -102,15 +138,17 @@ class DiscreteCurve:
             decode: points ``(n, d)`` to ``(n, *out)``.
             segments: number of chords; the error falls with its square.
         """
-        points = self.resample(segments).nodes
-        flat = points.reshape(-1, points.shape[-1])
-        image = (flat if decode is None else decode(flat)).reshape(*points.shape[:2], -1)
-        return image.diff(dim=1).norm(dim=-1).sum(1)
+        return _chords(self.resample(segments).nodes, decode).norm(dim=-1).sum(1)
 
     def _times(self, t: Tensor) -> Tensor:
         if t.ndim != 1:
             raise ShapeError(f"DiscreteCurve: times must have shape (m,), got {tuple(t.shape)}. Use t.reshape(-1).")
         return t.to(self.nodes.device)
+
+
+def _chords(points: Tensor, decode: Callable[[Tensor], Tensor] | None) -> Tensor:
+    flat = points.reshape(-1, points.shape[-1])
+    return (flat if decode is None else decode(flat)).reshape(*points.shape[:2], -1).diff(dim=1)
 
 
 def straight_line(z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"], segments: int = 32) -> DiscreteCurve:

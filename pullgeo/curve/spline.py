@@ -27,7 +27,9 @@ def moments(nodes: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
     matrix[0], matrix[-1] = 0, 0
     matrix[0, :3] = matrix[-1, -3:] = not_a_knot
     zero = torch.zeros_like(nodes[:, :1])
-    return torch.linalg.solve(matrix, torch.cat([zero, 6 * bends, zero], 1))
+    # one system with all curves as right-hand sides, rather than the same matrix factorised for each of them
+    right = torch.cat([zero, 6 * bends, zero], 1).transpose(0, 1)
+    return torch.linalg.solve(matrix, right.flatten(1)).reshape(right.shape).transpose(0, 1)
 
 
 def evaluate(nodes: Float[Tensor, "b n d"], t: Float[Tensor, " m"]) -> Float[Tensor, "b m d"]:

@@ -1,30 +1,30 @@
 """Geodesics: a boundary value problem, solvers as values, one entry `solve`, and solutions that explain themselves."""
 
-from pullgeo.geodesic.energy import (
-    chord_energy,
-    chord_lengths,
-    expand_chord_energy,
-    expand_segment_energy,
-    segment_lengths,
-    segment_sum,
-)
-from pullgeo.geodesic.newton import Level, Newton
+from pullgeo.geodesic.block_banded import BlockBanded
+from pullgeo.geodesic.chords import chord_energy, chord_lengths, expand_chord_energy
+from pullgeo.geodesic.corridor import Corridor
+from pullgeo.geodesic.newton import Newton
 from pullgeo.geodesic.problem import BoundaryValue
+from pullgeo.geodesic.segments import expand_segment_energy, segment_lengths, segment_sum
 from pullgeo.geodesic.solution import Solution
-from pullgeo.geodesic.solve import Solver, solve
-from pullgeo.geodesic.space import EnergyExpansion, Expansion, Space
-from pullgeo.geodesic.start import Corridor, Given, Line, Start
+from pullgeo.geodesic.solve import solve
+from pullgeo.geodesic.solver import Minimised, Solver
+from pullgeo.geodesic.space import EnergyExpansion, Expansion, SingleSpace, Space
+from pullgeo.geodesic.start import Candidates, Given, Line, Start
 from pullgeo.geodesic.status import Status
 
 __all__ = [
+    "BlockBanded",
     "BoundaryValue",
+    "Candidates",
     "Corridor",
     "EnergyExpansion",
     "Expansion",
     "Given",
-    "Level",
     "Line",
+    "Minimised",
     "Newton",
+    "SingleSpace",
     "Solution",
     "Solver",
     "Space",

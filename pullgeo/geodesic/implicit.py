@@ -1,11 +1,70 @@
 """Derivatives of geodesics with respect to end points and weights, without unrolling the solver."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.geodesic.block_tridiagonal import BlockTridiagonal
+from pullgeo.geodesic.block_banded import BlockBanded
+from pullgeo.geodesic.solver import Minimised
 from pullgeo.geodesic.space import Space
+
+
+def differentiable(
+    space: Space, found: Minimised, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+) -> tuple[Float[Tensor, "p n d"], Float[Tensor, " p"], Float[Tensor, " p"]]:
+    """The curves, their energies and those seen with every second node, connected to what they depend on.
+
+    That is the end points and every leaf of the graph from which the space's energy is computed, such as weights.
+    Nothing but the curves is kept for the backward pass, and nothing is computed before one is asked for.
+
+    Cost: half a forward pass over the curves, and a pass over one curve to see on what the energy depends; a backward
+    pass costs an expansion of the energy and its gradient.
+    """
+    with torch.no_grad():
+        values = (found.nodes, found.energy, space.energy(found.nodes[:, ::2]))
+    if not torch.is_grad_enabled() or not len(z0):
+        return values
+    leaves = _leaves(space.energy(found.nodes[:1]))
+    if not (leaves or z0.requires_grad or z1.requires_grad):
+        return values
+    nodes, energy, coarse_energy = _Solved.apply(space, *values, z0, z1, *leaves)
+    return nodes, energy, coarse_energy
+
+
+class _Solved(torch.autograd.Function):
+    """Passes the solution through; the backward pass differentiates one Newton step at the solution."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        space: Space,
+        nodes: Tensor,
+        energy: Tensor,
+        coarse_energy: Tensor,
+        z0: Tensor,
+        z1: Tensor,
+        *leaves: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.space = space
+        ctx.save_for_backward(nodes, z0, z1, *leaves)
+        return nodes.clone(), energy.clone(), coarse_energy.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *weights: Tensor) -> tuple[Tensor | None, ...]:
+        nodes, *inputs = ctx.saved_tensors
+        twice = torch.is_grad_enabled()
+        with torch.enable_grad():
+            curve = attach(ctx.space, nodes, inputs[0], inputs[1])
+            outputs = (curve, ctx.space.energy(curve), ctx.space.energy(curve[:, ::2]))
+            wanted = [x for x in inputs if x.requires_grad]
+            # the graph behind the inputs is the caller's, who may go through it again
+            found = torch.autograd.grad(
+                outputs, wanted, weights, allow_unused=True, create_graph=twice, retain_graph=True
+            )
+        gradients = iter(found)
+        return None, None, None, None, *(next(gradients) if x.requires_grad else None for x in inputs)
 
 
 def attach(
@@ -23,8 +82,26 @@ def attach(
     inner = nodes[:, 1:-1].detach()
     joined = torch.cat([z0.unsqueeze(1), inner, z1.unsqueeze(1)], 1)
     at = space.expand_energy(joined)
-    system = BlockTridiagonal(at.diagonal.detach(), at.off_diagonal.detach())
-    step, good = system.cholesky_solve(at.gradient)
+    factor = BlockBanded(tuple(band.detach() for band in at.hessian.bands)).cholesky()
+    step = factor.solve(at.gradient)
     # where H is singular the nodes stay as they are: the energy's first derivative needs no more (envelope theorem)
-    step = torch.where(good.view(-1, 1, 1), step - step.detach(), 0.0)
+    good = factor.good.view(-1, 1, 1) & torch.isfinite(step.detach())
+    step = torch.where(good, step - step.detach(), 0.0)
     return torch.cat([z0.unsqueeze(1), inner - step, z1.unsqueeze(1)], 1)
+
+
+def _leaves(output: Tensor) -> list[Tensor]:
+    """The tensors that an output's gradient would be accumulated in."""
+    found: list[Tensor] = []
+    seen = set()
+    todo = [output.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if isinstance(variable, Tensor):
+            found.append(variable)
+        todo.extend(follower for follower, _ in node.next_functions)
+    return found

@@ -1,26 +1,17 @@
 """The one entry: a problem and a solver in, a solution out."""
 
-from typing import Protocol, runtime_checkable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.curve import DiscreteCurve
-from pullgeo.geodesic.implicit import attach
-from pullgeo.geodesic.newton import Level, Newton
+from pullgeo.geodesic.implicit import differentiable
+from pullgeo.geodesic.newton import Newton
+from pullgeo.geodesic.precision import rough
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.solution import Solution
-from pullgeo.geodesic.space import Space
+from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.status import Status
-
-
-@runtime_checkable
-class Solver(Protocol):
-    """Finds discrete geodesics at two resolutions, the second twice as fine as the first."""
-
-    def levels(self, space: Space, z0: Tensor, z1: Tensor) -> tuple[Level, Level]:
-        """Curves with T and with 2T segments between end points ``(p, d)`` in float64."""
 
 
 def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
@@ -46,26 +37,25 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
     dtype = problem.z0.dtype
     space, z0, z1 = problem.manifold.in_double(), problem.z0.double(), problem.z1.double()
     with torch.no_grad():
-        coarse, fine = solver.levels(space, z0.detach(), z1.detach())
+        found = solver.minimise(space, rough(problem.manifold, space), z0.detach(), z1.detach())
     same = (z0 == z1).all(1)
-    status = tuple(
-        Status.COINCIDENT if point else found for point, found in zip(same.tolist(), fine.status, strict=True)
-    )
-    levels = [coarse.nodes, fine.nodes]
-    energies = [coarse.energy, fine.energy]
-    if torch.is_grad_enabled():
-        levels = [attach(space, nodes, z0, z1) for nodes in levels]
-        energies = [space.energy(nodes) for nodes in levels]
-    coarse_length, fine_length = (_root(torch.where(same, 0.0, energy)) for energy in energies)
+    status = tuple(Status.COINCIDENT if point else end for point, end in zip(same.tolist(), found.status, strict=True))
+    nodes, energy, coarse_energy = differentiable(space, found, z0, z1)
+    energy, coarse_energy = (torch.where(same, 0.0, e) for e in (energy, coarse_energy))
+    # the same curve seen with every second node: the two lengths tell by how much discretisation has changed it
+    length, coarse_length = _root(energy), _root(coarse_energy)
+    gain = 2**found.order - 1
+    # a curve too coarse for its bends does not show the order that extrapolation trusts in: assume the least there is
+    doubt = (length - coarse_length).abs() / 3 + torch.where(length > 0, found.rounding, 0.0) * length
     return Solution(
-        curve=DiscreteCurve(levels[1].to(dtype)),
-        length=((4 * fine_length - coarse_length) / 3).to(dtype),
-        energy=energies[1].to(dtype),
+        curve=DiscreteCurve(nodes.to(dtype)),
+        length=(length + (length - coarse_length) / gain).to(dtype),
+        energy=energy.to(dtype),
         status=status,
-        iterations=fine.iterations,
-        residual=fine.residual.to(dtype),
-        error_estimate=((fine_length - coarse_length).abs() / 3).detach().to(dtype),
-        speed_ratio=fine.speed_ratio.to(dtype),
+        iterations=found.iterations,
+        residual=torch.where(same, 0.0, found.residual).to(dtype),
+        error_estimate=doubt.detach().to(dtype),
+        speed_ratio=found.speed_ratio.to(dtype),
     )
 
 

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo.geodesic.block_banded import BlockBanded
+
 
 @dataclass(frozen=True, eq=False)
 class Expansion:
@@ -31,29 +33,53 @@ class EnergyExpansion:
     Args:
         energy: ``E``.
         gradient: ``∂E/∂z_i``.
-        diagonal: blocks ``∂²E/∂z_i²`` of the exact Hessian.
-        off_diagonal: blocks ``∂²E/∂z_i∂z_{i+1}``; all others vanish.
+        hessian: the exact second derivatives, banded as only near nodes touch.
         damping: a positive diagonal with the units of the Hessian, in which steps are measured.
         residual: the gradient in a unit that changes with no rescaling of latents, outputs or nodes.
+        rounding: the residual that rounding errors alone can cause.
         speed_ratio: largest over median length of a curve's segments.
+        order: the energy of a curve's nodes is that of the curve up to O(T^-order).
     """
 
     energy: Float[Tensor, " p"]
     gradient: Float[Tensor, "p m d"]
-    diagonal: Float[Tensor, "p m d d"]
-    off_diagonal: Float[Tensor, "p l d d"]
+    hessian: BlockBanded
     damping: Float[Tensor, "p m d"]
     residual: Float[Tensor, " p"]
+    rounding: Float[Tensor, " p"]
     speed_ratio: Float[Tensor, " p"]
+    order: int
 
     def __getitem__(self, index: Tensor) -> "EnergyExpansion":
         """Some of the curves."""
-        return EnergyExpansion(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+        return self._map(lambda a: a[index])
+
+    def double(self) -> "EnergyExpansion":
+        """The same numbers in float64."""
+        return self._map(lambda a: a.double())
 
     def where(self, chosen: Tensor, other: "EnergyExpansion") -> "EnergyExpansion":
         """This expansion for the chosen curves, the other one for the rest."""
-        pairs = ((getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__)
-        return EnergyExpansion(*(torch.where(chosen.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs))
+        return _zip(lambda a, b: torch.where(chosen.view(-1, *[1] * (a.ndim - 1)), a, b), self, other)
+
+    @staticmethod
+    def cat(parts: list["EnergyExpansion"]) -> "EnergyExpansion":
+        """The curves of all parts, one after the other."""
+        return parts[0] if len(parts) == 1 else _zip(lambda *each: torch.cat(each), *parts)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "EnergyExpansion":
+        return _zip(change, self)
+
+
+_TENSORS = ("energy", "gradient", "damping", "residual", "rounding", "speed_ratio")
+
+
+def _zip(combine: Callable[..., Tensor], *parts: EnergyExpansion) -> EnergyExpansion:
+    tensors = {name: combine(*(getattr(part, name) for part in parts)) for name in _TENSORS}
+    bands = zip(*(part.hessian.bands for part in parts), strict=True)
+    return EnergyExpansion(
+        **tensors, hessian=BlockBanded(tuple(combine(*band) for band in bands)), order=parts[0].order
+    )
 
 
 @runtime_checkable
@@ -70,4 +96,12 @@ class Space(Protocol):
         """The discrete energy with exact gradient and Hessian."""
 
     def chord_lengths(self, layers: Tensor) -> Tensor:
-        """Lengths ``(p, s, k, k)`` of chords from each point of a layer to each of the next; ``(p, s + 1, k, d)``."""
+        """Chord lengths ``(p, s, k, k)`` from each point of one layer ``(p, s + 1, k, d)`` to those of the next."""
+
+
+@runtime_checkable
+class SingleSpace(Protocol):
+    """What a manifold may offer on top: float32, which is good enough far from the solution and takes half the time."""
+
+    def in_single(self) -> Space | None:
+        """The same manifold in float32; ``None`` if it is not in float32 already."""

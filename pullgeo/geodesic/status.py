@@ -7,8 +7,16 @@ class Status(Enum):
     """The end of the search for one pair; its value is the advice."""
 
     CONVERGED = "converged: the residual is below the tolerance"
+    ROUNDING = (
+        "converged as far as the arithmetic allows: the end points are so close, compared with the size of the "
+        "outputs, that rounding errors alone keep the residual above the tolerance; nothing needs to be done"
+    )
     COINCIDENT = "the end points coincide: the curve is the point and its length is 0"
-    MAX_STEPS = "stopped at the step limit; raise max_steps, or start from a better curve (initial=...)"
+    DEGENERATE = (
+        "the end points differ but no distance between them can be told from 0: the metric is singular there (the "
+        "decoder is constant along the curve); add a floor to the metric if they must be told apart"
+    )
+    MAX_STEPS = "stopped at the step limit; raise max_steps, or start from a better curve (starts=...)"
     STALLED = (
         "no step decreases the energy any more although the residual is above the tolerance: the decoder is not twice "
         "differentiable on the way (ReLU), or not evaluated in float64; raise tol, or smooth the decoder"
@@ -17,8 +25,8 @@ class Status(Enum):
 
     @property
     def converged(self) -> bool:
-        """Whether the pair's curve is a discrete geodesic to the tolerance asked for."""
-        return self in (Status.CONVERGED, Status.COINCIDENT)
+        """Whether the pair's curve is a discrete geodesic, to the tolerance asked for or to rounding errors."""
+        return self in (Status.CONVERGED, Status.ROUNDING, Status.COINCIDENT, Status.DEGENERATE)
 
     def __str__(self) -> str:
         return f"{self.name}: {self.value}"

@@ -12,6 +12,7 @@ from pullgeo.jacobian.autodiff import AutodiffWeight
 from pullgeo.jacobian.base import Jacobian, chunks
 from pullgeo.jacobian.contract import flat, gram, outer
 from pullgeo.jacobian.graph import Edge, MoveAlong, sweep_backward, sweep_forward
+from pullgeo.jacobian.linear_map import Reshape
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.signature import Signature
 
@@ -200,7 +201,7 @@ class WeightGraph(Jacobian):
     def _parts(self, W: Tensor) -> Iterator[slice]:
         """Chunks of a stack, small enough for the widest node that it passes."""
         widths = [edge.J.signature.n_in for stage in self.stages for edge in stage.edges]
-        widths += [own.J.signature.n_in for own in self._owners if own.module is None or self._is_shared(own)]
+        widths += [own.J.signature.n_in for own in self._owners if isinstance(own.J, Reshape) or self._is_shared(own)]
         return chunks(len(W), W.element_size() * self.signature.batch * max([self.signature.n_out, *widths]))
 
     def _squared(self, W: Tensor, scale: Float[Tensor, "k b"]) -> Tensor:

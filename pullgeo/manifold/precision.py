@@ -28,6 +28,15 @@ def in_double(decoder: Decoder) -> Decoder:
     return decoder
 
 
+def is_single(decoder: Decoder) -> bool:
+    """Whether a decoder is a module, or a bound method of one, whose parameters and buffers are in float32."""
+    module = decoder.__self__ if isinstance(decoder, MethodType) else decoder
+    if not isinstance(module, nn.Module):
+        return False
+    dtypes = {t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()}
+    return dtypes == {torch.float32}
+
+
 def _module_in_double(module: Module) -> Module:
     tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
     # deepcopy takes what the memo names instead of copying it; parameters may thus be replaced by non-leaf tensors

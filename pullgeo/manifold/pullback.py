@@ -11,7 +11,7 @@ from pullgeo.errors import NonFiniteError, OptionError, ShapeError
 from pullgeo.geodesic import EnergyExpansion, Expansion, chord_energy, chord_lengths, expand_chord_energy
 from pullgeo.jacobian import Jacobian, linearize
 from pullgeo.manifold.base import Manifold
-from pullgeo.manifold.precision import in_double
+from pullgeo.manifold.precision import in_double, is_single
 from pullgeo.metric import Dense, Diagonal, Identity, Metric
 from pullgeo.typing import Decoder
 
@@ -97,6 +97,11 @@ class PullbackManifold(Manifold):
         """This manifold in float64, connected to the same weights."""
         return PullbackManifold(in_double(self.decoder), _metric_in_double(self.ambient), self.output)
 
+    def in_single(self) -> "PullbackManifold | None":
+        """This manifold if its decoder is in float32: solvers begin with it, as it takes half the time."""
+        fits = self.ambient is None or self.ambient.dtype == torch.float32
+        return self if fits and is_single(self.decoder) else None
+
     def expand(self, z: Float[Tensor, "n d"]) -> Expansion:
         """The decoder to second order at n points: value, tangents, and second derivatives against a cotangent."""
         y, J = linearize(self._map, z)
@@ -110,7 +115,7 @@ class PullbackManifold(Manifold):
 
     def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
         """The chord energy with its exact gradient and block-tridiagonal Hessian."""
-        return expand_chord_energy(self.expand, self._apply, nodes)
+        return expand_chord_energy(self.expand, self._apply, nodes, self._decode_flat)
 
     def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
         """Lengths of the chords in the output between all points of successive layers."""

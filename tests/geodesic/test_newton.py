@@ -1,5 +1,7 @@
 """The default solver: what it finds, and what it says when it does not."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -49,9 +51,9 @@ def test_digits_all_converge_and_none_is_longer_than_its_line(
     assert float(solution.residual.max()) < 1e-8
     assert bool((found <= line * (1 + 1e-6)).all())
     assert bool((found < 0.9 * line).any())
-    torch.testing.assert_close(solution.length.double(), found, rtol=5e-3, atol=0)
+    torch.testing.assert_close(solution.length.double(), found, rtol=2e-2, atol=0)
     assert bool(((solution.length.double() - found).abs() <= 5 * solution.error_estimate.double() + 1e-5).all())
-    assert float(solution.speed_ratio.max()) < 1.5
+    assert float(solution.speed_ratio.max()) < 2
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
@@ -64,15 +66,19 @@ def test_scales_of_the_output_do_not_matter(scale: float) -> None:
     torch.testing.assert_close(scaled.length / scale, plain.length)
 
 
-def test_lengths_converge_with_fourth_order() -> None:
+def test_lengths_converge_with_fourth_order_and_extrapolated_ones_faster() -> None:
     chart = StereographicSphere(2)
+    manifold = PullbackManifold(chart)
     x, y = torch.tensor([[-0.8, 0.1]]).double(), torch.tensor([[0.9, 0.6]]).double()
-    exact = chart.distance(x, y)
-    errors = [
-        float((PullbackManifold(chart).geodesic(x, y, Newton(segments=n)).length - exact).abs()) for n in (4, 8, 16)
-    ]
-    assert 10 < errors[0] / errors[1] < 25
-    assert 10 < errors[1] / errors[2] < 25
+    exact = float(chart.distance(x, y))
+    found = [manifold.geodesic(x, y, Newton(segments=n)) for n in (8, 16, 32)]
+    plain = [abs(float(s.energy.sqrt()) - exact) for s in found]
+    extrapolated = [abs(float(s.length) - exact) for s in found]
+    for coarse, fine in itertools.pairwise(plain):
+        assert 12 < coarse / fine < 24
+    for coarse, fine in itertools.pairwise(extrapolated):
+        assert coarse / fine > 28
+    assert all(e <= 10 * float(s.error_estimate) for e, s in zip(extrapolated, found, strict=True))
 
 
 def test_one_bad_pair_does_not_lose_the_others() -> None:
@@ -157,7 +163,7 @@ def test_shapes_dtypes_and_empty_batches() -> None:
     manifold, (z0, z1) = PullbackManifold(smooth()), pairs()
     one = manifold.geodesic(z0[0], z1)
     torch.testing.assert_close(one.length, manifold.geodesic(z0[:1].expand(B, -1), z1).length)
-    assert one[1].curve.nodes.shape == (1, 65, 2)
+    assert one[1].curve.nodes.shape == (1, 33, 2)
     assert len(one[:2]) == 2
     empty = manifold.geodesic(z0[:0], z1[:0])
     assert empty.length.shape == (0,)
@@ -180,7 +186,7 @@ def test_errors_say_what_to_do() -> None:
         BoundaryValue(manifold, z0.long(), z1)
     with pytest.raises(NonFiniteError, match="1 of 3 pairs hold NaN or infinity, the first at index 2"):
         BoundaryValue(manifold, torch.where(torch.arange(B)[:, None] == 2, torch.nan, z0), z1)
-    for wrong in ({"tol": 0.0}, {"segments": 1}, {"max_steps": 0}, {"starts": ()}):
+    for wrong in ({"tol": 0.0}, {"segments": 0}, {"segments": 5}, {"max_steps": 0}, {"starts": ()}):
         with pytest.raises(OptionError, match=next(iter(wrong))):
             Newton(**wrong)
     with pytest.raises(OptionError, match="odd number"):

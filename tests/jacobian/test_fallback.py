@@ -86,6 +86,8 @@ FALLS: dict[str, tuple[Callable[[nn.Module, Tensor], Tensor], str]] = {
     "write into zeros": (write_into_zeros, "__setitem__"),
     "write through an alias": (write_through_an_alias, "shares its memory"),
     "swallow the failure": (swallow_the_failure, "fft_rfft"),
+    "control flow": (lambda m, x: x.sin() if x[:, 0, 0].flip(0).sum(0) > 0 else x.cos(), "along the batch"),
+    "reading values": (lambda m, x: x * x[:, :, 0].mean(1).tolist()[0] ** 0, "tolist reads values"),
     "autograd function": (lambda m, x: Straight.apply(x.sin()) * x, "autograd function of its own"),
     "unknown operation": (lambda m, x: torch.fft.rfft(x.sin()).abs(), "fft_rfft"),
 }

@@ -72,6 +72,7 @@ LAYOUT: dict[str, Operation] = {
     "permute": lambda m, x: x.permute(0, 2, 1).transpose(1, 2).mT.swapaxes(-1, -2).movedim(2, 1).transpose(-1, -2) * x,
     "expand": lambda m, x: x[:, :, :1].expand(-1, -1, 5) * x + x[:, :1].expand_as(x) + x[:, :1].repeat(1, 3, 1),
     "slices": lambda m, x: x[:, 1:, ::2] * x[:, 1:][..., -1:] + x[:, 0, None, :3] - x[:, :, 2].unsqueeze(-1)[:, 1:],
+    "the whole batch by its length": lambda m, x: x[: len(x), 1:].sin() * x[0:, :2] + x[:, 1:],
     "index tensors": lambda m, x: x[:, [0, 2, 2]] * x[:, :, torch.tensor([4, 0, 1, 1, 3])],
     "masks of columns": lambda m, x: x[:, :, torch.tensor([True, False, True, True, False])].square(),
     "chunk, split": lambda m, x: (

@@ -1,8 +1,8 @@
 """Turns the ``forward`` of any module into a graph of Jacobians, by running it on tensors that write down their use.
 
-Why not a symbolic trace: values at hand make shapes numbers and control flow plain Python, nothing global is patched
-so that other threads may call modules meanwhile, and a run costs microseconds for each operation, so that there is
-nothing to cache and nothing that could be out of date.
+Why not a symbolic trace: with values at hand shapes are numbers and control flow is plain Python; nothing global is
+patched, so that other threads may call modules meanwhile; and a run costs a fraction of a millisecond for each
+operation, so that nothing is cached and nothing can be out of date.
 """
 
 from pullgeo.jacobian.recording import (

@@ -157,9 +157,9 @@ class Calls:
             signature = Signature(tape.batch, (size,), tuple(y.shape[1:]), y.dtype, y.device)
             own = Own(module, tuple(module.parameters()), AutodiffWeight(packed, plain(vector), signature))
         result: Any = tape.emit(y, [(vector, J)], view_of=inputs[0], own=own)
-        if isinstance(module, nn.LSTMCell):
-            return result.chunk(2, 1)
-        return result if y is returned else (result, *map(self._refused, returned[1:]))
+        if y is returned:
+            return result
+        return result.chunk(2, 1) if isinstance(module, nn.LSTMCell) else (result, *map(self._refused, returned[1:]))
 
     def _refused(self, states: Any) -> Any:
         """The last states of recurrent layers, which may be returned but not used."""

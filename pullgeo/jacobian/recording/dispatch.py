@@ -10,6 +10,7 @@ from pullgeo.jacobian.recording.operations import (
     CONSTANT,
     METADATA,
     RANDOM,
+    READING,
     Function,
     name_of,
     operation_for,
@@ -60,6 +61,8 @@ def _compute(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict
     if not any(operand.state.per_sample for operand in operands):
         return shared(tape, function, args, kwargs)
     operation = operation_for(function)
+    if function in READING:
+        raise Unserved(f"{name_of(function)} reads values, on which control flow may depend")
     if operation is None:
         raise Unserved(f"{name_of(function)} is not among the operations that graphs know")
     result = operation(tape, *args, **kwargs)

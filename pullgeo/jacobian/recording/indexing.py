@@ -21,6 +21,8 @@ def getitem(tape: Tape, input: Recorded, index: Any) -> Any:
     entries = index if isinstance(index, tuple) else (index,)
     if recorded_in(entries) or not _keeps_batch(entries, input):
         raise Unserved("an index chooses among the samples")
+    if entries and isinstance(entries[0], slice):
+        entries = (slice(None), *entries[1:])  # stacks have more rows than this batch
     return selected(tape, input, lambda t: t[entries], view=not any(map(_is_advanced, entries)))
 
 

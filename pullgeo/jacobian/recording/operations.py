@@ -95,6 +95,9 @@ CONSTANT = _all(
 )
 """What has no derivative, or zero wherever it has one: the result counts as a constant."""
 
+READING = _all("item tolist numpy __bool__ __int__ __float__ __index__ __complex__ __array__ equal allclose")
+"""What turns values into Python objects."""
+
 RANDOM = _all(
     "rand_like randn_like randint_like bernoulli multinomial poisson normal uniform_ normal_ bernoulli_ exponential_ "
     "gumbel_softmax feature_dropout"

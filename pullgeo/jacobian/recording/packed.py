@@ -53,6 +53,8 @@ def output(module: nn.Module, returned: Any) -> Any:
     Of recurrent layers the sequence, without the last states, whose batch is not in front; of an LSTM's cell both
     states side by side.
     """
-    if isinstance(module, nn.RNNBase):
+    if isinstance(module, nn.RNNBase) and isinstance(returned, tuple):
         return returned[0]
-    return torch.cat(returned, 1) if isinstance(module, nn.LSTMCell) else returned
+    if isinstance(module, nn.LSTMCell) and isinstance(returned, tuple):
+        return torch.cat(returned, 1)
+    return returned

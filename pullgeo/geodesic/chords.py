@@ -1,0 +1,167 @@
+"""Discrete energies made of chords, for metrics that are pulled back from a flat space."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.geodesic.block_banded import BlockBanded
+from pullgeo.geodesic.residual import scale_free
+from pullgeo.geodesic.space import EnergyExpansion, Expansion
+from pullgeo.geodesic.speed import speed_ratio
+
+Apply = Callable[[Tensor], Tensor]
+
+CHUNK_BYTES = 2**24
+"""Tangents in the output that are held at a time; the activations on the way to them grow with it."""
+
+
+def chord_energy(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
+    """``E = T (Σ Δ_iᵀ M Δ_i + ¹⁄₁₂ Σ w_i r_iᵀ M r_i)``: chords, corrected for what they cut off where the curve bends.
+
+    Here ``Δ_i = f(z_{i+1}) - f(z_i)`` are the T chords of the image and ``r_i = Δ_{i-1} - Δ_i`` the bends at its
+    T - 1 inner nodes; ``w_i`` is 1, but ³⁄₂ at the first and the last of them. The energy of chords alone is too small
+    by ``T⁻²/12 ∫ f̈ᵀ M f̈ dt`` to leading order, and the second sum is that integral. So E is the energy of the curve up
+    to O(T⁻⁴), where chords reach O(T⁻²), it needs no further points, and being a sum of squares it never rewards a
+    curve for cutting a bend. Its minimisers run at uniform speed by themselves.
+
+    Args:
+        decode: points ``(n, d)`` to outputs ``(n, D)``.
+        metric: applies the constant M; Euclidean if ``None``.
+        nodes: the curves.
+    """
+    p, n, d = nodes.shape
+    chords = decode(nodes.reshape(-1, d)).unflatten(0, (p, n)).diff(dim=1)
+    bends = -chords.diff(dim=1)
+    straight = (chords * _applied(metric, chords)).flatten(1).sum(1)
+    bent = (bends * _applied(metric, bends)).sum(2) @ _end_weights(n - 1, nodes)
+    return (n - 1) * (straight + bent / 12)
+
+
+def expand_chord_energy(
+    expand: Callable[[Tensor], Expansion],
+    metric: Apply | None,
+    nodes: Float[Tensor, "p n d"],
+    decode: Apply | None = None,
+) -> EnergyExpansion:
+    """`chord_energy` to second order.
+
+    As a quadratic form ``E = T Σ A_ij f(z_i)ᵀ M f(z_j)`` the energy has a matrix A of five diagonals. With
+    ``q_i = Σ_j A_ij f(z_j)`` the gradient is ``2T J_iᵀ M q_i``, and the Hessian's blocks are ``2T A_ij J_iᵀ M J_j``, to
+    which ``2T ∇²⟨M q_i, f⟩`` is added on the diagonal.
+
+    Args:
+        expand: points ``(n, d)`` to the map's second-order expansion there.
+        metric: applies the constant M; Euclidean if ``None``.
+        nodes: the curves.
+        decode: values of the map alone; the end points need no more.
+
+    Cost: for each inner node one forward pass, d tangent passes and the second derivative against one cotangent.
+    """
+    p, _, d = nodes.shape
+    ends = nodes[:, [0, -1]].reshape(-1, d)
+    fixed = (expand(ends).value if decode is None else decode(ends)).unflatten(0, (p, 2))
+    size = nodes[0].numel() * fixed.shape[2] * nodes.element_size() if p else 1
+    step = max(1, CHUNK_BYTES // size)
+    parts = [_expand(expand, metric, nodes[i : i + step], fixed[i : i + step]) for i in range(0, max(p, 1), step)]
+    return EnergyExpansion.cat(parts)
+
+
+def _expand(
+    expand: Callable[[Tensor], Expansion], metric: Apply | None, nodes: Tensor, fixed: Tensor
+) -> EnergyExpansion:
+    p, n, d = nodes.shape
+    at = expand(nodes[:, 1:-1].reshape(-1, d))
+    values = torch.cat([fixed[:, :1], at.value.unflatten(0, (p, n - 2)), fixed[:, 1:]], 1)
+    chords = values.diff(dim=1)
+    bends = -chords.diff(dim=1)
+    weights = _end_weights(n - 1, nodes)
+    pull = _applied(metric, bends - _padded(bends * weights[:, None]).diff(n=2, dim=1) / 12)
+    curvature = at.second(pull.flatten(0, 1)).reshape(p, n - 2, d, d)
+    columns = at.tangents.transpose(0, 1).contiguous()
+    gram, beside, beyond = _gram_bands(columns, _applied(metric, columns), p, n - 2)
+    own, next_, second_next = (a[:, None, None] for a in _stencil(weights))
+    gradient = (columns @ pull.flatten(0, 1).unsqueeze(-1)).reshape(p, n - 2, d)
+    pieces = (chords * _applied(metric, chords)).sum(2)
+    energy = pieces.sum(1) + (bends * _applied(metric, bends)).sum(2) @ weights / 12
+    stretch = gram.diagonal(dim1=-2, dim2=-1).sum(-1).amax(1)
+    numbers = torch.finfo(nodes.dtype)
+    magnitude = (values * _applied(metric, values)).sum(2).amax(1)
+    factor = 2.0 * (n - 1)
+    return EnergyExpansion(
+        energy=(n - 1) * energy,
+        gradient=factor * gradient,
+        hessian=BlockBanded(
+            (
+                factor * (own * gram + curvature),
+                factor * next_ * beside,
+                factor * second_next * beyond,
+            )
+        ),
+        damping=factor * 2 * gram.diagonal(dim1=-2, dim2=-1),
+        residual=scale_free(gradient, stretch, energy),
+        rounding=((n - 1) * magnitude / energy.clamp(min=numbers.tiny)).clamp(min=0).sqrt() * numbers.eps,
+        speed_ratio=speed_ratio(pieces),
+        order=4,
+    )
+
+
+def chord_lengths(decode: Apply, root: Tensor | None, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
+    """Lengths of the chords in the output between all points of successive layers.
+
+    Args:
+        decode: points ``(n, d)`` to flat outputs ``(n, D)``.
+        root: ``R`` of the constant metric ``M = R Rᵀ``; Euclidean if ``None``.
+        layers: the points.
+    """
+    p, n, k, d = layers.shape
+    values = decode(layers.reshape(-1, d))
+    values = (values if root is None else values @ root).unflatten(0, (p, n, k))
+    if k == 1:
+        return values.diff(dim=1).norm(dim=-1, keepdim=True)
+    return torch.cdist(values[:, :-1], values[:, 1:])
+
+
+def _gram_bands(columns: Float[Tensor, "n d D"], lowered: Float[Tensor, "n d D"], p: int, m: int) -> tuple[Tensor, ...]:
+    """``J_iᵀ M J_{i+k}`` ``(p, m - k, d, d)`` for k = 0, 1, 2.
+
+    All columns go through one batched product, those of different curves too, and the few blocks that join two curves
+    are dropped: slices of every curve would have to be copied first, which takes five times as long.
+    """
+    n, d, _ = columns.shape
+    bands = []
+    for k in range(3):
+        if k >= m or p == 0:
+            bands.append(columns.new_zeros(p, max(m - k, 0), d, d))
+            continue
+        blocks = columns[: n - k] @ lowered[k:].mT
+        bands.append(torch.cat([blocks, blocks.new_zeros(k, d, d)]).reshape(p, m, d, d)[:, : m - k])
+    return tuple(bands)
+
+
+def _end_weights(segments: int, like: Tensor) -> Float[Tensor, " m"]:
+    """Weights of the inner nodes in a quadrature that does without the end points, of second order."""
+    weights = torch.ones(segments - 1, dtype=like.dtype, device=like.device)
+    if segments == 2:
+        return 2 * weights
+    weights[:1] = weights[-1:] = 1.5
+    return weights
+
+
+def _stencil(weights: Float[Tensor, " m"]) -> tuple[Tensor, Tensor, Tensor]:
+    """The diagonals of A among the inner nodes."""
+    beside = torch.nn.functional.pad(weights, (1, 1))
+    return (
+        2 + (4 * weights + beside[:-2] + beside[2:]) / 12,
+        -1 - (weights[:-1] + weights[1:]) / 6,
+        weights[1:-1] / 12,
+    )
+
+
+def _padded(v: Tensor) -> Tensor:
+    return torch.nn.functional.pad(v, (0, 0, 1, 1))
+
+
+def _applied(metric: Apply | None, v: Tensor) -> Tensor:
+    return v if metric is None else metric(v)

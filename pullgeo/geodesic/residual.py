@@ -1,0 +1,19 @@
+"""How far from stationary a curve is, in a unit that no rescaling changes."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def scale_free(
+    gradient: Float[Tensor, "p m d"], stretch: Float[Tensor, " p"], energy: Float[Tensor, " p"]
+) -> Float[Tensor, " p"]:
+    """``‖gradient‖ / √(stretch energy)``: the gradient against the largest that chords of this energy could cause.
+
+    Infinite where a curve has a length but none of its inner nodes feels its own motion (``stretch = 0``): a gradient
+    that is zero for that reason says nothing.
+    """
+    size = stretch * energy
+    felt = size > 0
+    norm = gradient.flatten(1).norm(dim=1) / torch.where(felt, size, 1.0).sqrt()
+    return torch.where(felt | ~torch.isfinite(size), norm, torch.where(energy > 0, torch.inf, 0.0))
