@@ -27,6 +27,7 @@ from pullgeo.jacobian.registry import registered_classes, rule, rule_for, weight
 from pullgeo.jacobian.separable import Separable
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.softmax import LogSoftmax, Softmax
+from pullgeo.jacobian.tangents import one_thread_at_a_time
 from pullgeo.jacobian.weights import Own, Stage, WeightGraph
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "flat",
     "gram",
     "linearize",
+    "one_thread_at_a_time",
     "ones_map",
     "outer",
     "registered_classes",
