@@ -47,3 +47,7 @@ class RegistryError(PullgeoError, ValueError):
 
 class DataError(PullgeoError, ValueError):
     """A file or data set that a user named cannot be read as what it should be."""
+
+
+class TargetError(PullgeoError, ValueError):
+    """A target holds values that a likelihood gives no probability to."""
