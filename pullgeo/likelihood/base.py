@@ -7,6 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, OptionError, ShapeError, TargetError
+from pullgeo.likelihood.roots import root_map
 from pullgeo.metric import Metric
 
 
@@ -53,8 +54,7 @@ class Likelihood(ABC):
 
     def root(self, eta: Float[Tensor, "b *out"]) -> Float[Tensor, "b n r"]:
         """Matrices ``R`` with ``R Rᵀ = fisher(η)``; ``fisher(η).pullback(J).root()`` is ``Jᵀ R``."""
-        root = self.fisher(eta).root()
-        return root if root.ndim == 3 else root.expand(len(eta), *root.shape)
+        return root_map(self.fisher(eta), len(eta)).dense()
 
     @abstractmethod
     def sample(

@@ -47,7 +47,7 @@ class Bernoulli(Likelihood):
         return euclidean(self.embedding(eta) - self.embedding(other))
 
     def _nll(self, eta: Tensor, target: Tensor) -> Tensor:
-        return per_sample((1 - target) * eta - F.logsigmoid(eta))
+        return per_sample(-target * F.logsigmoid(eta) - (1 - target) * F.logsigmoid(-eta))
 
     def _gradient(self, eta: Tensor, target: Tensor) -> Tensor:
         return torch.sigmoid(eta) - target

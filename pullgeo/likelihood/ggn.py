@@ -7,10 +7,10 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.jacobian import Elementwise, Jacobian, ParameterLayout, Signature, WeightGraph, chunks, linearize
+from pullgeo.jacobian import Jacobian, ParameterLayout, WeightGraph, chunks, linearize
 from pullgeo.likelihood.base import Likelihood
-from pullgeo.likelihood.roots import Columns, RootMetric
-from pullgeo.metric import BlockDiagonal, Diagonal, Identity, Metric
+from pullgeo.likelihood.roots import root_map
+from pullgeo.metric import BlockDiagonal, Metric
 from pullgeo.typing import Decoder
 
 
@@ -97,16 +97,8 @@ def root_stacks(fisher: Metric, J: Jacobian) -> Iterator[Tensor]:
         J: the derivative of that output.
     """
     s = J.signature
-    R = _root_map(fisher, s)
+    R = root_map(fisher, s.batch)
     basis = R.signature.in_basis()
     for part in chunks(len(basis), max(s.n_out, R.signature.n_in) * s.batch * s.dtype.itemsize):
         columns = R.push(basis[part])
         yield columns.reshape(len(columns), s.batch, *s.out_shape)
-
-
-def _root_map(fisher: Metric, s: Signature) -> Jacobian:
-    if isinstance(fisher, RootMetric):
-        return fisher.root_map
-    if isinstance(fisher, Identity | Diagonal):
-        return Elementwise(fisher.diag().sqrt().expand(s.batch, s.n_out))
-    return Columns(fisher.root().expand(s.batch, -1, -1).permute(2, 0, 1))

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian import Jacobian, LinearKind, Reshape, Signature, chunks, compose, flat, gram
-from pullgeo.metric import Metric, pullback_rule
+from pullgeo.errors import SingularMetricError
+from pullgeo.jacobian import Elementwise, Jacobian, LinearKind, Reshape, Signature, chunks, compose, flat, gram
+from pullgeo.metric import Diagonal, Identity, Metric, pullback_rule
 
 
 class RootMetric(Metric):
@@ -194,6 +195,31 @@ class FromRoot(RootMetric):
         s = self.R.signature
         ones = torch.ones(1, s.batch, *s.in_shape, dtype=s.dtype, device=s.device)
         return flat(self.R.push_squared(ones)).squeeze(0)
+
+
+def root_map(M: Metric, batch: int) -> Jacobian:
+    """A root of a metric, as structured as the metric is.
+
+    Args:
+        M: symmetric and positive.
+        batch: number of points, for a metric that is the same at all of them.
+
+    Raises:
+        SingularMetricError: it has no root, or is singular and does not know one.
+    """
+    if isinstance(M, RootMetric):
+        return M.root_map
+    if isinstance(M, Identity | Diagonal):
+        return Elementwise(_root(M.diag()).expand(batch, M.dim))
+    return Columns(M.root().expand(batch, -1, -1).permute(2, 0, 1))
+
+
+def _root(values: Tensor) -> Tensor:
+    """The square root, whose derivative is taken to be zero at zero: where a variance underflows, not infinite."""
+    if bool((values < 0).any()):
+        raise SingularMetricError("root_map: a diagonal entry is negative, so the metric has no real root.")
+    zero = values == 0
+    return torch.where(zero, values, torch.where(zero, torch.ones_like(values), values).sqrt())
 
 
 def _stack(v: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ log-likelihood, negative semidefinite. The positive matrices of the loss, and mo
 `pullgeo.likelihood`.
 """
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -205,8 +207,9 @@ def _without_weights(model: Decoder, wrt: Wrt) -> bool:
 
 def _blocks(fisher: Metric, J: Jacobian, layout: Layout) -> Any:
     """The blocks of ``-Jᵀ I J``, from the columns of a root of ``I``."""
-    parts = [pull_blocks(J, W, W, layout) for W in root_stacks(fisher, J)]
-    return _combined(lambda *blocks: -sum(blocks), *parts)
+    parts = (pull_blocks(J, W, W, layout) for W in root_stacks(fisher, J))
+    total = functools.reduce(lambda left, right: _combined(operator.add, left, right), parts)
+    return _combined(operator.neg, total)
 
 
 def _combined(function: Callable[..., Any], *nested: Any) -> Any:
