@@ -51,3 +51,7 @@ class DataError(PullgeoError, ValueError):
 
 class GeometryError(PullgeoError, ValueError):
     """An operation asks for geometry that a manifold, or a curve in it, does not have."""
+
+
+class TargetError(PullgeoError, ValueError):
+    """A target holds values that a likelihood gives no probability to."""
