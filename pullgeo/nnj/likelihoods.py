@@ -14,8 +14,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import OptionError, TargetError
-from pullgeo.jacobian import Jacobian, linearize
-from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, root_stacks
+from pullgeo.jacobian import BatchSum, Jacobian, WeightGraph, as_weight_kind, chunks, flat, linearize
+from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, root_stacks, summed_diag
 from pullgeo.metric import Metric
 from pullgeo.nnj.arguments import checked_wrt
 from pullgeo.nnj.weight_blocks import Layout, pull_blocks, weight_layout
@@ -95,8 +95,10 @@ class LogLikelihood(nn.Module):
         if _without_weights(model, wrt_):
             return None
         val, J = linearize(model, x, wrt_)
-        slope = self.likelihood.gradient(val, self._target("gradient", val, target))
-        return self._aggregated(J.pull(-slope.unsqueeze(0)).squeeze(0).flatten(1))
+        uphill = -self.likelihood.gradient(val, self._target("gradient", val, target)).unsqueeze(0)
+        if isinstance(J, WeightGraph) and self.aggregate_batch != "return all":
+            return self._of_sum(_summed_pull(J, uphill), len(x))
+        return self._aggregated(flat(J.pull(uphill)).squeeze(0))
 
     def ggn(
         self,
@@ -127,10 +129,15 @@ class LogLikelihood(nn.Module):
             return None
         val, J = linearize(model, x, wrt_)
         fisher = self.likelihood.fisher(val)
+        over_batch = BatchSum(J) if isinstance(J, WeightGraph) and self.aggregate_batch != "return all" else None
         if self.metric_backprop == "approx":
             values = fisher.diag().expand(len(x), -1).reshape(1, *val.shape)
-            return self._aggregated(-J.pull_squared_layerwise(values).squeeze(0).flatten(1))
+            if over_batch is not None:
+                return self._of_sum(-over_batch.pull_squared_layerwise(values).squeeze(0), len(x))
+            return self._aggregated(-flat(J.pull_squared_layerwise(values)).squeeze(0))
         if self.metric_shape == "diag":
+            if over_batch is not None:
+                return self._of_sum(-summed_diag(fisher, over_batch), len(x))
             return self._aggregated(-fisher.pullback(J).diag())
         layout = weight_layout(model, x.device) if wrt_ == "weight" and isinstance(model, nn.Module) else None
         if isinstance(layout, list):
@@ -149,6 +156,9 @@ class LogLikelihood(nn.Module):
         if self.aggregate_batch == "return all":
             return answer
         return _combined(lambda t: t.sum(0) if self.aggregate_batch == "sum" else t.mean(0), answer)
+
+    def _of_sum(self, total: Tensor, batch: int) -> Tensor:
+        return total / batch if self.aggregate_batch == "average" else total
 
 
 class LogGaussian(LogLikelihood):
@@ -203,6 +213,19 @@ class LogBinaryBernoulli(LogLikelihood):
 
 def _without_weights(model: Decoder, wrt: Wrt) -> bool:
     return wrt == "weight" and isinstance(model, nn.Module) and not any(True for _ in model.parameters())
+
+
+def _summed_pull(J: WeightGraph, W: Tensor) -> Float[Tensor, " p"]:
+    """``Σ_b J_bᵀ W_b`` for a stack of one, with the weights of some samples of one layer at a time."""
+    found: dict[int, Tensor] = {}
+    for own, delta in J.sweep(lambda J, w: J.pull(w), W):
+        kind = as_weight_kind(own.J)
+        total = W.new_zeros(kind.signature.n_in)
+        for part in chunks(kind.signature.batch, kind.signature.n_in * W.element_size()):
+            total = total + kind.at(part).pull(delta[:, part]).sum((0, 1))
+        for p, piece in own.split(total):
+            found[id(p)] = found[id(p)] + piece if id(p) in found else piece
+    return J.in_order(found)
 
 
 def _blocks(fisher: Metric, J: Jacobian, layout: Layout) -> Any:
