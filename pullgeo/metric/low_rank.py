@@ -12,7 +12,7 @@ from pullgeo.metric.base import Metric
 
 @dataclass(frozen=True, eq=False)
 class LowRank(Metric):
-    """``M = R Rᵀ`` of rank at most r: a generalised Gauss-Newton matrix from few loss terms, a projection, a Gram matrix.
+    """``M = R Rᵀ`` of rank at most r: a projection, an empirical Fisher matrix of few draws.
 
     Everything is computed from ``R``, with ``n r`` numbers in place of n², and pulls back as a root, ``Jᵀ R``.
 
@@ -83,8 +83,8 @@ class LowRank(Metric):
         n, r = self.matrix.shape[-2:]
         if r < n:
             raise SingularMetricError(
-                f"LowRank.solve: M = R Rᵀ has rank at most {r} in dimension {n}, so it has no inverse. Add a multiple of "
-                "the identity, Dense(M.dense() + eps * eye), if you want a regularised one."
+                f"LowRank.solve: M = R Rᵀ has rank at most {r} in dimension {n}, so it has no inverse. Add a multiple "
+                "of the identity, Dense(M.dense() + eps * eye), if you want a regularised one."
             )
         return super().solve(w)
 
@@ -120,8 +120,6 @@ def _times(matrix: Tensor, v: Tensor) -> Tensor:
     """A matrix, one for all or one for each point, times vectors."""
     if matrix.ndim == 2:
         return v @ matrix.mT
-    if (
-        matrix.ndim == 3 and v.ndim == 3
-    ):  # one product of matrices per point; broadcasting would copy the matrix k times
+    if matrix.ndim == 3 and v.ndim == 3:  # one product of matrices per point; broadcasting would copy it k times
         return torch.matmul(matrix, v.movedim(0, -1)).movedim(-1, 0)
     return torch.matmul(matrix, v.unsqueeze(-1)).squeeze(-1)
