@@ -31,6 +31,7 @@ from pullgeo.jacobian.shared_weight import SharedWeight
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.softmax import LogSoftmax, Softmax
 from pullgeo.jacobian.tangent_kernel import tangent_kernel
+from pullgeo.jacobian.tangents import one_thread_at_a_time
 from pullgeo.jacobian.weight_kind import OtherWeight, WeightKind, as_weight_kind
 from pullgeo.jacobian.weights import Own, Stage, WeightGraph
 
@@ -78,6 +79,7 @@ __all__ = [
     "gram",
     "linearize",
     "named_sample_gradients",
+    "one_thread_at_a_time",
     "ones_map",
     "outer",
     "registered_classes",

@@ -14,7 +14,7 @@ from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.contract import gram
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.signature import Signature
-from pullgeo.jacobian.tangents import over_stack, second_tangent, tangent
+from pullgeo.jacobian.tangents import one_thread_at_a_time, over_stack, second_tangent, tangent
 from pullgeo.jacobian.weight_kind import WeightKind
 
 Map = Callable[[Tensor], Tensor]
@@ -22,14 +22,18 @@ Map = Callable[[Tensor], Tensor]
 
 @contextmanager
 def differentiable_kernels() -> Iterator[None]:
-    """Attention by kernels that have forward mode and second derivatives; the fused ones have neither."""
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
+    """Attention by kernels that have forward mode and second derivatives; the fused ones have neither.
+
+    The choice of kernels is the process's, so that other threads wait.
+    """
+    with one_thread_at_a_time:
+        fastpath = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with sdpa_kernel(SDPBackend.MATH):
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fastpath)
 
 
 @dataclass(frozen=True, eq=False)

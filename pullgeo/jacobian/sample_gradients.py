@@ -96,8 +96,8 @@ def _cotangent(where: str, module: nn.Module, x: Tensor, loss: Loss) -> tuple[We
     w = loss if isinstance(loss, Tensor) else _gradient(where, loss, y)
     if w.shape != y.shape:
         raise ShapeError(
-            f"{where}: loss must be the gradients with respect to the outputs, of shape {tuple(y.shape)}, or a function "
-            f"from outputs to one loss per sample; got shape {tuple(w.shape)}."
+            f"{where}: loss must be the gradients with respect to the outputs, of shape {tuple(y.shape)}, or a "
+            f"function from outputs to one loss per sample; got shape {tuple(w.shape)}."
         )
     if w.dtype != y.dtype:
         raise DtypeError(f"{where}: loss must be {y.dtype} as the module's output is, got {w.dtype}.")

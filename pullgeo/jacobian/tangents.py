@@ -1,6 +1,7 @@
 """Tangents and cotangents of any function, whatever torch's transforms lack for one of its operations."""
 
 from collections.abc import Callable
+from threading import RLock
 
 import torch
 from torch import Tensor
@@ -8,11 +9,15 @@ from torch.func import jvp, vjp, vmap
 
 Map = Callable[[Tensor], Tensor]
 
+one_thread_at_a_time = RLock()
+"""Held during forward mode, whose levels torch counts for the whole process, not for each thread."""
+
 
 def tangent(function: Map, x: Tensor, t: Tensor) -> Tensor:
     """``f'(x) t`` by forward mode; where an operation has none, as the transpose of the transpose."""
     try:
-        return jvp(function, (x,), (t,))[1]
+        with one_thread_at_a_time:
+            return jvp(function, (x,), (t,))[1]
     except NotImplementedError:
         primal = vjp(function, x)
         return vjp(lambda w: primal[1](w)[0], torch.zeros_like(primal[0]))[1](t)[0]

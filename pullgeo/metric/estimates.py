@@ -1,7 +1,7 @@
 """Diagonals of pulled-back metrics from random probes, with their standard errors."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.errors import OptionError, ShapeError
+from pullgeo.errors import OptionError, ShapeError, SingularMetricError
 from pullgeo.jacobian import BatchSum, Jacobian, WeightGraph, flat
 from pullgeo.metric.base import Metric
 from pullgeo.metric.implicit import Implicit
+from pullgeo.metric.structured import Diagonal, Identity
 
 Reduction = Literal["none", "sum", "mean"]
 
@@ -164,14 +165,15 @@ def monte_carlo_diag(
             'input. Use reduction="none".'
         )
     s = J.signature
-    root = M.root().expand(s.batch, -1, -1)
+    coloured, entries = _root(M, s.batch)
     probe = Rademacher() if probe is None else probe
     size = s.batch * max(s.n_in if over_batch is None else 0, s.n_out) * s.dtype.itemsize
 
     def draws() -> Iterator[Tensor]:
         for part in J.parts(samples, size):
-            noise = probe.draw((part.stop - part.start, s.batch, root.shape[-1]), root, generator)
-            W = torch.einsum("bor,kbr->kbo", root, noise).reshape(len(noise), s.batch, *s.out_shape)
+            k = part.stop - part.start
+            noise = probe.draw((k, s.batch, entries), torch.empty(0, dtype=s.dtype, device=s.device), generator)
+            W = coloured(noise).reshape(k, s.batch, *s.out_shape)
             if over_batch is None:
                 yield flat(J.pull(W)).square()
             else:
@@ -181,6 +183,19 @@ def monte_carlo_diag(
     if reduction != "mean":
         return estimate
     return Estimate(estimate.value / s.batch, estimate.standard_error / s.batch, samples)
+
+
+def _root(M: Metric, batch: int) -> tuple[Callable[[Tensor], Tensor], int]:
+    """What a root of M does to noise, and how many entries that has; no matrix where M has none."""
+    if isinstance(M, Identity):
+        return lambda noise: noise, M.dim
+    if isinstance(M, Diagonal):
+        if bool((M.values < 0).any()):
+            raise SingularMetricError("monte_carlo_diag: a diagonal entry of M is negative, so M has no real root.")
+        scale = M.values.sqrt()
+        return lambda noise: noise * scale, M.dim
+    root = M.root().expand(batch, -1, -1)
+    return lambda noise: torch.einsum("bor,kbr->kbo", root, noise), root.shape[-1]
 
 
 def _averaged(draws: Iterator[Tensor], samples: int) -> Estimate:

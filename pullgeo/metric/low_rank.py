@@ -12,7 +12,7 @@ from pullgeo.metric.base import Metric
 
 @dataclass(frozen=True, eq=False)
 class LowRank(Metric):
-    """``M = R Rᵀ`` of rank at most r: a projection, an empirical Fisher matrix of few draws.
+    """``M = R Rᵀ`` of rank at most r: a Gauss-Newton matrix from few loss terms, a projection, a Gram matrix.
 
     Everything is computed from ``R``, with ``n r`` numbers in place of n², and pulls back as a root, ``Jᵀ R``.
 
@@ -83,8 +83,8 @@ class LowRank(Metric):
         n, r = self.matrix.shape[-2:]
         if r < n:
             raise SingularMetricError(
-                f"LowRank.solve: M = R Rᵀ has rank at most {r} in dimension {n}, so it has no inverse. Add a multiple "
-                "of the identity, Dense(M.dense() + eps * eye), if you want a regularised one."
+                f"LowRank.solve: M = R Rᵀ has rank at most {r} in dimension {n}, so it has no inverse. Add a "
+                "multiple of the identity, Dense(M.dense() + eps * eye), if you want a regularised one."
             )
         return super().solve(w)
 
