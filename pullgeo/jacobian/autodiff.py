@@ -17,21 +17,26 @@ from pullgeo.jacobian.leaving import left_alone
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.substitutes import Substituting, Watching
-from pullgeo.jacobian.tangents import over_stack, second_tangent, tangent
+from pullgeo.jacobian.tangents import one_thread_at_a_time, over_stack, second_tangent, tangent
+from pullgeo.jacobian.weight_kind import WeightKind
 
 Map = Callable[[Tensor], Tensor]
 
 
 @contextmanager
 def differentiable_kernels() -> Iterator[None]:
-    """Attention by kernels with forward mode and second derivatives, and `Substituting` for what else lacks them."""
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), Substituting():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
+    """Attention by kernels with forward mode and second derivatives, and `Substituting` for what else lacks them.
+
+    The choice of kernels is the process's, so that other threads wait.
+    """
+    with one_thread_at_a_time:
+        fastpath = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with sdpa_kernel(SDPBackend.MATH), Substituting():
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fastpath)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +82,7 @@ class Autodiff(Jacobian):
 
 
 @dataclass(frozen=True, eq=False)
-class AutodiffWeight(Jacobian):
+class AutodiffWeight(WeightKind):
     """The derivative of any module with respect to its parameters, sample by sample.
 
     Coordinates are those of ``torch.nn.utils.parameters_to_vector(module.parameters())``. Every sample has its own
@@ -88,6 +93,11 @@ class AutodiffWeight(Jacobian):
     module: nn.Module
     x: Shaped[Tensor, "b *x"]
     signature: Signature
+
+    def at(self, part: slice) -> "AutodiffWeight":
+        """Some of the samples."""
+        x = self.x[part]
+        return AutodiffWeight(self.module, x, replace(self.signature, batch=len(x)))
 
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``J_θ T``. Cost: per sample one forward pass and k tangent passes."""

@@ -1,12 +1,16 @@
 """Tangents and cotangents of any function, whatever torch's transforms lack for one of its operations."""
 
 from collections.abc import Callable
+from threading import RLock
 
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
 Map = Callable[[Tensor], Tensor]
+
+one_thread_at_a_time = RLock()
+"""Held during forward mode, whose levels torch counts for the whole process, not for each thread."""
 
 
 def tangent(function: Map, x: Tensor, t: Tensor, backward: bool = False) -> Tensor:
@@ -21,7 +25,8 @@ def tangent(function: Map, x: Tensor, t: Tensor, backward: bool = False) -> Tens
     """
     if not backward:
         try:
-            return jvp(function, (x,), (t,))[1]
+            with one_thread_at_a_time:
+                return jvp(function, (x,), (t,))[1]
         except NotImplementedError:
             pass
     primal = vjp(function, x)
