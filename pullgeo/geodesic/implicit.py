@@ -26,10 +26,10 @@ def differentiable(
         values = (found.nodes, found.energy, space.energy(found.nodes[:, ::2]))
     if not torch.is_grad_enabled() or not len(z0):
         return values
-    leaves = _leaves(space.energy(found.nodes[:1]))
-    if not (leaves or z0.requires_grad or z1.requires_grad):
+    weights = leaves(space.energy(found.nodes[:1]))
+    if not (weights or z0.requires_grad or z1.requires_grad):
         return values
-    nodes, energy, coarse_energy = _Solved.apply(space, *values, z0, z1, *leaves)
+    nodes, energy, coarse_energy = _Solved.apply(space, *values, z0, z1, *weights)
     return nodes, energy, coarse_energy
 
 
@@ -92,7 +92,7 @@ def attach(
     return torch.cat([z0.unsqueeze(1), inner - step, z1.unsqueeze(1)], 1)
 
 
-def _leaves(output: Tensor) -> list[Tensor]:
+def leaves(output: Tensor) -> list[Tensor]:
     """The tensors that an output's gradient would be accumulated in."""
     found: list[Tensor] = []
     seen = set()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Shaped
@@ -15,6 +15,7 @@ from pullgeo.jacobian.contract import gram
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tangents import one_thread_at_a_time, over_stack, second_tangent, tangent
+from pullgeo.jacobian.weight_kind import WeightKind
 
 Map = Callable[[Tensor], Tensor]
 
@@ -70,7 +71,7 @@ class Autodiff(Jacobian):
 
 
 @dataclass(frozen=True, eq=False)
-class AutodiffWeight(Jacobian):
+class AutodiffWeight(WeightKind):
     """The derivative of any module with respect to its parameters, sample by sample.
 
     Coordinates are those of ``torch.nn.utils.parameters_to_vector(module.parameters())``. Every sample has its own
@@ -81,6 +82,11 @@ class AutodiffWeight(Jacobian):
     module: nn.Module
     x: Shaped[Tensor, "b *x"]
     signature: Signature
+
+    def at(self, part: slice) -> "AutodiffWeight":
+        """Some of the samples."""
+        x = self.x[part]
+        return AutodiffWeight(self.module, x, replace(self.signature, batch=len(x)))
 
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``J_θ T``. Cost: per sample one forward pass and k tangent passes."""

@@ -1,6 +1,6 @@
 """The derivative of ``y = a(x) ∘ θ`` or ``a(x) ∘ θ + β`` where these are broadcast: per-channel slopes and scales."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -8,10 +8,11 @@ from torch import Tensor
 
 from pullgeo.jacobian.base import LinearKind
 from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.weight_kind import WeightKind
 
 
 @dataclass(frozen=True, eq=False)
-class BroadcastWeight(LinearKind):
+class BroadcastWeight(WeightKind, LinearKind):
     """``J_θ δθ = a ∘ expand(δθ)``, and with a bias ``J_θ (δθ, δβ) = a ∘ expand(δθ) + expand(δβ)``.
 
     Args:
@@ -26,6 +27,11 @@ class BroadcastWeight(LinearKind):
     shape: tuple[int, ...]
     signature: Signature
     bias: bool = False
+
+    def at(self, part: slice) -> "BroadcastWeight":
+        """Some of the samples."""
+        factor = self.factor[part]
+        return replace(self, factor=factor, signature=replace(self.signature, batch=len(factor)))
 
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``a ∘ expand(T)``."""

@@ -12,6 +12,7 @@ from pullgeo.geodesic import EnergyExpansion, Expansion, chord_energy, chord_len
 from pullgeo.jacobian import Jacobian, linearize
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.precision import in_double, is_single
+from pullgeo.manifold.second_fundamental import Immersion
 from pullgeo.metric import Dense, Diagonal, Identity, Metric
 from pullgeo.typing import Decoder
 
@@ -92,6 +93,14 @@ class PullbackManifold(Manifold):
         columns = J.columns()
         force = torch.einsum("kbo,bo->bk", columns, M.apply(bent).squeeze(0))
         return Dense(M.gram(columns)).solve(force)
+
+    def immersion(self, z: Float[Tensor, "b d"]) -> Immersion:
+        """The decoder to second order, as a map into the flat space of its outputs.
+
+        Cost: one forward pass and d tangent passes.
+        """
+        J = self._linearize(z)[1]
+        return Immersion(J.columns(), lambda T, S: J.second_push(T, S).flatten(2), self._ambient_of(J))
 
     def in_double(self) -> "PullbackManifold":
         """This manifold in float64, connected to the same weights."""

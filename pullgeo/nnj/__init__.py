@@ -14,6 +14,7 @@ from pullgeo.nnj.containers import ResidualBlock, Sequential, SkipConnection
 from pullgeo.nnj.convert import convert_to_nnj
 from pullgeo.nnj.elementwise import ArcTanh, OneMinusX, Reciprocal, Sinusoidal, Sqrt, TruncExp
 from pullgeo.nnj.layers import L2Norm, PosLinear, Reshape
+from pullgeo.nnj.likelihoods import LogBernoulli, LogBinaryBernoulli, LogGaussian
 from pullgeo.nnj.module import Module
 from pullgeo.nnj.torch_layers import LAYERS, OTHERS
 from pullgeo.nnj.utils import invert_block_diagonal
@@ -22,6 +23,9 @@ __all__ = [
     "ArcTanh",
     "Buffer",
     "L2Norm",
+    "LogBernoulli",
+    "LogBinaryBernoulli",
+    "LogGaussian",
     "Module",
     "OneMinusX",
     "Parameter",

@@ -1,0 +1,104 @@
+"""The generalised Gauss-Newton matrix: the Fisher information of a likelihood, pulled back through a network."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from pullgeo.errors import OptionError
+from pullgeo.jacobian import Jacobian, ParameterLayout, WeightGraph, chunks, linearize
+from pullgeo.likelihood.base import Likelihood
+from pullgeo.likelihood.roots import root_map
+from pullgeo.metric import BlockDiagonal, Metric
+from pullgeo.typing import Decoder
+
+
+def ggn(module: Decoder, x: Shaped[Tensor, "b *x"], likelihood: Likelihood, wrt: str = "input") -> Metric:
+    """``Jᵀ I(f(x)) J`` at each point: of the negative log-likelihood, with respect to the input or to the weights.
+
+    With respect to the input of a decoder this is the Fisher-Rao metric of the latent space. What it holds is the
+    Jacobian and the information or its root, so ask it for what you need: ``.diag()`` is exact and forms neither a
+    matrix nor a stack of Jacobians, ``.apply(v)`` costs a push and a pull, ``.root()`` is ``Jᵀ R`` of low rank,
+    ``.dense()`` multiplies out.
+
+    Args:
+        module: the network whose output are the parameters of the likelihood; a function too for ``wrt="input"``.
+        x: a batch of points.
+        likelihood: what the output means.
+        wrt: ``"input"`` or ``"weight"``; weights are one vector, as `linearize` has them.
+
+    Returns:
+        A metric on the flattened input ``(b, n_in)`` or on the weights ``(b, P)``, sample by sample.
+
+    Raises:
+        ShapeError: the likelihood does not take this output.
+        OptionError, ModuleError, CoupledSamplesError: as `linearize`.
+
+    Source: Schraudolph, *Fast curvature matrix-vector products for second-order gradient descent*, Neural Computation
+    2002; Martens, *New insights and perspectives on the natural gradient method*, JMLR 2020, section 9.
+
+    Example:
+        >>> from pullgeo.likelihood import Categorical
+        >>> f = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 5))
+        >>> G = ggn(f, torch.zeros(7, 2), Categorical(), wrt="weight")
+        >>> G.diag().shape
+        torch.Size([7, 29])
+    """
+    y, J = linearize(module, x, wrt)
+    return likelihood.fisher(y).pullback(J)
+
+
+def ggn_blocks(module: torch.nn.Module, x: Shaped[Tensor, "b *x"], likelihood: Likelihood) -> BlockDiagonal:
+    """The blocks of ``ggn(..., wrt="weight")`` for the layers, without what lies between them.
+
+    Args:
+        module: the network.
+        x: a batch of points.
+        likelihood: what the output means.
+
+    Returns:
+        One block ``(b, P_l, P_l)`` for each layer that has parameters of its own.
+
+    Raises:
+        ShapeError, ModuleError, CoupledSamplesError: as `ggn`.
+        OptionError: layers share some of their parameters but not all, so they have no blocks of their own.
+
+    Cost: r backward sweeps, with r the rank of the information, and the blocks.
+    """
+    y, J = linearize(module, x, "weight")
+    if not isinstance(J, WeightGraph):
+        raise OptionError("ggn_blocks: the derivative with respect to weights must be a graph of layers.")
+    layout = ParameterLayout.of(module)
+    owners = [stage.own for stage in J.stages if stage.own is not None]
+    sets = {frozenset(map(id, own.parameters)) for own in owners}
+    if sum(map(len, sets)) > len(frozenset().union(*sets)):
+        raise OptionError(
+            "ggn_blocks: layers share some of their parameters but not all of them, so they have no blocks of their "
+            "own. Ask for ggn(...).dense() or .diag()."
+        )
+    totals: list[Tensor | None] = [None] * len(owners)
+    for W in root_stacks(likelihood.fisher(y), J):
+        found = [block for block in J.pull_blocks(W, W) if block is not None]
+        totals = [block if t is None else t + block for t, block in zip(totals, found, strict=True)]
+    places = layout.split(torch.arange(layout.size, device=y.device))
+    by_parameter = {id(p): place for p, place in zip(layout.parameters, places, strict=True)}
+    unique = {frozenset(map(id, own.parameters)): (own, block) for own, block in zip(owners, totals, strict=True)}
+    blocks = tuple(block for _, block in unique.values() if block is not None)
+    positions = tuple(torch.cat([by_parameter[id(p)] for p in own.parameters]) for own, _ in unique.values())
+    return BlockDiagonal(blocks, positions, layout.size)
+
+
+def root_stacks(fisher: Metric, J: Jacobian) -> Iterator[Tensor]:
+    """The columns of a root of the information, as stacks of cotangents where ``J`` ends, each of bounded size.
+
+    Args:
+        fisher: what a likelihood gave for the output.
+        J: the derivative of that output.
+    """
+    s = J.signature
+    R = root_map(fisher, s.batch)
+    basis = R.signature.in_basis()
+    for part in chunks(len(basis), max(s.n_out, R.signature.n_in) * s.batch * s.dtype.itemsize):
+        columns = R.push(basis[part])
+        yield columns.reshape(len(columns), s.batch, *s.out_shape)
