@@ -47,3 +47,7 @@ class RegistryError(PullgeoError, ValueError):
 
 class DataError(PullgeoError, ValueError):
     """A file or data set that a user named cannot be read as what it should be."""
+
+
+class OffManifoldError(PullgeoError, ValueError):
+    """A decoder's output is not a point of the manifold that it is said to lie on."""

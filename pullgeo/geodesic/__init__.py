@@ -3,6 +3,7 @@
 from pullgeo.geodesic.block_banded import BlockBanded
 from pullgeo.geodesic.chords import chord_energy, chord_lengths, expand_chord_energy
 from pullgeo.geodesic.corridor import Corridor
+from pullgeo.geodesic.mapped import expand_mapped_energy, mapped_energy, mapped_lengths
 from pullgeo.geodesic.newton import Newton
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.segments import expand_segment_energy, segment_lengths, segment_sum
@@ -33,7 +34,10 @@ __all__ = [
     "chord_energy",
     "chord_lengths",
     "expand_chord_energy",
+    "expand_mapped_energy",
     "expand_segment_energy",
+    "mapped_energy",
+    "mapped_lengths",
     "segment_lengths",
     "segment_sum",
     "solve",
