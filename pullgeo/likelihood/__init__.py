@@ -15,8 +15,8 @@ from pullgeo.likelihood.gaussian import Gaussian
 from pullgeo.likelihood.ggn import ggn, ggn_blocks, ggn_diag, root_stacks, summed_diag
 from pullgeo.likelihood.heteroscedastic import HeteroscedasticGaussian, Paired
 from pullgeo.likelihood.poisson import Poisson
-from pullgeo.likelihood.roots import PulledRoot, RootMetric
-from pullgeo.likelihood.sampled import SampledDiagonal, sampled_fisher, sampled_ggn, sampled_ggn_diag
+from pullgeo.likelihood.roots import PulledRoot, RootMetric, root_map
+from pullgeo.likelihood.sampled import sampled_fisher, sampled_ggn, sampled_ggn_diag
 from pullgeo.likelihood.scales import LogStd, LogVariance, Scale, Std, Variance
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "Poisson",
     "PulledRoot",
     "RootMetric",
-    "SampledDiagonal",
     "Scale",
     "Std",
     "TorchDistribution",
@@ -43,6 +42,7 @@ __all__ = [
     "ggn",
     "ggn_blocks",
     "ggn_diag",
+    "root_map",
     "root_stacks",
     "sampled_fisher",
     "sampled_ggn",

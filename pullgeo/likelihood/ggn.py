@@ -7,9 +7,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.jacobian import BatchSum, Jacobian, ParameterLayout, WeightGraph, chunks, linearize
+from pullgeo.jacobian import BatchSum, Jacobian, ParameterLayout, WeightGraph, linearize
 from pullgeo.likelihood.base import Likelihood
-from pullgeo.likelihood.roots import root_map
+from pullgeo.likelihood.roots import PulledRoot, root_map
 from pullgeo.metric import BlockDiagonal, Diagonal, Identity, Metric
 from pullgeo.typing import Decoder
 
@@ -166,9 +166,6 @@ def root_stacks(fisher: Metric, J: Jacobian) -> Iterator[Tensor]:
         fisher: what a likelihood gave for the output.
         J: the derivative of that output.
     """
-    s = J.signature
-    R = root_map(fisher, s.batch)
-    basis = R.signature.in_basis()
-    for part in chunks(len(basis), max(s.n_out, R.signature.n_in) * s.batch * s.dtype.itemsize):
-        columns = R.push(basis[part])
-        yield columns.reshape(len(columns), s.batch, *s.out_shape)
+    s, pulled = J.signature, PulledRoot(J, root_map(fisher, J.signature.batch))
+    for part in J.parts(pulled.terms, max(s.n_out, pulled.terms) * s.batch * s.dtype.itemsize):
+        yield pulled.factors(part)[0]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Shaped
@@ -12,23 +11,8 @@ from pullgeo.errors import OptionError
 from pullgeo.jacobian import BatchSum, Jacobian, flat, linearize
 from pullgeo.likelihood.base import Likelihood
 from pullgeo.likelihood.ggn import batch_sum
-from pullgeo.metric import LowRank, Metric
+from pullgeo.metric import Estimate, LowRank, Metric, averaged
 from pullgeo.typing import Decoder
-
-
-@dataclass(frozen=True, eq=False)
-class SampledDiagonal:
-    """An average over independent draws, and how far it is off.
-
-    Args:
-        value: the average.
-        standard_error: the standard deviation of ``value``, estimated from the spread of the draws; of the same shape.
-        samples: number of draws.
-    """
-
-    value: Float[Tensor, "*b n"]
-    standard_error: Float[Tensor, "*b n"]
-    samples: int
 
 
 def sampled_fisher(
@@ -88,7 +72,7 @@ def sampled_ggn_diag(
     samples: int,
     wrt: str = "input",
     reduction: str = "none",
-) -> SampledDiagonal:
+) -> Estimate:
     """The diagonal of `ggn` from S draws, with its standard error.
 
     Args:
@@ -120,10 +104,10 @@ def sampled_ggn_diag(
     over_batch = batch_sum(where, J, reduction)
     gradients = _gradients(where, likelihood, y, generator, samples, 2)
     squares = _squares(J, gradients) if over_batch is None else _summed_squares(over_batch, gradients)
-    found = _averaged(squares, samples)
+    found = averaged(squares, samples)
     if reduction != "mean":
         return found
-    return SampledDiagonal(found.value / len(x), found.standard_error / len(x), samples)
+    return Estimate(found.value / len(x), found.standard_error / len(x), samples)
 
 
 def _squares(J: Jacobian, gradients: Tensor) -> Iterator[Float[Tensor, "s b n"]]:
@@ -135,19 +119,6 @@ def _squares(J: Jacobian, gradients: Tensor) -> Iterator[Float[Tensor, "s b n"]]
 def _summed_squares(over_batch: BatchSum, gradients: Tensor) -> Iterator[Float[Tensor, "1 p"]]:
     for gradient in gradients.split(1):
         yield over_batch.pull_diag(gradient, gradient).unsqueeze(0)
-
-
-def _averaged(parts: Iterator[Tensor], samples: int) -> SampledDiagonal:
-    """Mean and standard error, joined from parts so that no difference of large sums is taken."""
-    first = next(parts)
-    before, mean = len(first), first.mean(0)
-    spread = (first - mean).square().sum(0)
-    for part in parts:
-        after = before + len(part)
-        away = part.mean(0) - mean
-        spread = spread + (part - part.mean(0)).square().sum(0) + away.square() * before * len(part) / after
-        mean, before = mean + away * len(part) / after, after
-    return SampledDiagonal(mean, (spread / (samples * (samples - 1))).sqrt(), samples)
 
 
 def _gradients(

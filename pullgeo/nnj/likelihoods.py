@@ -5,7 +5,6 @@ log-likelihood, negative semidefinite. The positive matrices of the loss, and mo
 `pullgeo.likelihood`.
 """
 
-import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +13,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import OptionError, TargetError
-from pullgeo.jacobian import BatchSum, Jacobian, WeightGraph, as_weight_kind, chunks, flat, linearize
-from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, root_stacks, summed_diag
-from pullgeo.metric import Metric
+from pullgeo.jacobian import BatchSum, WeightGraph, as_weight_kind, chunks, flat, linearize
+from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, PulledRoot, root_map, summed_diag
 from pullgeo.nnj.arguments import checked_wrt
-from pullgeo.nnj.weight_blocks import Layout, pull_blocks, weight_layout
+from pullgeo.nnj.weight_blocks import pull_blocks, sum_blocks, weight_layout
 from pullgeo.typing import Decoder, Wrt
 
 _CHOICES = {
@@ -141,7 +139,10 @@ class LogLikelihood(nn.Module):
             return self._aggregated(-fisher.pullback(J).diag())
         layout = weight_layout(model, x.device) if wrt_ == "weight" and isinstance(model, nn.Module) else None
         if isinstance(layout, list):
-            return self._aggregated(_blocks(fisher, J, layout))
+            pulled = PulledRoot(J, root_map(fisher, len(x)))
+            if over_batch is not None:
+                return self._of_sum(_mapped(operator.neg, sum_blocks(pulled, layout)), len(x))
+            return _mapped(operator.neg, pull_blocks(pulled, layout))
         return self._aggregated(-fisher.pullback(J).dense())
 
     def _log_prob(self, val: Tensor, target: Tensor) -> Tensor:
@@ -152,13 +153,13 @@ class LogLikelihood(nn.Module):
             raise TargetError(f"{type(self).__name__}.{where}: there is no target. Only ggn does without one.")
         return target
 
-    def _aggregated(self, answer: Any) -> Any:
+    def _aggregated(self, answer: Tensor) -> Tensor:
         if self.aggregate_batch == "return all":
             return answer
-        return _combined(lambda t: t.sum(0) if self.aggregate_batch == "sum" else t.mean(0), answer)
+        return answer.sum(0) if self.aggregate_batch == "sum" else answer.mean(0)
 
-    def _of_sum(self, total: Tensor, batch: int) -> Tensor:
-        return total / batch if self.aggregate_batch == "average" else total
+    def _of_sum(self, total: Any, batch: int) -> Any:
+        return _mapped(lambda t: t / batch, total) if self.aggregate_batch == "average" else total
 
 
 class LogGaussian(LogLikelihood):
@@ -228,15 +229,6 @@ def _summed_pull(J: WeightGraph, W: Tensor) -> Float[Tensor, " p"]:
     return J.in_order(found)
 
 
-def _blocks(fisher: Metric, J: Jacobian, layout: Layout) -> Any:
-    """The blocks of ``-Jᵀ I J``, from the columns of a root of ``I``."""
-    parts = (pull_blocks(J, W, W, layout) for W in root_stacks(fisher, J))
-    total = functools.reduce(lambda left, right: _combined(operator.add, left, right), parts)
-    return _combined(operator.neg, total)
-
-
-def _combined(function: Callable[..., Any], *nested: Any) -> Any:
-    """A function of the tensors that stand at the same place of nested lists."""
-    if isinstance(nested[0], list):
-        return [_combined(function, *entries) for entries in zip(*nested, strict=True)]
-    return function(*nested)
+def _mapped(function: Callable[[Tensor], Tensor], nested: Any) -> Any:
+    """A function of every tensor in nested lists."""
+    return [_mapped(function, entry) for entry in nested] if isinstance(nested, list) else function(nested)
