@@ -4,7 +4,7 @@ Signs and indices: ``R(X, Y)Z = ∇_X ∇_Y Z - ∇_Y ∇_X Z - ∇_[X,Y] Z`` an
 ``R(∂_i, ∂_j)∂_k``; ``Ric_jk = R^i_ijk``; a sphere of radius r has sectional curvature +1/r².
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from pullgeo.manifold.second_fundamental import Immersion
 from pullgeo.metric import Dense, Metric
 
 
+@runtime_checkable
 class Curved(Protocol):
     """What curvature is computed from."""
 

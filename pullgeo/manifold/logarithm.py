@@ -1,6 +1,6 @@
 """The logarithm: a boundary value problem, an initial value problem that polishes it, and its derivatives."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ GOOD = 1e-7
 """The largest miss, relative to the way, with which a logarithm is given."""
 
 
+@runtime_checkable
 class Shooting(Protocol):
     """What the logarithm asks of a manifold."""
 

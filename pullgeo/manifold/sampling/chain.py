@@ -1,7 +1,7 @@
 """What random motion asks of a manifold, and of its caller."""
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -9,6 +9,7 @@ from pullgeo.errors import OptionError
 from pullgeo.metric import Metric
 
 
+@runtime_checkable
 class Chart(Protocol):
     """A metric and its connection."""
 
