@@ -1,5 +1,7 @@
 """`torch.nn.Module` with Jacobian products."""
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -171,6 +173,21 @@ class Module(nn.Module):
         with torch.no_grad():
             for parameter, piece in zip(layout.parameters, layout.split(weight), strict=True):
                 parameter.copy_(piece.view(parameter.shape))
+
+
+def forward_of(cls: type[nn.Module]) -> Callable[..., Any]:
+    """`Module.forward` for a subclass of a torch class, which tools that trace a ``forward`` see through.
+
+    Such tools, `torch.fx.symbolic_trace` among them, read the names of its arguments off the function it wraps.
+    """
+
+    def forward(self: Module, *args: Any, jacobian: bool | Tensor = False, **kwargs: Any) -> Any:
+        return Module.forward(self, *args, jacobian=jacobian, **kwargs)
+
+    forward.__doc__ = Module.forward.__doc__
+    forward.__signature__ = inspect.signature(Module.forward)  # type: ignore[attr-defined]
+    forward.__wrapped__ = cls.forward  # type: ignore[attr-defined]
+    return forward
 
 
 def _value_and_jacobian(

@@ -33,7 +33,7 @@ from pullgeo.jacobian import BatchSum, Jacobian, WeightGraph, flat, linearize
 from pullgeo.metric import Implicit, Metric
 from pullgeo.nnj.arguments import Side, check_value, checked_chunk_size, checked_wrt
 from pullgeo.nnj.reduction import Reduction, checked_reduction, of_sum, over_samples, sum_dense, sum_diag
-from pullgeo.nnj.weight_blocks import block_metric, metric_blocks, sum_blocks, weight_layout
+from pullgeo.nnj.weight_blocks import block_metric, pull_blocks, sum_blocks, weight_layout
 from pullgeo.typing import Decoder, Wrt
 
 Points = Shaped[Tensor, "b *x"]
@@ -275,7 +275,7 @@ def jTmjp(
         G = Implicit(J, side.metric(matrix, from_diag))
         if total:
             return _over_batch(G, J, module, to_diag, full, over_batch)
-        return G.diag() if to_diag else G.dense() if full else metric_blocks(G, weight_layout(module, x.device))
+        return G.diag() if to_diag else G.dense() if full else pull_blocks(G, weight_layout(module, x.device))
     if diag_backprop:
         answer = flat(J.pull_squared_layerwise(side.diagonal(matrix, from_diag))).squeeze(0)
     else:

@@ -1,16 +1,16 @@
 """Blocks over weights: one for each layer, nested as the containers are."""
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, OptionError, ShapeError
 from pullgeo.jacobian import BatchSum, Jacobian, ParameterLayout, WeightGraph, outer
+from pullgeo.likelihood import PulledRoot
 from pullgeo.metric import BlockDiagonal, Implicit
 from pullgeo.nnj.arguments import Side
 
@@ -51,25 +51,24 @@ def layers(layout: Layout) -> Iterator[Layer]:
             yield from layers(entry)
 
 
-def pull_blocks(J: Jacobian, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"], layout: Layout) -> Blocks:
-    """The blocks of ``J_θᵀ (Σ_k W_k V_kᵀ) J_θ`` for each layer, nested as the layout is.
-
-    Cost: k backward sweeps (2k if V is not W) and the blocks themselves; where the stages of ``J`` are other modules
-    than these layers, the pulled stacks are held in chunks besides.
-    """
-    if isinstance(J, WeightGraph) and _stages_match(J, layout):
-        return _nest(layout, iter(_blocks_of_stages(J, W, V, layout)))
-    return _nest(layout, iter(_blocks_of_any(J, W, V, layout)))
-
-
-def metric_blocks(metric: Implicit, layout: Layout) -> Blocks:
+def pull_blocks(metric: Implicit | PulledRoot, layout: Layout) -> Blocks:
     """The blocks of a metric on weights, ``J_θᵀ M J_θ``, for each layer, nested as the layout is.
 
-    Cost: as many backward sweeps as M has dimensions, in chunks, and the blocks themselves.
+    Cost: as many backward sweeps as M has dimensions and the blocks themselves; where the stages of ``J`` are other
+    modules than these layers, the pulled stacks are held in chunks besides.
     """
-    parts = list(metric.J.parts(metric.terms)) or [slice(0, 0)]
-    found = (pull_blocks(metric.J, *metric.factors(part), layout) for part in parts)
-    return functools.reduce(_added, found)
+    J, terms = metric.J, metric.terms
+    matching = isinstance(J, WeightGraph) and _stages_match(J, layout)
+    item_bytes = 0 if matching else J.signature.n_in * J.signature.batch * J.signature.dtype.itemsize
+    totals: list[Tensor] = []
+    for part in list(J.parts(terms, item_bytes)) or [slice(0, 0)]:
+        W, V = metric.factors(part)
+        if isinstance(J, WeightGraph) and matching:
+            found = _blocks_of_stages(J, W, V, layout)
+        else:
+            found = _blocks_of_any(J, W, V, layout)
+        totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
+    return _nest(layout, iter(totals))
 
 
 def sum_blocks(metric: Implicit, layout: Layout) -> Blocks:
@@ -78,9 +77,11 @@ def sum_blocks(metric: Implicit, layout: Layout) -> Blocks:
     if not isinstance(J, WeightGraph):
         raise OptionError("sum_blocks: expected a metric pulled back to the weights of a network.")
     groups = [tuple(layer.module.parameters()) for layer in layers(layout)]
-    parts = list(J.sweep_parts(J.signature.out_basis())) or [slice(0, 0)]
-    found = (BatchSum(J).pull_blocks(*metric.factors(part), groups) for part in parts)
-    return functools.reduce(_added, (_nest(layout, iter(blocks)) for blocks in found))
+    totals: list[Tensor] = []
+    for part in list(J.sweep_parts(J.signature.out_basis())) or [slice(0, 0)]:
+        found = BatchSum(J).pull_blocks(*metric.factors(part), groups)
+        totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
+    return _nest(layout, iter(totals))
 
 
 def block_metric(side: Side, blocks: list[Any] | tuple[Any, ...], layout: Layout) -> BlockDiagonal:
@@ -116,20 +117,9 @@ def _blocks_of_stages(J: WeightGraph, W: Tensor, V: Tensor, layout: Layout) -> l
 
 
 def _blocks_of_any(J: Jacobian, W: Tensor, V: Tensor, layout: Layout) -> list[Tensor]:
-    s = J.signature
-    places = [layer.positions for layer in layers(layout)]
-    totals = [W.new_zeros(s.batch, len(place), len(place)) for place in places]
-    for part in J.parts(len(W), s.n_in * s.batch * W.element_size()):
-        JW = J.pull(W[part])
-        JV = JW if V is W else J.pull(V[part])
-        totals = [t + outer(JW[..., place], JV[..., place]) for t, place in zip(totals, places, strict=True)]
-    return totals
-
-
-def _added(left: Blocks, right: Blocks) -> Blocks:
-    if isinstance(left, Tensor) or isinstance(right, Tensor):
-        return left + right  # type: ignore[operator]
-    return [_added(one, other) for one, other in zip(left, right, strict=True)]
+    JW = J.pull(W)
+    JV = JW if V is W else J.pull(V)
+    return [outer(JW[..., layer.positions], JV[..., layer.positions]) for layer in layers(layout)]
 
 
 def _match(side: Side, blocks: object, layout: Layout, path: str) -> Iterator[tuple[Tensor, Layer]]:
