@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.jacobian.base import LinearKind
+from pullgeo.jacobian.contract import flat
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.weight_kind import WeightKind
 
@@ -51,9 +52,12 @@ class BroadcastWeight(WeightKind, LinearKind):
 
     def _spread(self, factor: Tensor, T: Tensor) -> Tensor:
         if not self.bias:
-            return factor * T.unflatten(2, self.shape)
+            return factor * self._shaped(T)
         scale, shift = T.chunk(2, 2)
-        return factor * scale.unflatten(2, self.shape) + shift.unflatten(2, self.shape)
+        return factor * self._shaped(scale) + self._shaped(shift)
+
+    def _shaped(self, T: Tensor) -> Tensor:
+        return T.reshape(*T.shape[:2], *self.shape)
 
     def _collected(self, factor: Tensor, W: Tensor) -> Tensor:
         scale = self._summed(factor * W)
@@ -62,4 +66,4 @@ class BroadcastWeight(WeightKind, LinearKind):
     def _summed(self, products: Tensor) -> Tensor:
         repeated = [2 + i for i, size in enumerate(self.shape) if size == 1]
         summed = products.sum(repeated, keepdim=True) if repeated else products
-        return summed.flatten(2)
+        return flat(summed)

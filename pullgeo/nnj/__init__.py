@@ -1,13 +1,15 @@
 """torch.nn with Jacobian products: the same classes, with the same constructors, that also push and pull metrics.
 
 ``nnj.Linear``, ``nnj.Conv2d``, ... are subclasses of the torch classes of the same name; `convert_to_nnj` turns any
-module into one with products. The products themselves are documented in `pullgeo.nnj.products`.
+module into one with products. The products themselves are documented in `pullgeo.nnj.products`; `explain` says which
+path serves each part of a network.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from torch.nn import Buffer, Parameter, functional, init
 
+from pullgeo.jacobian import explain
 from pullgeo.nnj import products, utils
 from pullgeo.nnj.classes import with_products
 from pullgeo.nnj.containers import ResidualBlock, Sequential, SkipConnection
@@ -39,6 +41,7 @@ __all__ = [
     "Sqrt",
     "TruncExp",
     "convert_to_nnj",
+    "explain",
     "functional",
     "init",
     "invert_block_diagonal",
