@@ -102,6 +102,16 @@ class PulledRoot(RootMetric):
         pulled = self.J.pull(self._columns(slice(None)))
         return flat(pulled).permute(1, 2, 0)
 
+    @property
+    def terms(self) -> int:
+        """How many terms `factors` has in all."""
+        return self.R.signature.n_in
+
+    def factors(self, part: slice) -> tuple[Float[Tensor, "k b *y"], Float[Tensor, "k b *y"]]:
+        """Columns of the root, as cotangents where ``J`` ends, twice: ``R Rᵀ`` is the sum of their products."""
+        columns = self._columns(part)
+        return columns, columns
+
     def _columns(self, part: slice) -> Tensor:
         """Columns of the root, as cotangents where ``J`` ends."""
         return self._between.push(self.R.push(self.R.signature.in_basis()[part]))

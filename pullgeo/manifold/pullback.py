@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pullgeo.errors import NonFiniteError, OptionError
 from pullgeo.geodesic import EnergyExpansion, Expansion
 from pullgeo.jacobian import Jacobian, linearize
-from pullgeo.manifold.ambient import Ambient, MetricField, ambient_of
+from pullgeo.manifold.ambient import Ambient, Flat, MetricField, ambient_of
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.precision import in_double, is_single
 from pullgeo.manifold.second_fundamental import Immersion
@@ -111,13 +111,15 @@ class PullbackManifold(Manifold):
         force = torch.einsum("kbo,bo->bk", columns, bent + self.ambient.bend(y, pushed_u, pushed_w))
         return Dense(M.gram(columns)).solve(force)
 
-    def immersion(self, z: Float[Tensor, "b d"]) -> Immersion:
-        """The decoder to second order, as a map into the flat space of its outputs.
+    def immersion(self, z: Float[Tensor, "b d"]) -> Immersion | None:
+        """The decoder to second order, as a map into the flat space of its outputs; ``None`` if that is not flat.
 
         Cost: one forward pass and d tangent passes.
         """
-        J = self._linearize(z)[1]
-        return Immersion(J.columns(), lambda T, S: J.second_push(T, S).flatten(2), self._ambient_of(J))
+        if not isinstance(self.ambient, Flat):
+            return None
+        y, J = self._linearize(z)
+        return Immersion(J.columns(), lambda T, S: J.second_push(T, S).flatten(2), self.ambient.metric(y))
 
     def in_double(self) -> "PullbackManifold":
         """This manifold in float64, connected to the same weights."""

@@ -5,7 +5,6 @@ log-likelihood, negative semidefinite. The positive matrices of the loss, and mo
 `pullgeo.likelihood`.
 """
 
-import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 
 from pullgeo.errors import OptionError, TargetError
 from pullgeo.jacobian import Jacobian, linearize
-from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, root_stacks
-from pullgeo.metric import Metric
+from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, PulledRoot
+from pullgeo.metric import Implicit, Metric
 from pullgeo.nnj.arguments import checked_wrt
 from pullgeo.nnj.weight_blocks import Layout, pull_blocks, weight_layout
 from pullgeo.typing import Decoder, Wrt
@@ -206,10 +205,11 @@ def _without_weights(model: Decoder, wrt: Wrt) -> bool:
 
 
 def _blocks(fisher: Metric, J: Jacobian, layout: Layout) -> Any:
-    """The blocks of ``-Jᵀ I J``, from the columns of a root of ``I``."""
-    parts = (pull_blocks(J, W, W, layout) for W in root_stacks(fisher, J))
-    total = functools.reduce(lambda left, right: _combined(operator.add, left, right), parts)
-    return _combined(operator.neg, total)
+    """The blocks of ``-Jᵀ I J``."""
+    pulled = fisher.pullback(J)
+    if not isinstance(pulled, Implicit | PulledRoot):
+        pulled = Implicit(J, fisher)
+    return _combined(operator.neg, pull_blocks(pulled, layout))
 
 
 def _combined(function: Callable[..., Any], *nested: Any) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, OptionError, ShapeError
 from pullgeo.jacobian import BatchSum, Jacobian, ParameterLayout, WeightGraph, outer
+from pullgeo.likelihood import PulledRoot
 from pullgeo.metric import BlockDiagonal, Implicit
 from pullgeo.nnj.arguments import Side
 
@@ -50,7 +51,7 @@ def layers(layout: Layout) -> Iterator[Layer]:
             yield from layers(entry)
 
 
-def pull_blocks(metric: Implicit, layout: Layout) -> Blocks:
+def pull_blocks(metric: Implicit | PulledRoot, layout: Layout) -> Blocks:
     """The blocks of a metric on weights, ``J_θᵀ M J_θ``, for each layer, nested as the layout is.
 
     Cost: as many backward sweeps as M has dimensions and the blocks themselves; where the stages of ``J`` are other
