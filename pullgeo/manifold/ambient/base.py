@@ -88,8 +88,12 @@ class Ambient(ABC):
         """
         if self.constraint is None:
             return
-        finite = y.detach()[torch.isfinite(y.detach()).flatten(1).all(1)]
-        good, reason = self.constraint.check_point_on_manifold(finite, explain=True) if len(finite) else (True, None)
+        finite = y.detach()[torch.isfinite(y.detach()).flatten(1).all(1)].double()
+        if not len(finite):
+            return
+        good, reason = in_double(self.constraint).check_point_on_manifold(
+            finite, atol=self._tolerance(finite), explain=True
+        )
         if not good:
             raise OffManifoldError(
                 f"PullbackManifold: the decoder's outputs, of shape {tuple(y.shape)}, are not points of "
@@ -100,6 +104,10 @@ class Ambient(ABC):
     def mend(self) -> str:
         """How a decoder is made to end on the constraint."""
         return "Append its projection to the decoder: torch.nn.Sequential(decoder, pullgeo.manifold.Onto(manifold))."
+
+    def _tolerance(self, y: Tensor) -> float:
+        """How far from the constraint rounding in float32 may carry an output."""
+        return 1e-5
 
     def _squares(self, y: Tensor, T: Tensor) -> Tensor:
         return self.metric(y).quadratic(T)
