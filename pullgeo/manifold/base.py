@@ -126,7 +126,7 @@ class Manifold(Curved):
             >>> manifold = PullbackManifold(torch.nn.Linear(2, 3).double())
             >>> def circle(t):
             ...     return torch.stack([torch.cos(6 * t), torch.sin(6 * t)], -1).unsqueeze(0)
-            >>> manifold.parallel_transport(circle, torch.tensor([1.0, 2.0], dtype=torch.float64))
+            >>> manifold.parallel_transport(circle, torch.tensor([1.0, 2.0], dtype=torch.float64)).detach()
             tensor([[1., 2.]], dtype=torch.float64)
         """
         b = len(curve(torch.zeros(1, dtype=v.dtype, device=v.device)))

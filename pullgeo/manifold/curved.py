@@ -37,6 +37,7 @@ class Curved(Chart):
         Cost: three second-order passes with an `immersion`, two connections and their derivatives otherwise.
 
         Example:
+            >>> import torch
             >>> from pullgeo import PullbackManifold
             >>> def saddle(z):  # (x, y, xy)
             ...     return torch.cat([z, z[:, :1] * z[:, 1:]], 1)
