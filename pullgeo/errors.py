@@ -55,3 +55,7 @@ class GeometryError(PullgeoError, ValueError):
 
 class TargetError(PullgeoError, ValueError):
     """A target holds values that a likelihood gives no probability to."""
+
+
+class OffManifoldError(PullgeoError, ValueError):
+    """A decoder's output is not a point of the manifold that it is said to lie on."""

@@ -4,6 +4,7 @@ from pullgeo.geodesic.block_banded import BlockBanded
 from pullgeo.geodesic.chords import chord_energy, chord_lengths, expand_chord_energy
 from pullgeo.geodesic.corridor import Corridor
 from pullgeo.geodesic.implicit import leaves
+from pullgeo.geodesic.mapped import expand_mapped_energy, mapped_energy, mapped_lengths
 from pullgeo.geodesic.newton import Newton
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.segments import expand_segment_energy, segment_lengths, segment_sum
@@ -34,8 +35,11 @@ __all__ = [
     "chord_energy",
     "chord_lengths",
     "expand_chord_energy",
+    "expand_mapped_energy",
     "expand_segment_energy",
     "leaves",
+    "mapped_energy",
+    "mapped_lengths",
     "segment_lengths",
     "segment_sum",
     "solve",

@@ -56,9 +56,11 @@ class _Solved(torch.autograd.Function):
         nodes, *inputs = ctx.saved_tensors
         twice = torch.is_grad_enabled()
         with torch.enable_grad():
-            curve = attach(ctx.space, nodes, inputs[0], inputs[1])
+            # one end point may be computed from the other, or from weights: what lies behind it is not counted here
+            ends = [x.view_as(x) if twice else x.detach().requires_grad_(x.requires_grad) for x in inputs[:2]]
+            curve = attach(ctx.space, nodes, *ends)
             outputs = (curve, ctx.space.energy(curve), ctx.space.energy(curve[:, ::2]))
-            wanted = [x for x in inputs if x.requires_grad]
+            wanted = [x for x in (*ends, *inputs[2:]) if x.requires_grad]
             # the graph behind the inputs is the caller's, who may go through it again
             found = torch.autograd.grad(
                 outputs, wanted, weights, allow_unused=True, create_graph=twice, retain_graph=True

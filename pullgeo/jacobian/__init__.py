@@ -25,6 +25,7 @@ from pullgeo.jacobian.lookup_weight import LookupWeight
 from pullgeo.jacobian.normalization import RowNormalization
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.registry import registered_classes, rule, rule_for, weight_rule, weight_rule_for
+from pullgeo.jacobian.sample_gradients import named_sample_gradients, sample_gradient_norms, sample_gradients
 from pullgeo.jacobian.separable import Separable
 from pullgeo.jacobian.shared_weight import SharedWeight
 from pullgeo.jacobian.signature import Signature
@@ -77,6 +78,7 @@ __all__ = [
     "flat",
     "gram",
     "linearize",
+    "named_sample_gradients",
     "one_thread_at_a_time",
     "ones_map",
     "outer",
@@ -84,6 +86,8 @@ __all__ = [
     "rule",
     "rule_for",
     "rules",
+    "sample_gradient_norms",
+    "sample_gradients",
     "stacked",
     "tangent_kernel",
     "weight_rule",

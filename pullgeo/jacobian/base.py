@@ -69,9 +69,7 @@ class Jacobian(ABC):
         if size is None:
             return self
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise OptionError(
-                f"in_chunks: chunk_size must be a positive number of tangents, or None to choose it, got {size!r}."
-            )
+            raise OptionError(f"in_chunks: size must be a positive number of tangents or None, got {size!r}.")
         bounded = copy.copy(self)
         object.__setattr__(bounded, "chunk_size", size)
         return bounded

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pullgeo.jacobian.contract import flat
-from pullgeo.jacobian.shared_weight import SharedWeight, grouped, joined
+from pullgeo.jacobian.shared_weight import grouped, joined
 from pullgeo.jacobian.weight_kind import as_weight_kind
 from pullgeo.jacobian.weights import Own, Swept, WeightGraph, times
 
@@ -56,20 +56,28 @@ class BatchSum:
             total = total + self._diagonal(self.J.sweep_pair(w, w if V is W else V[part]))
         return total
 
-    def pull_blocks(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> list[Float[Tensor, "_ _"] | None]:
-        """The blocks of ``Σ_b J_bᵀ (Σ_k W_kb V_kbᵀ) J_b`` on the diagonal: one per stage, ``None`` without weights."""
-        owners = [stage.own for stage in self.J.stages if stage.own is not None]
-        totals = {id(own): W.new_zeros(n, n) for own in owners for n in (own.J.signature.n_in,)}
+    def pull_blocks(
+        self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"], groups: Sequence[Sequence[nn.Parameter]]
+    ) -> list[Float[Tensor, "_ _"]]:
+        """Blocks of ``Σ_b J_bᵀ (Σ_k W_kb V_kbᵀ) J_b`` on the diagonal, one for each group of parameters.
+
+        Args:
+            W: cotangents.
+            V: others, or the same.
+            groups: the parameters of each block, in the order of its rows; the parameters of a layer, for example.
+
+        Cost: for a group that is one linear layer of plain features, one product of matrices.
+        """
+        totals = [W.new_zeros(n, n) for n in (sum(p.numel() for p in group) for group in groups)]
         for part in self.J.sweep_parts(W):
             w = W[part]
-            for own, kind, delta, gamma in grouped(self.J, self.J.sweep_pair(w, w if V is W else V[part])):
-                block = kind.pull_outer_summed(delta, gamma)
-                if isinstance(kind, SharedWeight):
-                    for one in kind.owners:
-                        totals[id(one)] = totals[id(one)] + _cut(block, kind, one)
-                else:
-                    totals[id(own)] = totals[id(own)] + block
-        return [None if stage.own is None else totals[id(stage.own)] for stage in self.J.stages]
+            met = list(self.J.sweep_pair(w, w if V is W else V[part]))
+            for number, group in enumerate(groups):
+                wanted = {id(p) for p in group}
+                layers = [one for one in met if any(id(p) in wanted for p in one[0].parameters)]
+                if layers:
+                    totals[number] = totals[number] + _block(layers, group)
+        return totals
 
     def pull_outer(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "p p"]:
         """``Σ_b J_bᵀ (Σ_k W_kb V_kbᵀ) J_b``, with the blocks between layers.
@@ -108,9 +116,21 @@ class BatchSum:
         return layout.gather(every, parameters)
 
 
-def _cut(block: Tensor, kind: SharedWeight, own: Own) -> Tensor:
-    """What belongs to one layer of the block of several."""
-    ends = dict(zip(map(id, kind.parameters), accumulate(p.numel() for p in kind.parameters), strict=True))
-    ranges = [torch.arange(ends[id(p)] - p.numel(), ends[id(p)], device=block.device) for p in own.parameters]
-    places = torch.cat(ranges)
-    return block[places[:, None], places]
+def _block(layers: list[tuple[Own, Tensor, Tensor]], group: Sequence[nn.Parameter]) -> Tensor:
+    """The block of a group of parameters, from all layers that have any of them."""
+    (own, delta, gamma), *others = layers
+    if not others and list(map(id, own.parameters)) == list(map(id, group)):
+        return as_weight_kind(own.J).pull_outer_summed(delta, gamma)
+    together, W, V = joined(layers)
+    block = together.pull_outer_summed(W, V)
+    starts = dict(zip(map(id, group), accumulate((p.numel() for p in group), initial=0), strict=False))
+    rows, places, start = [], [], 0
+    for p in together.parameters:
+        every = torch.arange(p.numel(), device=block.device)
+        if id(p) in starts:
+            rows.append(every + start)
+            places.append(every + starts[id(p)])
+        start += p.numel()
+    row, place = torch.cat(rows), torch.cat(places)
+    n = sum(p.numel() for p in group)
+    return block.new_zeros(n, n).index_put((place[:, None], place), block[row[:, None], row])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight, switches_gradients
 from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.chain_weight import chain_stages
 from pullgeo.jacobian.checks import check_batch, check_module, check_wrt, checked_value
 from pullgeo.jacobian.leaving import left_alone
 from pullgeo.jacobian.parameters import ParameterLayout
@@ -95,6 +96,9 @@ def _stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
     if found is not None:
         y = linearize_input(module, x)[0] if x.is_floating_point() else checked_value(module, x)
         return y, [_whole(module, found(module, x))]
+    chain = chain_stages(module, x)
+    if chain is not None:
+        return chain
     with suppress(Unserved):
         return record_weight(module, x)
     y = checked_value(_sparing(module), x)

@@ -92,7 +92,9 @@ class Manifold(Curved):
             ShapeError, DtypeError, NonFiniteError: the end points are no pairs of finite points.
         """
         x, y = torch.broadcast_tensors(x, y)
-        return logarithm(self.in_double(), rows(x).double(), rows(y).double()).reshape(x.shape).to(x.dtype)
+        double = self.in_double()
+        velocity = logarithm(double.connection, double.geodesic, rows(x).double(), rows(y).double())
+        return velocity.reshape(x.shape).to(x.dtype)
 
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Parallel transport of ``v`` from x to y along the geodesic between them, ``ẇ = -Γ(ż, w)``.

@@ -1,25 +1,26 @@
 """A manifold given by its metric tensor."""
 
-from collections.abc import Callable
-
-import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import vjp
 
-from pullgeo.errors import NonFiniteError, OptionError, ShapeError
+from pullgeo.errors import OptionError
 from pullgeo.geodesic import EnergyExpansion, expand_segment_energy, segment_lengths, segment_sum
+from pullgeo.manifold.ambient import Ambient, Field, MetricField, ambient_of
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.precision import in_double
-from pullgeo.metric import Dense, Metric
+from pullgeo.metric import Metric
+
+CURVES_SEGMENTS = 4096
+"""Segments that are differentiated at a time."""
 
 
 class MetricManifold(Manifold):
     """R^d with any metric tensor field ``z -> G(z)``, for metrics that are no pullback of a decoder.
 
     Args:
-        metric_fn: a function or module, points ``(b, d)`` to symmetric positive definite matrices ``(b, d, d)``, made
-            of torch operations and sample by sample.
+        metric_fn: a function or module, points ``(b, d)`` to symmetric positive definite matrices ``(b, d, d)`` or to
+            a `Metric`, such as ``Diagonal(values)`` with values ``(b, d)``; made of torch operations and sample by
+            sample. `LandMetric`, `RHVAEMetric` and `ConformalMetric` are ready ones, made of data.
 
     Raises:
         OptionError: ``metric_fn`` cannot be called.
@@ -37,7 +38,7 @@ class MetricManifold(Manifold):
 
     name = "given metric"
 
-    def __init__(self, metric_fn: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, metric_fn: MetricField) -> None:
         super().__init__()
         if not callable(metric_fn):
             raise OptionError(
@@ -50,13 +51,10 @@ class MetricManifold(Manifold):
 
         Raises:
             NonFiniteError: a point or a matrix entry is NaN or infinite.
-            ShapeError: ``metric_fn`` does not return ``(b, d, d)``.
+            ShapeError: ``metric_fn`` returns neither ``(b, d, d)`` nor a `Metric` of dimension d.
         """
         self._check_points("metric", z)
-        G = self._tensor(z)
-        if not bool(torch.isfinite(G).all()):
-            raise NonFiniteError("MetricManifold: metric_fn returned NaN or infinity. Keep points where it is defined.")
-        return Dense(G)
+        return self._field.finite_metric(z)
 
     def connection(
         self, z: Float[Tensor, "b d"], u: Float[Tensor, "b d"], w: Float[Tensor, "b d"]
@@ -66,17 +64,7 @@ class MetricManifold(Manifold):
         Raises:
             SingularMetricError: ``G`` is singular at a point.
         """
-        G, pull = vjp(self._tensor, z)[:2]
-
-        def along(u: Tensor, w: Tensor) -> Tensor:
-            # ∂_u G w as the transpose of v -> u·∇(vᵀ G w): reverse mode alone, much the faster on small tensors
-            transposed = vjp(lambda v: (pull(v.unsqueeze(-1) * w.unsqueeze(-2))[0] * u).sum(-1), torch.zeros_like(w))[1]
-            return transposed(torch.ones_like(z[:, 0]))[0]
-
-        along_u = along(u, w)
-        along_w = along_u if w is u else along(w, u)
-        force = along_u + along_w - pull(u.unsqueeze(-1) * w.unsqueeze(-2))[0]
-        return Dense(G).solve(force / 2)
+        return self._field.metric(z).solve(self._field.bend(z, u, w))
 
     def in_double(self) -> "MetricManifold":
         """This manifold in float64, connected to the same weights."""
@@ -88,7 +76,8 @@ class MetricManifold(Manifold):
 
     def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
         """The midpoint energy with its exact gradient and block-tridiagonal Hessian."""
-        return expand_segment_energy(self.segment_energy, nodes)
+        parts = nodes.split(max(1, CURVES_SEGMENTS // nodes.shape[1]))
+        return EnergyExpansion.cat([expand_segment_energy(self.segment_energy, part) for part in parts])
 
     def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
         """Lengths of the straight segments between all points of successive layers, by the midpoint rule."""
@@ -96,14 +85,13 @@ class MetricManifold(Manifold):
 
     def segment_energy(self, a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """``(b - a)ᵀ G((a + b)/2) (b - a)``."""
-        step = b - a
-        return torch.einsum("ni,nij,nj->n", step, self._tensor((a + b) / 2), step)
+        return self._field.segment_energy(a, b)
 
-    def _tensor(self, z: Tensor) -> Tensor:
-        G = self.metric_fn(z)
-        if G.shape != (*z.shape, z.shape[-1]):
-            raise ShapeError(
-                f"MetricManifold: metric_fn must map {tuple(z.shape)} to {(*z.shape, z.shape[-1])}, "
-                f"got {tuple(G.shape)}. Return one matrix per point."
-            )
-        return G
+    @property
+    def _field(self) -> Field:
+        return Field(self.metric_fn)
+
+
+@ambient_of.register
+def _(given: MetricManifold) -> Ambient:
+    return Field(given.metric_fn)

@@ -1,44 +1,87 @@
-"""A decoder as it is, in double precision: solvers need it, whatever the precision it was trained in."""
+"""Decoders, metrics and manifolds as they are, in double precision: solvers need it, whatever they came in."""
 
 import copy
+from dataclasses import fields, is_dataclass, replace
 from types import MethodType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pullgeo.typing import Decoder
+from pullgeo.metric import Metric
 
+Thing = TypeVar("Thing")
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def in_double(decoder: Decoder) -> Decoder:
-    """The same decoder with every floating point parameter and buffer in float64.
+def in_double(thing: Thing) -> Thing:
+    """The same decoder, manifold or metric with every floating point tensor in float64.
 
     Modules, and bound methods of modules, are copied; the copy's weights are ``p.double()`` of the original's, so they
-    are the present ones and gradients flow back to them. The original is not touched. A plain function cannot be
-    converted and is returned as it is: it must take float64 latents.
+    are the present ones and gradients flow back to them; likewise the entries of dataclasses and tuples, such as a
+    `Metric`. The original is not touched. A plain function cannot be converted and is returned as it is: it must take
+    float64 points.
 
     Cost: one copy of the weights (none where they are float64 already).
     """
-    if isinstance(decoder, nn.Module):
-        return _module_in_double(decoder)
-    if isinstance(decoder, MethodType) and isinstance(decoder.__self__, nn.Module):
-        return MethodType(decoder.__func__, _module_in_double(decoder.__self__))
-    return decoder
+    return _in_double(thing)
 
 
-def is_single(decoder: Decoder) -> bool:
+def is_single(decoder: object) -> bool:
     """Whether a decoder is a module, or a bound method of one, whose parameters and buffers are in float32."""
-    module = decoder.__self__ if isinstance(decoder, MethodType) else decoder
-    if not isinstance(module, nn.Module):
+    return isinstance(_module_of(decoder), nn.Module) and _precisions(decoder) == {torch.float32}
+
+
+def fits_single(stage: object) -> bool:
+    """Whether something can work with float32: it holds no number of another precision, and is no plain function."""
+    if callable(stage) and _module_of(stage) is None:
         return False
-    dtypes = {t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()}
-    return dtypes == {torch.float32}
+    return _precisions(stage) <= {torch.float32}
 
 
-def _module_in_double(module: Module) -> Module:
-    tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
-    # deepcopy takes what the memo names instead of copying it; parameters may thus be replaced by non-leaf tensors
-    memo = {id(t): t.to(torch.float64) if t.is_floating_point() else t for t in tensors}
-    return copy.deepcopy(module, memo)
+def with_tensors(module: Module, tensors: dict[int, Tensor]) -> Module:
+    """A copy of a module in which the tensors with the given ``id`` are replaced, by ones that need not be leaves."""
+    # deepcopy takes what the memo names instead of copying it
+    return copy.deepcopy(module, dict(tensors))
+
+
+def _in_double(thing: Any) -> Any:
+    if isinstance(thing, nn.Module):
+        tensors = _tensors(thing)
+        return with_tensors(thing, {id(t): t.double() if t.is_floating_point() else t for t in tensors})
+    if isinstance(thing, MethodType) and isinstance(thing.__self__, nn.Module | Metric):
+        return MethodType(thing.__func__, _in_double(thing.__self__))
+    if isinstance(thing, Tensor):
+        return thing.double() if thing.is_floating_point() else thing
+    if isinstance(thing, tuple):
+        return tuple(map(_in_double, thing))
+    if isinstance(thing, torch.dtype):
+        return torch.float64
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return replace(thing, **{f.name: _in_double(getattr(thing, f.name)) for f in fields(thing)})
+    return thing
+
+
+def _precisions(thing: Any) -> set[torch.dtype]:
+    """The floating point precisions of all numbers that something holds."""
+    module = _module_of(thing)
+    if module is not None:
+        return {t.dtype for t in _tensors(module) if t.is_floating_point()}
+    if isinstance(thing, Tensor):
+        return {thing.dtype} if thing.is_floating_point() else set()
+    if isinstance(thing, torch.dtype):
+        return {thing}
+    if isinstance(thing, tuple):
+        return set().union(*map(_precisions, thing))
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return set().union(*(_precisions(getattr(thing, f.name)) for f in fields(thing)))
+    return set()
+
+
+def _module_of(thing: Any) -> nn.Module | None:
+    owner = thing.__self__ if isinstance(thing, MethodType) else thing
+    return owner if isinstance(owner, nn.Module) else None
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]

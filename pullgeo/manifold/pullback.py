@@ -1,35 +1,50 @@
 """The manifold that a decoder spans."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import geoopt
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pullgeo.errors import NonFiniteError, OptionError, ShapeError
-from pullgeo.geodesic import EnergyExpansion, Expansion, chord_energy, chord_lengths, expand_chord_energy
+from pullgeo.errors import NonFiniteError, OptionError
+from pullgeo.geodesic import EnergyExpansion, Expansion
 from pullgeo.jacobian import Jacobian, linearize
+from pullgeo.manifold.ambient import Ambient, Flat, MetricField, ambient_of
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.precision import in_double, is_single
 from pullgeo.manifold.second_fundamental import Immersion
-from pullgeo.metric import Dense, Diagonal, Identity, Metric
+from pullgeo.metric import Dense, Metric
 from pullgeo.typing import Decoder
 
 
 class PullbackManifold(Manifold):
-    """The latent space of a decoder f with the metric ``G(z) = J(z)ᵀ M J(z)`` pulled back from its output.
+    """The latent space of a decoder f with the metric ``G(z) = J(z)ᵀ M(f(z)) J(z)`` pulled back from its output.
 
     Args:
         decoder: any network or function, latents ``(b, d)`` to outputs ``(b, *out)``, sample by sample. Modules stay
             as they are: nothing is rewritten, cast or put into another mode.
-        ambient: the constant metric ``M`` on the flattened output; Euclidean if ``None``.
+        ambient: what measures outputs; Euclidean if ``None``. One of
+
+            * a constant `Metric` on the flattened output;
+            * a function or module from outputs ``(b, *out)`` to matrices ``(b, D, D)`` or to a `Metric`;
+            * a geoopt manifold, whose points the outputs then are: ``Sphere()``, ``PoincareBall()``, ``Lorentz()``,
+              ``SymmetricPositiveDefinite()``, ``Scaled``, ``ProductManifold``, ...;
+            * another learned manifold, whose latents the outputs are;
+            * a likelihood whose parameters the outputs are, for its Fisher information: anything with ``fisher(η)``, a
+              `Metric`, and where there is one an ``embedding``, a module that maps parameters isometrically into
+              Euclidean space;
+            * an `Ambient` of your own.
         output: picks the tensor from what the decoder returns, if that is not a tensor: ``lambda out: out.mean``.
 
     Raises:
-        OptionError: the decoder cannot be called, or the ambient metric is not a constant `Metric`.
+        OptionError: the decoder cannot be called, or nothing in the list is what ``ambient`` is.
 
-    Source: Arvanitidis, Hansen, Hauberg, *Latent Space Oddity*, ICLR 2018, section 3.
+    Source: Arvanitidis, Hansen, Hauberg, *Latent Space Oddity*, ICLR 2018, section 3; ambient metrics: Arvanitidis,
+    Hauberg, Schölkopf, *Geometrically Enriched Latent Spaces*, AISTATS 2021; Fisher-Rao: Arvanitidis,
+    González-Duque, Pouplin, Kalatzis, Hauberg, *Pulling back information geometry*, AISTATS 2022.
 
     Example:
         >>> import torch
@@ -45,25 +60,23 @@ class PullbackManifold(Manifold):
     name = "pullback"
 
     def __init__(
-        self, decoder: Decoder, ambient: Metric | None = None, output: Callable[[Any], Tensor] | None = None
+        self,
+        decoder: Decoder,
+        ambient: Metric | geoopt.Manifold | MetricField | Ambient | Any | None = None,
+        output: Callable[[Any], Tensor] | None = None,
     ) -> None:
         super().__init__()
         if not callable(decoder):
             raise OptionError(
                 f"PullbackManifold: decoder must be a torch.nn.Module or a function, got {type(decoder).__name__}."
             )
-        if ambient is not None and (not isinstance(ambient, Identity | Diagonal | Dense) or ambient.diag().ndim != 1):
-            raise OptionError(
-                "PullbackManifold: ambient must be a constant metric without a batch, one of Identity(D), "
-                f"Diagonal(values) with values (D,), Dense(matrix) with matrix (D, D); got {ambient!r}."
-            )
         self.decoder = decoder
-        self.ambient = ambient
+        self.ambient = ambient_of(ambient)
         self.output = output
 
     def decode(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b *out"]:
         """The decoder's output at a batch of latents."""
-        return self._map(z)
+        return _through(self.decoder, self.output)(z)
 
     def metric(self, z: Tensor) -> Metric:
         """``G(z) = JᵀMJ``, held implicitly: ``.dense()`` multiplies it out, ``.inner(u, v)`` pushes two tangents.
@@ -71,45 +84,50 @@ class PullbackManifold(Manifold):
         Raises:
             NonFiniteError: a latent, or what the decoder returns for it, is NaN or infinite.
             ShapeError: ``z`` is not ``(b, d)``, or the ambient metric is of another dimension than the output.
+            OffManifoldError: an output is no point of the ambient manifold.
 
         Cost: one forward pass; ``.dense()`` costs d further tangent passes, or fewer.
         """
-        J = self._linearize(z)[1]
-        return self._ambient_of(J).pullback(J)
+        y, J = self._linearize(z)
+        return self.ambient.metric(y).pullback(J)
 
     def connection(
         self, z: Float[Tensor, "b d"], u: Float[Tensor, "b d"], w: Float[Tensor, "b d"]
     ) -> Float[Tensor, "b d"]:
-        """``Γ(u, w) = G⁻¹ Jᵀ M f''(u, w)``: no derivative of the metric is needed.
+        """``Γ(u, w) = G⁻¹ Jᵀ M (f''(u, w) + Γ_M(Ju, Jw))``: no derivative of the pulled-back metric is needed.
 
         Raises:
             SingularMetricError: the decoder squashes a direction at a point.
 
         Cost: one forward pass, d tangent passes and one second-order pass.
         """
-        J = self._linearize(z)[1]
-        M = self._ambient_of(J)
-        bent = J.second_push(u.unsqueeze(0), w.unsqueeze(0)).flatten(2)
+        y, J = self._linearize(z)
+        M = self.ambient.metric(y)
+        bent = M.apply(J.second_push(u.unsqueeze(0), w.unsqueeze(0)).flatten(2)).squeeze(0)
         columns = J.columns()
-        force = torch.einsum("kbo,bo->bk", columns, M.apply(bent).squeeze(0))
+        # Ju from the columns that are there; one tensor for both if u and w are the same
+        pushed_u = torch.einsum("kbo,bk->bo", columns, u)
+        pushed_w = pushed_u if w is u else torch.einsum("kbo,bk->bo", columns, w)
+        force = torch.einsum("kbo,bo->bk", columns, bent + self.ambient.bend(y, pushed_u, pushed_w))
         return Dense(M.gram(columns)).solve(force)
 
-    def immersion(self, z: Float[Tensor, "b d"]) -> Immersion:
-        """The decoder to second order, as a map into the flat space of its outputs.
+    def immersion(self, z: Float[Tensor, "b d"]) -> Immersion | None:
+        """The decoder to second order, as a map into the flat space of its outputs; ``None`` if that is not flat.
 
         Cost: one forward pass and d tangent passes.
         """
-        J = self._linearize(z)[1]
-        return Immersion(J.columns(), lambda T, S: J.second_push(T, S).flatten(2), self._ambient_of(J))
+        if not isinstance(self.ambient, Flat):
+            return None
+        y, J = self._linearize(z)
+        return Immersion(J.columns(), lambda T, S: J.second_push(T, S).flatten(2), self.ambient.metric(y))
 
     def in_double(self) -> "PullbackManifold":
         """This manifold in float64, connected to the same weights."""
-        return PullbackManifold(in_double(self.decoder), _metric_in_double(self.ambient), self.output)
+        return PullbackManifold(in_double(self.decoder), self.ambient.in_double(), in_double(self.output))
 
     def in_single(self) -> "PullbackManifold | None":
         """This manifold if its decoder is in float32: solvers begin with it, as it takes half the time."""
-        fits = self.ambient is None or self.ambient.dtype == torch.float32
-        return self if fits and is_single(self.decoder) else None
+        return self if self.ambient.fits_single and is_single(self.decoder) else None
 
     def expand(self, z: Float[Tensor, "n d"]) -> Expansion:
         """The decoder to second order at n points: value, tangents, and second derivatives against a cotangent."""
@@ -119,27 +137,30 @@ class PullbackManifold(Manifold):
         return Expansion(y.flatten(1), tangents.flatten(2), lambda w: second(w.reshape(shape)))
 
     def energy(self, nodes: Float[Tensor, "b nodes d"]) -> Float[Tensor, " b"]:
-        """``T Σ Δ_iᵀ M Δ_i`` over the chords ``Δ_i`` in the output."""
-        return chord_energy(self._decode_flat, self._apply, nodes)
+        """The discrete energy of the curves' images: of chords in flat space, of geodesic or midpoint segments else."""
+        return self.ambient.energy(self._map, nodes)
 
     def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
-        """The chord energy with its exact gradient and block-tridiagonal Hessian."""
-        return expand_chord_energy(self.expand, self._apply, nodes, self._decode_flat)
+        """The discrete energy with its exact gradient and banded Hessian.
+
+        Raises:
+            OffManifoldError: the image of an end point is no point of the ambient manifold.
+        """
+        return self.ambient.expand_energy(self.expand, self._decode_on, nodes)
 
     def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
-        """Lengths of the chords in the output between all points of successive layers."""
-        return chord_lengths(self._decode_flat, None if self.ambient is None else self.ambient.root(), layers)
+        """Lengths in the output between all points of successive layers."""
+        return self.ambient.chord_lengths(self._map, layers)
 
     @property
     def _map(self) -> Decoder:
-        return self.decoder if self.output is None else _Output(self.decoder, self.output)
+        """The decoder with what follows on it, up to the space that measures."""
+        return _through(self.decoder, self.output, self.ambient.embedding)
 
-    @property
-    def _apply(self) -> Callable[[Tensor], Tensor] | None:
-        return None if self.ambient is None else self.ambient.apply
-
-    def _decode_flat(self, z: Tensor) -> Tensor:
-        return self._map(z).flatten(1)
+    def _decode_on(self, z: Tensor) -> Tensor:
+        y = self._map(z)
+        self.ambient.check(y)
+        return y
 
     def _linearize(self, z: Tensor) -> tuple[Tensor, Jacobian]:
         self._check_points("metric", z)
@@ -152,37 +173,31 @@ class PullbackManifold(Manifold):
                 f"first at index {first}, z = {z[first].tolist()}. Check its weights, and keep latents where it was "
                 "trained."
             )
+        self.ambient.check(y)
         return y, J
 
-    def _ambient_of(self, J: Jacobian) -> Metric:
-        s = J.signature
-        if self.ambient is None:
-            return Identity(s.n_out, s.dtype, s.device)
-        if self.ambient.dim != s.n_out:
-            raise ShapeError(
-                f"PullbackManifold: the decoder's flattened output has dimension {s.n_out} and the ambient metric "
-                f"lives in dimension {self.ambient.dim}. They must be the same."
-            )
-        return self.ambient
 
+class _Through(nn.Module):
+    """A decoder followed by what picks the tensor out of its result, or maps that on."""
 
-class _Output(nn.Module):
-    """A decoder followed by what picks the tensor out of its result."""
-
-    def __init__(self, decoder: Decoder, output: Callable[[Any], Tensor]) -> None:
+    def __init__(self, stages: list[Callable[[Any], Any]]) -> None:
         super().__init__()
-        self.decoder = decoder
-        self.output = output
+        self.count = len(stages)
+        for number, stage in enumerate(stages):
+            setattr(self, f"stage{number}", stage)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.output(self.decoder(z))
+        value: Any = z
+        for number in range(self.count):
+            value = getattr(self, f"stage{number}")(value)
+        return value
 
 
-def _metric_in_double(metric: Metric | None) -> Metric | None:
-    if isinstance(metric, Identity):
-        return Identity(metric.dim, torch.float64, metric.device)
-    if isinstance(metric, Diagonal):
-        return Diagonal(metric.values.double())
-    if isinstance(metric, Dense):
-        return Dense(metric.matrix.double())
-    return metric
+def _through(*stages: Callable[[Any], Any] | None) -> Decoder:
+    given = [stage for stage in stages if stage is not None]
+    return given[0] if len(given) == 1 else _Through(given)
+
+
+@ambient_of.register
+def _(given: PullbackManifold) -> Ambient:
+    return replace(given.ambient, embedding=given._map)

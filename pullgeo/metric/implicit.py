@@ -69,10 +69,10 @@ class Implicit(Metric):
     def dense(self) -> Float[Tensor, "b n n"]:
         """The matrices. Cost: min(n_in, rank of M) passes and one contraction."""
         s = self.J.signature
-        if s.n_in <= self._terms:
+        if s.n_in <= self.terms:
             return self.gram(flat(s.in_basis()))
         total: Tensor | None = None
-        for part in self.J.parts(self._terms):
+        for part in self.J.parts(self.terms):
             term = self.J.pull_outer(*self.factors(part))
             total = term if total is None else total + term
         return self.J.pull_outer(*self.factors(slice(0, 0))) if total is None else total
@@ -85,10 +85,10 @@ class Implicit(Metric):
         if squares:
             values = self.M.diag().expand(s.batch, -1)
             return flat(self.J.pull_squared(self._shaped(values.unsqueeze(0), s.out_shape))).squeeze(0)
-        if s.n_in <= self._terms:
+        if s.n_in <= self.terms:
             return self.quadratic(flat(s.in_basis())).T
         total: Tensor | None = None
-        for part in self.J.parts(self._terms):
+        for part in self.J.parts(self.terms):
             term = self.J.pull_diag(*self.factors(part))
             total = term if total is None else total + term
         total = self.J.pull_diag(*self.factors(slice(0, 0))) if total is None else total
@@ -127,7 +127,8 @@ class Implicit(Metric):
         return Dense(self.dense())
 
     @property
-    def _terms(self) -> int:
+    def terms(self) -> int:
+        """How many terms `factors` has in all."""
         return self.M.matrix.shape[-1] if isinstance(self.M, LowRank) else self.J.signature.n_out
 
     def _push(self, T: Tensor) -> Tensor:

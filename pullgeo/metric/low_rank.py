@@ -120,8 +120,6 @@ def _times(matrix: Tensor, v: Tensor) -> Tensor:
     """A matrix, one for all or one for each point, times vectors."""
     if matrix.ndim == 2:
         return v @ matrix.mT
-    if (
-        matrix.ndim == 3 and v.ndim == 3
-    ):  # one product of matrices per point; broadcasting would copy the matrix k times
+    if matrix.ndim == 3 and v.ndim == 3:  # one product of matrices per point; broadcasting would copy it k times
         return torch.matmul(matrix, v.movedim(0, -1)).movedim(-1, 0)
     return torch.matmul(matrix, v.unsqueeze(-1)).squeeze(-1)

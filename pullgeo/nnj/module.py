@@ -76,9 +76,11 @@ class Module(nn.Module):
             return super().__call__(*args, **kwargs)
         return _value_and_jacobian(self, jacobian, args, kwargs)
 
-    def jacobian(self, x: Tensor, val: Tensor | None = None, wrt: str = "input") -> Tensor | None:
+    def jacobian(
+        self, x: Tensor, val: Tensor | None = None, wrt: str = "input", chunk_size: int | None = None
+    ) -> Tensor | None:
         """``J``, ``(b, n_out, n)``; see `products.jacobian`."""
-        return products.jacobian(self, x, val, wrt)
+        return products.jacobian(self, x, val, wrt, chunk_size)
 
     def jvp(self, x: Tensor, val: Tensor | None, vector: Tensor, wrt: str = "input") -> Tensor | None:
         """``J v`` of ``v (b, n)``, ``(b, n_out)``; see `products.jvp`."""
@@ -89,16 +91,26 @@ class Module(nn.Module):
         return products.vjp(self, x, val, vector, wrt)
 
     def jmp(
-        self, x: Tensor, val: Tensor | None = None, matrix: Tensor | None = None, wrt: str = "input"
+        self,
+        x: Tensor,
+        val: Tensor | None = None,
+        matrix: Tensor | None = None,
+        wrt: str = "input",
+        chunk_size: int | None = None,
     ) -> Tensor | None:
         """``J M`` of ``M (b, n, k)``, ``(b, n_out, k)``; see `products.jmp`."""
-        return products.jmp(self, x, val, matrix, wrt)
+        return products.jmp(self, x, val, matrix, wrt, chunk_size)
 
     def mjp(
-        self, x: Tensor, val: Tensor | None = None, matrix: Tensor | None = None, wrt: str = "input"
+        self,
+        x: Tensor,
+        val: Tensor | None = None,
+        matrix: Tensor | None = None,
+        wrt: str = "input",
+        chunk_size: int | None = None,
     ) -> Tensor | None:
         """``M J`` of ``M (b, k, n_out)``, ``(b, k, n)``; see `products.mjp`."""
-        return products.mjp(self, x, val, matrix, wrt)
+        return products.mjp(self, x, val, matrix, wrt, chunk_size)
 
     def jmjTp(
         self,
@@ -109,9 +121,10 @@ class Module(nn.Module):
         from_diag: bool = False,
         to_diag: bool = False,
         diag_backprop: bool = False,
+        chunk_size: int | None = None,
     ) -> Tensor | None:
         """``J M Jᵀ`` of ``M (b, n, n)``, ``(b, n_out, n_out)``; see `products.jmjTp`."""
-        return products.jmjTp(self, x, val, matrix, wrt, from_diag, to_diag, diag_backprop)
+        return products.jmjTp(self, x, val, matrix, wrt, from_diag, to_diag, diag_backprop, chunk_size)
 
     def jTmjp(
         self,
@@ -123,9 +136,11 @@ class Module(nn.Module):
         to_diag: bool = False,
         diag_backprop: bool = False,
         full: bool = False,
+        reduction: str = "none",
+        chunk_size: int | None = None,
     ) -> Any:
         """``Jᵀ M J`` of ``M (b, n_out, n_out)``, ``(b, n, n)`` or blocks over weights; see `products.jTmjp`."""
-        return products.jTmjp(self, x, val, matrix, wrt, from_diag, to_diag, diag_backprop, full)
+        return products.jTmjp(self, x, val, matrix, wrt, from_diag, to_diag, diag_backprop, full, reduction, chunk_size)
 
     _jacobian = jacobian
     _jvp = jvp

@@ -1,0 +1,27 @@
+"""The spaces that decoders' outputs lie in, and what `PullbackManifold` asks of them."""
+
+from pullgeo.manifold.ambient.base import Ambient, lowered_connection
+from pullgeo.manifold.ambient.choice import ambient_of
+from pullgeo.manifold.ambient.composite import Product, Scaled
+from pullgeo.manifold.ambient.field import Field, MetricField
+from pullgeo.manifold.ambient.flat import Flat
+from pullgeo.manifold.ambient.inner import InnerProduct
+from pullgeo.manifold.ambient.onto import Onto
+from pullgeo.manifold.ambient.positive_definite import AffineInvariant
+from pullgeo.manifold.ambient.space_forms import ConformalBall, Hyperboloid
+
+__all__ = [
+    "AffineInvariant",
+    "Ambient",
+    "ConformalBall",
+    "Field",
+    "Flat",
+    "Hyperboloid",
+    "InnerProduct",
+    "MetricField",
+    "Onto",
+    "Product",
+    "Scaled",
+    "ambient_of",
+    "lowered_connection",
+]

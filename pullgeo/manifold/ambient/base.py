@@ -1,0 +1,143 @@
+"""What the space that a decoder's outputs lie in has to state."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Self
+
+import geoopt
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import vjp
+
+from pullgeo.errors import OffManifoldError
+from pullgeo.geodesic import EnergyExpansion, Expansion, expand_mapped_energy, mapped_energy, mapped_lengths
+from pullgeo.manifold.precision import fits_single, in_double
+from pullgeo.metric import Metric
+from pullgeo.typing import Decoder
+
+Decode = Callable[[Tensor], Tensor]
+Expand = Callable[[Tensor], Expansion]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Ambient(ABC):
+    """A space with a metric tensor ``M(y)`` at every output y, as `PullbackManifold` uses it.
+
+    Outputs keep the shape ``(b, *out)`` that the decoder gives them; their tangents are flat, ``(b, D)``. A subclass
+    states the metric and the energy of short segments; the rest follows, by automatic differentiation of these two
+    alone, and is overridden where a closed form is known.
+
+    Args:
+        embedding: what a decoder's output goes through before it lies in this space, if anything.
+        constraint: a geoopt manifold whose points the outputs must be.
+    """
+
+    embedding: Decoder | None = field(default=None)
+    constraint: geoopt.Manifold | None = field(default=None)
+
+    @abstractmethod
+    def metric(self, y: Float[Tensor, "b *out"]) -> Metric:
+        """``M(y)`` on flat tangents; symmetric."""
+
+    def segment_energy(self, a: Float[Tensor, "n *out"], b: Float[Tensor, "n *out"]) -> Float[Tensor, " n"]:
+        """Squared lengths of short segments from a to b; here ``(b - a)ᵀ M((a + b)/2) (b - a)``, the midpoint rule.
+
+        Must be the same from either end, twice differentiable where the ends coincide, and right up to the fourth power
+        of the length.
+        """
+        step = (b - a).flatten(1)
+        return (step * self.metric((a + b) / 2).apply(step)).sum(-1)
+
+    def bend(
+        self, y: Float[Tensor, "b *out"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]
+    ) -> Float[Tensor, "b D"]:
+        """``M Γ(u, w)``: the space's own connection, lowered: ``½ (∂_u M w + ∂_w M u - ∇(uᵀ M w))``."""
+        return lowered_connection(lambda y, v: self.metric(y).apply(v), y, u, w)
+
+    def energy(self, decode: Decode, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
+        """The discrete energy of curves in the latent space."""
+        return mapped_energy(self.segment_energy, decode, nodes)
+
+    def expand_energy(self, expand: Expand, decode: Decode, nodes: Float[Tensor, "p n d"]) -> EnergyExpansion:
+        """The discrete energy to second order."""
+        return expand_mapped_energy(self.segment_energy, self._squares, expand, decode, nodes)
+
+    def chord_lengths(self, decode: Decode, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
+        """Lengths of segments between the outputs of all points of successive layers."""
+        return mapped_lengths(self.segment_energy, decode, layers)
+
+    def in_double(self) -> Self:
+        """This space in float64, connected to the same parameters."""
+        entries = {f.name: getattr(self, f.name) for f in fields(self)}
+        # what measures stays: a ball's curvature is the number that its float32 parameter gives in float32
+        changed = {name: in_double(value) for name, value in entries.items() if name != "manifold"}
+        return replace(self, **changed)
+
+    @property
+    def fits_single(self) -> bool:
+        """Whether float32 outputs can be measured as well: no entry or parameter is in another precision."""
+        return all(fits_single(getattr(self, f.name)) for f in fields(self))
+
+    def check(self, y: Float[Tensor, "b *out"]) -> None:
+        """Raise unless all finite outputs lie in this space.
+
+        Raises:
+            OffManifoldError: one does not.
+        """
+        if self.constraint is None:
+            return
+        finite = y.detach()[torch.isfinite(y.detach()).flatten(1).all(1)].double()
+        if not len(finite):
+            return
+        good, reason = in_double(self.constraint).check_point_on_manifold(
+            finite, atol=self._tolerance(finite), explain=True
+        )
+        if not good:
+            raise OffManifoldError(
+                f"PullbackManifold: the decoder's outputs, of shape {tuple(y.shape)}, are not points of "
+                f"{type(self.constraint).__name__}: {reason}. {self.mend}"
+            )
+
+    @property
+    def mend(self) -> str:
+        """How a decoder is made to end on the constraint."""
+        return "Append its projection to the decoder: torch.nn.Sequential(decoder, pullgeo.manifold.Onto(manifold))."
+
+    def _tolerance(self, y: Tensor) -> float:
+        """How far from the constraint rounding in float32 may carry an output."""
+        return 1e-5
+
+    def _squares(self, y: Tensor, T: Tensor) -> Tensor:
+        return self.metric(y).quadratic(T)
+
+
+def lowered_connection(
+    lower: Callable[[Tensor, Tensor], Tensor],
+    y: Float[Tensor, "b *out"],
+    u: Float[Tensor, "b D"],
+    w: Float[Tensor, "b D"],
+) -> Float[Tensor, "b D"]:
+    """``M Γ(u, w) = ½ (∂_u M w + ∂_w M u - ∇(uᵀ M w))`` of any metric, by automatic differentiation.
+
+    Args:
+        lower: ``y, v -> M(y) v``, with M symmetric.
+        y: points.
+        u: flat tangent.
+        w: flat tangent; the same tensor as u halves the work.
+    """
+
+    def along(v: Tensor, direction: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        pull = vjp(lambda y: lower(y, v), y)[1]
+
+        def slope(c: Tensor) -> Tensor:
+            return pull(c)[0].flatten(1)
+
+        # ∂_u M v as the transpose of c -> u·∇(cᵀ M v): reverse mode alone, much the faster on small tensors
+        transposed = vjp(lambda c: (slope(c) * direction).sum(-1), torch.zeros_like(v))[1]
+        return transposed(torch.ones_like(v[:, 0]))[0], slope
+
+    along_u, slope = along(w, u)
+    along_w = along_u if w is u else along(u, w)[0]
+    return (along_u + along_w - slope(u)) / 2

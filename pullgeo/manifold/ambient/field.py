@@ -1,0 +1,64 @@
+"""A metric on the output that depends on the point."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.errors import NonFiniteError, ShapeError
+from pullgeo.manifold.ambient.base import Ambient
+from pullgeo.metric import Dense, Metric
+
+MetricField = Callable[[Tensor], Tensor | Metric]
+"""Points ``(b, *out)`` to matrices ``(b, D, D)`` or to a `Metric` of dimension D."""
+
+
+@dataclass(frozen=True, eq=False)
+class Field(Ambient):
+    """R^D with any metric ``M(y)``, measured along segments by the midpoint rule.
+
+    Args:
+        metric_fn: outputs ``(b, *out)`` to symmetric positive definite matrices ``(b, D, D)`` on the flattened
+            output, or to a `Metric`, which costs less where it is diagonal or of low rank; sample by sample, made of
+            torch operations that can be differentiated twice.
+    """
+
+    metric_fn: MetricField
+
+    def metric(self, y: Float[Tensor, "b *out"]) -> Metric:
+        """``M(y)``.
+
+        Raises:
+            ShapeError: ``metric_fn`` returns no matrix per point.
+        """
+        M = self.metric_fn(y)
+        D = torch.Size(y.shape[1:]).numel()
+        if isinstance(M, Metric):
+            batch = M.diag().shape
+            if M.dim != D or batch[:-1] not in ((), (len(y),)):
+                raise ShapeError(
+                    f"metric_fn must return a metric of dimension {D} for points {tuple(y.shape)}, got dimension "
+                    f"{M.dim} and diagonals {tuple(batch)}. Return one metric per point."
+                )
+            return M
+        if not isinstance(M, Tensor) or M.shape != (len(y), D, D):
+            got = tuple(M.shape) if isinstance(M, Tensor) else type(M).__name__
+            raise ShapeError(
+                f"metric_fn must map {tuple(y.shape)} to {(len(y), D, D)}, got {got}. Return one matrix per point, or "
+                "a pullgeo.metric.Metric."
+            )
+        return Dense(M)
+
+    def finite_metric(self, y: Float[Tensor, "b *out"]) -> Metric:
+        """``M(y)``, once it is finite.
+
+        Raises:
+            NonFiniteError: an entry of its diagonal is not.
+            ShapeError: as `metric`.
+        """
+        M = self.metric(y)
+        if not bool(torch.isfinite(M.matrix if isinstance(M, Dense) else M.diag()).all()):
+            raise NonFiniteError("metric_fn returned NaN or infinity. Keep points where it is defined.")
+        return M

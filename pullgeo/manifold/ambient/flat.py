@@ -1,0 +1,81 @@
+"""Flat space: a constant metric on the output, and what is isometrically embedded in Euclidean space."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.errors import OptionError, ShapeError
+from pullgeo.geodesic import EnergyExpansion, chord_energy, chord_lengths, expand_chord_energy
+from pullgeo.manifold.ambient.base import Ambient, Decode, Expand
+from pullgeo.metric import Identity, Metric
+
+
+@dataclass(frozen=True, eq=False)
+class Flat(Ambient):
+    """R^D with the constant metric ``matrix``, Euclidean if it is ``None``.
+
+    A sphere or a Stiefel manifold whose metric is that of the matrices around it is flat in this sense: the outputs lie
+    on it (``constraint``), and lengths in it are lengths in the space around it.
+
+    Raises:
+        OptionError: the metric has a batch of points.
+    """
+
+    matrix: Metric | None = None
+
+    def __post_init__(self) -> None:
+        if self.matrix is not None and self.matrix.diag().ndim != 1:
+            raise OptionError(
+                "PullbackManifold: ambient must be a constant metric without a batch, such as Identity(D), "
+                f"Diagonal(values) with values (D,), Dense(matrix) with matrix (D, D); got {self.matrix!r}. For a "
+                "metric that depends on the output pass the function that computes it."
+            )
+
+    def metric(self, y: Float[Tensor, "b *out"]) -> Metric:
+        """The constant M.
+
+        Raises:
+            ShapeError: it is of another dimension than the output.
+        """
+        D = y[:1].flatten(1).shape[1] if len(y) else torch.Size(y.shape[1:]).numel()
+        if self.matrix is None:
+            return Identity(D, y.dtype, y.device)
+        if self.matrix.dim != D:
+            raise ShapeError(
+                f"PullbackManifold: the decoder's flattened output has dimension {D} and the ambient metric lives in "
+                f"dimension {self.matrix.dim}. They must be the same."
+            )
+        return self.matrix
+
+    def segment_energy(self, a: Float[Tensor, "n *out"], b: Float[Tensor, "n *out"]) -> Float[Tensor, " n"]:
+        """``(b - a)ᵀ M (b - a)``."""
+        step = (b - a).flatten(1)
+        return (step * self.metric(a).apply(step)).sum(-1)
+
+    def bend(
+        self, y: Float[Tensor, "b *out"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]
+    ) -> Float[Tensor, "b D"]:
+        """Zero."""
+        return torch.zeros_like(u)
+
+    def energy(self, decode: Decode, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
+        """Chords and the bends between them, of fourth order; see `pullgeo.geodesic.chord_energy`."""
+        return chord_energy(_flattened(decode), self._apply, nodes)
+
+    def expand_energy(self, expand: Expand, decode: Decode, nodes: Float[Tensor, "p n d"]) -> EnergyExpansion:
+        """The energy of chords and bends with its exact gradient and banded Hessian."""
+        return expand_chord_energy(expand, self._apply, nodes, _flattened(decode))
+
+    def chord_lengths(self, decode: Decode, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
+        """Lengths of the chords."""
+        return chord_lengths(_flattened(decode), None if self.matrix is None else self.matrix.root(), layers)
+
+    @property
+    def _apply(self) -> Decode | None:
+        return None if self.matrix is None else self.matrix.apply
+
+
+def _flattened(decode: Decode) -> Decode:
+    return lambda z: decode(z).flatten(1)
