@@ -49,5 +49,13 @@ class DataError(PullgeoError, ValueError):
     """A file or data set that a user named cannot be read as what it should be."""
 
 
+class GeometryError(PullgeoError, ValueError):
+    """An operation asks for geometry that a manifold, or a curve in it, does not have."""
+
+
+class TargetError(PullgeoError, ValueError):
+    """A target holds values that a likelihood gives no probability to."""
+
+
 class OffManifoldError(PullgeoError, ValueError):
     """A decoder's output is not a point of the manifold that it is said to lie on."""

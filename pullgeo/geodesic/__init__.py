@@ -3,6 +3,7 @@
 from pullgeo.geodesic.block_banded import BlockBanded
 from pullgeo.geodesic.chords import chord_energy, chord_lengths, expand_chord_energy
 from pullgeo.geodesic.corridor import Corridor
+from pullgeo.geodesic.implicit import leaves
 from pullgeo.geodesic.mapped import expand_mapped_energy, mapped_energy, mapped_lengths
 from pullgeo.geodesic.newton import Newton
 from pullgeo.geodesic.problem import BoundaryValue
@@ -36,6 +37,7 @@ __all__ = [
     "expand_chord_energy",
     "expand_mapped_energy",
     "expand_segment_energy",
+    "leaves",
     "mapped_energy",
     "mapped_lengths",
     "segment_lengths",

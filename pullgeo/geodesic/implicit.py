@@ -26,10 +26,10 @@ def differentiable(
         values = (found.nodes, found.energy, space.energy(found.nodes[:, ::2]))
     if not torch.is_grad_enabled() or not len(z0):
         return values
-    leaves = _leaves(space.energy(found.nodes[:1]))
-    if not (leaves or z0.requires_grad or z1.requires_grad):
+    weights = leaves(space.energy(found.nodes[:1]))
+    if not (weights or z0.requires_grad or z1.requires_grad):
         return values
-    nodes, energy, coarse_energy = _Solved.apply(space, *values, z0, z1, *leaves)
+    nodes, energy, coarse_energy = _Solved.apply(space, *values, z0, z1, *weights)
     return nodes, energy, coarse_energy
 
 
@@ -56,9 +56,11 @@ class _Solved(torch.autograd.Function):
         nodes, *inputs = ctx.saved_tensors
         twice = torch.is_grad_enabled()
         with torch.enable_grad():
-            curve = attach(ctx.space, nodes, inputs[0], inputs[1])
+            # one end point may be computed from the other, or from weights: what lies behind it is not counted here
+            ends = [x.view_as(x) if twice else x.detach().requires_grad_(x.requires_grad) for x in inputs[:2]]
+            curve = attach(ctx.space, nodes, *ends)
             outputs = (curve, ctx.space.energy(curve), ctx.space.energy(curve[:, ::2]))
-            wanted = [x for x in inputs if x.requires_grad]
+            wanted = [x for x in (*ends, *inputs[2:]) if x.requires_grad]
             # the graph behind the inputs is the caller's, who may go through it again
             found = torch.autograd.grad(
                 outputs, wanted, weights, allow_unused=True, create_graph=twice, retain_graph=True
@@ -90,7 +92,7 @@ def attach(
     return torch.cat([z0.unsqueeze(1), inner - step, z1.unsqueeze(1)], 1)
 
 
-def _leaves(output: Tensor) -> list[Tensor]:
+def leaves(output: Tensor) -> list[Tensor]:
     """The tensors that an output's gradient would be accumulated in."""
     found: list[Tensor] = []
     seen = set()

@@ -11,6 +11,7 @@ from pullgeo.geodesic.block_banded import BlockBanded
 from pullgeo.geodesic.residual import scale_free
 from pullgeo.geodesic.space import EnergyExpansion
 from pullgeo.geodesic.speed import speed_ratio
+from pullgeo.jacobian import one_thread_at_a_time
 
 SegmentEnergy = Callable[[Tensor, Tensor], Tensor]
 """``a, b -> e(a, b)``, ``(n, d), (n, d) -> (n,)``: squared lengths of short segments, the same from either end."""
@@ -32,7 +33,8 @@ def expand_segment_energy(segment_energy: SegmentEnergy, nodes: Float[Tensor, "p
         return segment_energy(both[:d].unsqueeze(0), both[d:].unsqueeze(0)).squeeze(0)
 
     slopes = vmap(grad(one))(ends).reshape(p, n - 1, 2, d)
-    blocks = vmap(hessian(one))(ends).reshape(p, n - 1, 2, d, 2, d)
+    with one_thread_at_a_time:
+        blocks = vmap(hessian(one))(ends).reshape(p, n - 1, 2, d, 2, d)
     factor = float(n - 1)
     gradient = factor * (slopes[:, :-1, 1] + slopes[:, 1:, 0])
     diagonal = factor * (blocks[:, :-1, 1, :, 1] + blocks[:, 1:, 0, :, 0])

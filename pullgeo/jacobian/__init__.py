@@ -6,6 +6,7 @@ Add a layer by registering a function with `rule`; see `pullgeo.jacobian.rules` 
 from pullgeo.jacobian import rules
 from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight
 from pullgeo.jacobian.base import Jacobian, LinearKind, Transpose, chunks
+from pullgeo.jacobian.batch_sum import BatchSum
 from pullgeo.jacobian.broadcast_weight import BroadcastWeight
 from pullgeo.jacobian.chain import Chain, compose
 from pullgeo.jacobian.contract import flat, gram, outer
@@ -24,14 +25,20 @@ from pullgeo.jacobian.lookup_weight import LookupWeight
 from pullgeo.jacobian.normalization import RowNormalization
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.registry import registered_classes, rule, rule_for, weight_rule, weight_rule_for
+from pullgeo.jacobian.sample_gradients import named_sample_gradients, sample_gradient_norms, sample_gradients
 from pullgeo.jacobian.separable import Separable
+from pullgeo.jacobian.shared_weight import SharedWeight
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.softmax import LogSoftmax, Softmax
+from pullgeo.jacobian.tangent_kernel import tangent_kernel
+from pullgeo.jacobian.tangents import one_thread_at_a_time
+from pullgeo.jacobian.weight_kind import OtherWeight, WeightKind, as_weight_kind
 from pullgeo.jacobian.weights import Own, Stage, WeightGraph
 
 __all__ = [
     "Autodiff",
     "AutodiffWeight",
+    "BatchSum",
     "BroadcastWeight",
     "Chain",
     "ConvWeight",
@@ -50,30 +57,39 @@ __all__ = [
     "LogSoftmax",
     "LookupWeight",
     "Node",
+    "OtherWeight",
     "Own",
     "ParameterLayout",
     "Reshape",
     "Row",
     "RowNormalization",
     "Separable",
+    "SharedWeight",
     "Signature",
     "Softmax",
     "Stage",
     "Transpose",
     "WeightGraph",
+    "WeightKind",
+    "as_weight_kind",
     "chunks",
     "compose",
     "explain",
     "flat",
     "gram",
     "linearize",
+    "named_sample_gradients",
+    "one_thread_at_a_time",
     "ones_map",
     "outer",
     "registered_classes",
     "rule",
     "rule_for",
     "rules",
+    "sample_gradient_norms",
+    "sample_gradients",
     "stacked",
+    "tangent_kernel",
     "weight_rule",
     "weight_rule_for",
 ]

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
@@ -12,23 +13,30 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.contract import gram
+from pullgeo.jacobian.leaving import left_alone
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.signature import Signature
-from pullgeo.jacobian.tangents import over_stack, second_tangent, tangent
+from pullgeo.jacobian.substitutes import Substituting, Watching
+from pullgeo.jacobian.tangents import one_thread_at_a_time, over_stack, second_tangent, tangent
+from pullgeo.jacobian.weight_kind import WeightKind
 
 Map = Callable[[Tensor], Tensor]
 
 
 @contextmanager
 def differentiable_kernels() -> Iterator[None]:
-    """Attention by kernels that have forward mode and second derivatives; the fused ones have neither."""
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
+    """Attention by kernels with forward mode and second derivatives, and `Substituting` for what else lacks them.
+
+    The choice of kernels is the process's, so that other threads wait.
+    """
+    with one_thread_at_a_time:
+        fastpath = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with sdpa_kernel(SDPBackend.MATH), Substituting():
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fastpath)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,15 +46,23 @@ class Autodiff(Jacobian):
     Stacks are moved by a ``vmap`` over *tangents only* around one batched ``jvp`` or ``vjp``, so the function sees its
     batch as it is and runs forward once for the whole stack. This also serves modules that fail under a ``vmap`` over
     samples (fixed dimensions in reshapes, recurrent layers).
+
+    Args:
+        function: of a batch.
+        x: the batch.
+        signature: shapes of both.
+        switches: whether the function switches gradients off somewhere. What it computes there is constant, of which
+            forward mode knows nothing, so tangents are then moved by twice as many backward passes.
     """
 
     function: Map
     x: Float[Tensor, "b *x"]
     signature: Signature
+    switches: bool = False
 
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``J T``. Cost: one forward pass and k tangent passes."""
-        return _push(self.function, self.x, T, self.signature.out_shape)
+        return _push(self.function, self.x, T, self.signature.out_shape, self.switches)
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
         """``Jᵀ W``. Cost: one forward pass and k backward passes."""
@@ -58,15 +74,15 @@ class Autodiff(Jacobian):
         def pulled(x: Tensor) -> Tensor:
             return _pull(self.function, x, w.unsqueeze(0)).squeeze(0)
 
-        return gram(_push(pulled, self.x, T, self.signature.in_shape), T)
+        return gram(_push(pulled, self.x, T, self.signature.in_shape, self.switches), T)
 
     def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """Tangents of cotangents, transposed. Cost: k times a few backward passes."""
-        return _second_push(self.function, self.x, T, S, self.signature.out_shape)
+        return _second_push(self.function, self.x, T, S, self.signature.out_shape, self.switches)
 
 
 @dataclass(frozen=True, eq=False)
-class AutodiffWeight(Jacobian):
+class AutodiffWeight(WeightKind):
     """The derivative of any module with respect to its parameters, sample by sample.
 
     Coordinates are those of ``torch.nn.utils.parameters_to_vector(module.parameters())``. Every sample has its own
@@ -78,44 +94,56 @@ class AutodiffWeight(Jacobian):
     x: Shaped[Tensor, "b *x"]
     signature: Signature
 
+    def at(self, part: slice) -> "AutodiffWeight":
+        """Some of the samples."""
+        x = self.x[part]
+        return AutodiffWeight(self.module, x, replace(self.signature, batch=len(x)))
+
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``J_θ T``. Cost: per sample one forward pass and k tangent passes."""
-        moved = [_push(f, theta, T[:, i : i + 1], self.signature.out_shape) for i, (f, theta) in self._per_sample()]
+        moved = [J.push(T[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
         return torch.cat(moved, 1) if moved else T.new_zeros(len(T), 0, *self.signature.out_shape)
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``J_θᵀ W``. Cost: per sample one forward pass and k backward passes."""
-        moved = [_pull(f, theta, W[:, i : i + 1]) for i, (f, theta) in self._per_sample()]
+        moved = [J.pull(W[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
         return torch.cat(moved, 1) if moved else W.new_zeros(len(W), 0, self.signature.n_in)
 
     def second(self, T: Float[Tensor, "k b p"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
         """Tangents of the pulled cotangent, sample by sample."""
-        terms = []
-        for i, (f, theta) in self._per_sample():
-            sample = Signature.between(theta, w[i : i + 1])
-            terms.append(Autodiff(f, theta, sample).second(T[:, i : i + 1], w[i : i + 1]))
+        terms = [J.second(T[:, i : i + 1], w[i : i + 1]) for i, J in enumerate(self._per_sample())]
         return torch.cat(terms) if terms else T.new_zeros(0, len(T), len(T))
 
     def second_push(self, T: Float[Tensor, "k b p"], S: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """Tangents of cotangents, transposed, sample by sample."""
-        out_shape = self.signature.out_shape
-        terms = [
-            _second_push(f, theta, T[:, i : i + 1], S[:, i : i + 1], out_shape) for i, (f, theta) in self._per_sample()
-        ]
-        return torch.cat(terms, 1) if terms else T.new_zeros(len(T), 0, *out_shape)
+        terms = [J.second_push(T[:, i : i + 1], S[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
+        return torch.cat(terms, 1) if terms else T.new_zeros(len(T), 0, *self.signature.out_shape)
 
-    def _per_sample(self) -> Iterator[tuple[int, tuple[Map, Tensor]]]:
+    def _per_sample(self) -> Iterator[Autodiff]:
         layout = ParameterLayout.of(self.module)
         theta, slots = layout.vector().unsqueeze(0), _slots(self.module, layout)
+        signature = replace(self.signature, batch=1)
+        switches: bool | None = None
         for i in range(len(self.x)):
 
             def run(theta: Tensor, sample: Tensor = self.x[i : i + 1]) -> Tensor:
                 named = layout.named(theta.squeeze(0))
                 values = {slot: named[name] for slot, name in slots.items()}
-                # a copy, because the module may work in place
-                return functional_call(self.module, values, (sample.clone(),), tie_weights=False)
+                with left_alone(self.module):
+                    # a copy, because the module may work in place
+                    return functional_call(self.module, values, (sample.clone(),), tie_weights=False)
 
-            yield i, (run, theta)
+            if switches is None:
+                switches = switches_gradients(run, theta)[1]
+            yield Autodiff(run, theta, signature, switches)
+
+
+def switches_gradients(function: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, bool]:
+    """The value of a function, and whether it switches gradients off or on somewhere."""
+    watching = Watching()
+    with watching:
+        value = function(x)
+    return value, watching.switched
 
 
 def _slots(module: nn.Module, layout: ParameterLayout) -> dict[str, str]:
@@ -132,20 +160,20 @@ def _slots(module: nn.Module, layout: ParameterLayout) -> dict[str, str]:
     }
 
 
-def _push(function: Map, x: Tensor, T: Tensor, out_shape: tuple[int, ...]) -> Tensor:
+def _push(function: Map, x: Tensor, T: Tensor, out_shape: tuple[int, ...], backward: bool) -> Tensor:
     if len(T) == 0:  # vmap refuses to map over nothing
         return T.new_zeros(0, len(x), *out_shape)
 
     with differentiable_kernels():
-        return over_stack(lambda t: tangent(function, x, t), T)
+        return over_stack(lambda t: tangent(function, x, t, backward), T)
 
 
-def _second_push(function: Map, x: Tensor, T: Tensor, S: Tensor, out_shape: tuple[int, ...]) -> Tensor:
+def _second_push(function: Map, x: Tensor, T: Tensor, S: Tensor, out_shape: tuple[int, ...], backward: bool) -> Tensor:
     if len(T) == 0:
         return T.new_zeros(0, len(x), *out_shape)
 
     def twice(t: Tensor, s: Tensor) -> Tensor:
-        return second_tangent(function, x, t, s)
+        return second_tangent(function, x, t, s, backward)
 
     with differentiable_kernels():
         return over_stack(twice, T, S)

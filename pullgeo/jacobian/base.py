@@ -1,14 +1,19 @@
 """What every Jacobian can do."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from typing import Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo.errors import OptionError
 from pullgeo.jacobian.contract import flat, gram, outer
 from pullgeo.jacobian.signature import Signature
+
+_Move = Callable[[Tensor], Tensor]
 
 Second = Callable[[Tensor], Tensor]
 """``w (b, *y) -> (b, k, k)``: the second derivative of ⟨w, f⟩ in the directions that were pushed."""
@@ -28,6 +33,9 @@ class Jacobian(ABC):
     """
 
     signature: Signature
+
+    chunk_size: int | None = None
+    """How many tangents or cotangents a contraction moves at a time; ``None`` chooses. See `in_chunks`."""
 
     @abstractmethod
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
@@ -49,22 +57,51 @@ class Jacobian(ABC):
         """``J T`` together with the function ``w -> second(T, w)``, which then reuses the tangents pushed here."""
         return self.push(T), lambda w: self.second(T, w)
 
+    def in_chunks(self, size: int | None) -> Self:
+        """The same map, whose contractions move at most ``size`` tangents or cotangents at a time.
+
+        This bounds what ``dense``, ``columns``, grams, diagonals and outer products hold besides their answer. ``push``
+        and ``pull`` move the stack that they are given; `push_in_chunks` and `pull_in_chunks` cut it.
+
+        Raises:
+            OptionError: the size is not a positive number.
+        """
+        if size is None:
+            return self
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise OptionError(f"in_chunks: size must be a positive number of tangents or None, got {size!r}.")
+        bounded = copy.copy(self)
+        object.__setattr__(bounded, "chunk_size", size)
+        return bounded
+
+    def parts(self, k: int, item_bytes: int = 0) -> Iterator[slice]:
+        """Slices of ``range(k)`` to move one after the other: of the chunk size, else as many as their bytes allow."""
+        return chunks(k, item_bytes) if self.chunk_size is None else chunks(k, 1, self.chunk_size)
+
+    def push_in_chunks(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
+        """``J T``, at most the chunk size at a time."""
+        return self._moved(self.push, T)
+
+    def pull_in_chunks(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
+        """``Jᵀ W``, at most the chunk size at a time."""
+        return self._moved(self.pull, W)
+
     def push_squared(self, v: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``(J∘J) v``, squared by entries. Cost: min(n_in, n_out) passes, in chunks, unless the kind knows better."""
         s = self.signature
         if s.n_in < s.n_out:
-            moved = _sum_of_squared_columns(self.push, s.in_basis(), flat(v), s.n_out)
+            moved = self._sum_of_squared_columns(self.push, s.in_basis(), flat(v), s.n_out)
         else:
-            moved = _sums_of_squared_rows(self.pull, s.out_basis(), flat(v), s.n_out)
+            moved = self._sums_of_squared_rows(self.pull, s.out_basis(), flat(v), s.n_out)
         return moved.reshape(*v.shape[:2], *s.out_shape)
 
     def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
         """``(J∘J)ᵀ w``, squared by entries. Cost: min(n_in, n_out) passes, in chunks, unless the kind knows better."""
         s = self.signature
         if s.n_out < s.n_in:
-            moved = _sum_of_squared_columns(self.pull, s.out_basis(), flat(w), s.n_in)
+            moved = self._sum_of_squared_columns(self.pull, s.out_basis(), flat(w), s.n_in)
         else:
-            moved = _sums_of_squared_rows(self.push, s.in_basis(), flat(w), s.n_in)
+            moved = self._sums_of_squared_rows(self.push, s.in_basis(), flat(w), s.n_in)
         return moved.reshape(*w.shape[:2], *s.in_shape)
 
     def push_squared_layerwise(self, v: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
@@ -79,45 +116,81 @@ class Jacobian(ABC):
         """All columns, leading the batch, from pushes or pulls, whichever are fewer."""
         s = self.signature
         if s.n_in <= s.n_out:
-            return flat(self.push(s.in_basis()))
-        return flat(self.pull(s.out_basis())).permute(2, 1, 0)
+            return flat(self.push_in_chunks(s.in_basis()))
+        return flat(self.pull_in_chunks(s.out_basis())).permute(2, 1, 0)
 
     def dense(self) -> Float[Tensor, "b n_out n_in"]:
         """The Jacobian as matrices. Cost: min(n_in, n_out) passes and ``b n_out n_in`` memory."""
         return self.columns().permute(1, 2, 0)
 
     def push_gram(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "l b *x"]) -> Float[Tensor, "b k l"]:
-        """``⟨J T_k, J S_l⟩``."""
-        JT = self.push(T)
-        return gram(JT, JT if S is T else self.push(S))
+        """``⟨J T_k, J S_l⟩``. A chunk size below k makes it k pulls more."""
+        return self._gram(self.push, self.pull, T, S)
 
     def pull_gram(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "l b *y"]) -> Float[Tensor, "b k l"]:
-        """``⟨Jᵀ W_k, Jᵀ V_l⟩``: with a basis for both, ``J Jᵀ``."""
-        JW = self.pull(W)
-        return gram(JW, JW if V is W else self.pull(V))
+        """``⟨Jᵀ W_k, Jᵀ V_l⟩``: with a basis for both, ``J Jᵀ``. A chunk size below k makes it k pushes more."""
+        return self._gram(self.pull, self.push, W, V)
 
     def push_diag(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "b *y"]:
         """``Σ_k J T_k ∘ J S_k``: the diagonal of ``J (Σ_k T_k S_kᵀ) Jᵀ``; pushed in chunks."""
-        return _sum_of_products(self.push, T, S, self.signature.n_out)
+        return self._sum_of_products(self.push, T, S, self.signature.n_out)
 
     def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "b *x"]:
         """``Σ_k Jᵀ W_k ∘ Jᵀ V_k``: the diagonal of ``Jᵀ (Σ_k W_k V_kᵀ) J``; pulled in chunks."""
-        return _sum_of_products(self.pull, W, V, self.signature.n_in)
+        return self._sum_of_products(self.pull, W, V, self.signature.n_in)
 
     def push_outer(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "b n_out n_out"]:
         """``J (Σ_k T_k S_kᵀ) Jᵀ``."""
-        JT = self.push(T)
-        return outer(JT, JT if S is T else self.push(S))
+        return self._sum_of_outers(self.push, T, S)
 
     def pull_outer(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "b n_in n_in"]:
         """``Jᵀ (Σ_k W_k V_kᵀ) J``."""
-        JW = self.pull(W)
-        return outer(JW, JW if V is W else self.pull(V))
+        return self._sum_of_outers(self.pull, W, V)
 
     @property
     def T(self) -> "Jacobian":
         """The transposed map: pushing through it is pulling through this one."""
         return Transpose(self)
+
+    def _moved(self, move: _Move, stack: Tensor) -> Tensor:
+        if self.chunk_size is None or len(stack) <= self.chunk_size:
+            return move(stack)
+        return torch.cat([move(stack[part]) for part in self.parts(len(stack))])
+
+    def _gram(self, move: _Move, back: _Move, T: Tensor, S: Tensor) -> Tensor:
+        if self.chunk_size is not None and max(len(T), len(S)) > self.chunk_size:
+            return torch.cat([gram(back(move(T[part])), S) for part in self.parts(len(T))], 1)
+        moved = move(T)
+        return gram(moved, moved if S is T else move(S))
+
+    def _sum_of_outers(self, move: _Move, T: Tensor, S: Tensor) -> Tensor:
+        total: Tensor | None = None
+        for part in self.parts(len(T)):
+            moved = move(T[part])
+            term = outer(moved, moved if S is T else move(S[part]))
+            total = term if total is None else total + term
+        return outer(move(T), move(S)) if total is None else total
+
+    def _sum_of_products(self, move: _Move, T: Tensor, S: Tensor, n: int) -> Tensor:
+        total: Tensor | None = None
+        for part in self.parts(len(T), n * T.shape[1] * T.element_size()):
+            moved = move(T[part])
+            term = (moved * (moved if S is T else move(S[part]))).sum(0)
+            total = term if total is None else total + term
+        return move(T).sum(0) if total is None else total
+
+    def _sum_of_squared_columns(self, move: _Move, basis: Tensor, c: Tensor, n_moved: int) -> Tensor:
+        """``Σ_n c_n (A e_n)²`` from the columns of A, which the moved basis gives."""
+        total = c.new_zeros(*c.shape[:2], n_moved)
+        for part in self.parts(len(basis), n_moved * c.shape[1] * c.element_size()):
+            total = total + torch.einsum("kbn,nbo->kbo", c[:, :, part], flat(move(basis[part])).square())
+        return total
+
+    def _sums_of_squared_rows(self, move: _Move, basis: Tensor, c: Tensor, n_rows: int) -> Tensor:
+        """``⟨c, (Aᵀ e_o)²⟩`` for every o, from the rows of A, which the moved basis gives."""
+        parts = self.parts(n_rows, c.shape[1] * c.shape[2] * c.element_size())
+        sums = [torch.einsum("kbn,obn->kbo", c, flat(move(basis[part])).square()) for part in parts]
+        return torch.cat(sums, 2) if sums else c.new_zeros(*c.shape[:2], 0)
 
 
 class LinearKind(Jacobian):
@@ -184,34 +257,15 @@ class Transpose(LinearKind):
         """The original."""
         return self.original
 
+    def in_chunks(self, size: int | None) -> "Transpose":
+        """The transpose of the original in chunks."""
+        bounded = super().in_chunks(size)
+        bounded.original = self.original.in_chunks(size)
+        return bounded
+
 
 def chunks(k: int, item_bytes: int, budget: int = CHUNK_BYTES) -> Iterator[slice]:
     """Slices of ``range(k)`` of as many items as fit a budget of bytes, at least one."""
     step = max(1, budget // max(1, item_bytes))
     for start in range(0, k, step):
         yield slice(start, min(start + step, k))
-
-
-def _sum_of_products(move: Callable[[Tensor], Tensor], T: Tensor, S: Tensor, n: int) -> Tensor:
-    item_bytes = n * T.shape[1] * T.element_size()
-    total: Tensor | None = None
-    for part in chunks(len(T), item_bytes):
-        moved = move(T[part])
-        term = (moved * (moved if S is T else move(S[part]))).sum(0)
-        total = term if total is None else total + term
-    return move(T).sum(0) if total is None else total
-
-
-def _sum_of_squared_columns(move: Callable[[Tensor], Tensor], basis: Tensor, c: Tensor, n_moved: int) -> Tensor:
-    """``Σ_n c_n (A e_n)²`` from the columns of A, which the moved basis gives."""
-    total = c.new_zeros(*c.shape[:2], n_moved)
-    for part in chunks(len(basis), n_moved * c.shape[1] * c.element_size()):
-        total = total + torch.einsum("kbn,nbo->kbo", c[:, :, part], flat(move(basis[part])).square())
-    return total
-
-
-def _sums_of_squared_rows(move: Callable[[Tensor], Tensor], basis: Tensor, c: Tensor, n_rows: int) -> Tensor:
-    """``⟨c, (Aᵀ e_o)²⟩`` for every o, from the rows of A, which the moved basis gives."""
-    parts = chunks(n_rows, c.shape[1] * c.shape[2] * c.element_size())
-    sums = [torch.einsum("kbn,obn->kbo", c, flat(move(basis[part])).square()) for part in parts]
-    return torch.cat(sums, 2) if sums else c.new_zeros(*c.shape[:2], 0)

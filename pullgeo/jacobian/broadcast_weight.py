@@ -1,17 +1,19 @@
 """The derivative of ``y = a(x) ∘ θ`` or ``a(x) ∘ θ + β`` where these are broadcast: per-channel slopes and scales."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.jacobian.base import LinearKind
+from pullgeo.jacobian.contract import flat
 from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.weight_kind import WeightKind
 
 
 @dataclass(frozen=True, eq=False)
-class BroadcastWeight(LinearKind):
+class BroadcastWeight(WeightKind, LinearKind):
     """``J_θ δθ = a ∘ expand(δθ)``, and with a bias ``J_θ (δθ, δβ) = a ∘ expand(δθ) + expand(δβ)``.
 
     Args:
@@ -26,6 +28,11 @@ class BroadcastWeight(LinearKind):
     shape: tuple[int, ...]
     signature: Signature
     bias: bool = False
+
+    def at(self, part: slice) -> "BroadcastWeight":
+        """Some of the samples."""
+        factor = self.factor[part]
+        return replace(self, factor=factor, signature=replace(self.signature, batch=len(factor)))
 
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``a ∘ expand(T)``."""
@@ -45,9 +52,12 @@ class BroadcastWeight(LinearKind):
 
     def _spread(self, factor: Tensor, T: Tensor) -> Tensor:
         if not self.bias:
-            return factor * T.unflatten(2, self.shape)
+            return factor * self._shaped(T)
         scale, shift = T.chunk(2, 2)
-        return factor * scale.unflatten(2, self.shape) + shift.unflatten(2, self.shape)
+        return factor * self._shaped(scale) + self._shaped(shift)
+
+    def _shaped(self, T: Tensor) -> Tensor:
+        return T.reshape(*T.shape[:2], *self.shape)
 
     def _collected(self, factor: Tensor, W: Tensor) -> Tensor:
         scale = self._summed(factor * W)
@@ -56,4 +66,4 @@ class BroadcastWeight(LinearKind):
     def _summed(self, products: Tensor) -> Tensor:
         repeated = [2 + i for i, size in enumerate(self.shape) if size == 1]
         summed = products.sum(repeated, keepdim=True) if repeated else products
-        return summed.flatten(2)
+        return flat(summed)

@@ -48,6 +48,11 @@ def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
         DtypeError: all parameters are floating point numbers of another precision than ``x``.
         DeviceError: all parameters are on another device than ``x``.
     """
+    parameters = list(module.parameters())
+    if any(is_lazy(p) for p in parameters):
+        raise ModuleError(
+            "linearize: a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
+        )
     for name, child in module.named_modules():
         where = f"{type(child).__name__} ({name or 'the module itself'})"
         if isinstance(child, _BatchNorm) and (child.training or child.running_mean is None):
@@ -70,11 +75,6 @@ def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
                 f"linearize: {where} draws the windows that it pools at random at every call, in eval mode too, so the "
                 "map is not fixed. Draw them once and pass them to it as _random_samples=."
             )
-    parameters = list(module.parameters())
-    if any(is_lazy(p) for p in parameters):
-        raise ModuleError(
-            "linearize: a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
-        )
     if wrt == "weight" and not parameters:
         raise ModuleError(f"linearize: {type(module).__name__} has no parameters, so there is no wrt='weight'.")
     floating = [p for p in parameters if p.is_floating_point()]

@@ -12,10 +12,11 @@ from pullgeo.jacobian.base import LinearKind, chunks
 from pullgeo.jacobian.contract import gram
 from pullgeo.jacobian.convolution import Convolution
 from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.weight_kind import WeightKind
 
 
 @dataclass(frozen=True, eq=False)
-class ConvWeight(LinearKind):
+class ConvWeight(WeightKind, LinearKind):
     """``J_θ (δA, δc) = δA * x + δc``.
 
     In each group, the cotangent of a weight is one product of matrices over the positions s of the kernel,
@@ -47,6 +48,11 @@ class ConvWeight(LinearKind):
     transposed: bool
     bias: bool
     signature: Signature
+
+    def at(self, part: slice) -> "ConvWeight":
+        """Some of the samples."""
+        x = self.x[part]
+        return replace(self, x=x, signature=replace(self.signature, batch=len(x)))
 
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``δA * x + δc``: all tangents and samples side by side as groups of one convolution."""

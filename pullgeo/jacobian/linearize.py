@@ -7,9 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from pullgeo.errors import ModuleError
-from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight
+from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight, switches_gradients
 from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.chain_weight import chain_stages
 from pullgeo.jacobian.checks import check_batch, check_module, check_wrt, checked_value
+from pullgeo.jacobian.leaving import left_alone
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.recording import Unserved, record_input, record_weight
 from pullgeo.jacobian.registry import rule_for, weight_rule_for
@@ -84,8 +86,9 @@ def linearize_weight(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
 
 def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
     """The derivative with respect to the input for anything without a rule."""
-    y = checked_value(_sparing(function), x)
-    return y, Autodiff(_sparing(function), x, Signature.between(x, y))
+    spare = _sparing(function)
+    y, switches = switches_gradients(lambda x: checked_value(spare, x), x)
+    return y, Autodiff(spare, x, Signature.between(x, y), switches)
 
 
 def _stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
@@ -93,6 +96,9 @@ def _stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
     if found is not None:
         y = linearize_input(module, x)[0] if x.is_floating_point() else checked_value(module, x)
         return y, [_whole(module, found(module, x))]
+    chain = chain_stages(module, x)
+    if chain is not None:
+        return chain
     with suppress(Unserved):
         return record_weight(module, x)
     y = checked_value(_sparing(module), x)
@@ -109,10 +115,11 @@ def _weight_by_autodiff(module: nn.Module, x: Tensor, y: Tensor) -> Jacobian:
 
 
 def _sparing(function: Decoder) -> Callable[[Tensor], Any]:
-    """The function, kept from writing into its argument, should it work in place."""
+    """The function, kept from writing into its argument, should it work in place, and from leaving traces on itself."""
 
     def spare(x: Tensor) -> Any:
-        return function(x.clone())
+        with left_alone(function):
+            return function(x.clone())
 
     spare.__name__ = (
         type(function).__name__ if isinstance(function, nn.Module) else getattr(function, "__name__", "the function")

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from pullgeo.jacobian.base import LinearKind
 from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.weight_kind import WeightKind
 
 
 @dataclass(frozen=True, eq=False)
-class LookupWeight(LinearKind):
+class LookupWeight(WeightKind, LinearKind):
     """``J_θ δA = (f_s δA_index(s))_s``, or the sum of that over s.
 
     Rows that a sample does not look up have no derivative, and rows looked up twice add up. Diagonals and Gram
@@ -38,6 +39,11 @@ class LookupWeight(LinearKind):
     added: bool
     signature: Signature
 
+    def at(self, part: slice) -> "LookupWeight":
+        """Some of the samples."""
+        index, factor = self.index[part], self.factor.expand(*self.index.shape[:2], -1)[part]
+        return replace(self, index=index, factor=factor, signature=replace(self.signature, batch=len(index)))
+
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """The selected rows of ``T``, times the factor."""
         rows = T.unflatten(2, self.table).gather(2, self._indices(len(T))) * self.factor
@@ -63,6 +69,41 @@ class LookupWeight(LinearKind):
         """``Σ_k Σ_t [index(s) = index(t)] f_s w_ks ∘ f_t v_kt`` added up at the selected rows."""
         return self._scatter((self._rows(W) * self._met(self._rows(V))).sum(0, keepdim=True)).squeeze(0)
 
+    def pull_squared_summed(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k p"]:
+        """``f² w`` of all samples added up at the selected rows."""
+        return self._squared()._scatter_summed(self._squared()._rows(w))
+
+    def pull_diag_summed(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, " p"]:
+        """``Σ_k Σ_t [index(s) = index(t)] f_s w_ks ∘ f_t v_kt`` of all samples added up at the selected rows."""
+        return self._scatter_summed((self._rows(W) * self._met(self._rows(V))).sum(0, keepdim=True)).squeeze(0)
+
+    def cross_gram(
+        self, W: Float[Tensor, "k b *y"], other: WeightKind, V: Float[Tensor, "l c *z"]
+    ) -> Float[Tensor, "b k c l"]:
+        """``Σ_st [index_b(s) = index_c(t)] ⟨f_s w_kbs, f_t v_lct⟩``: no table is formed."""
+        if not isinstance(other, LookupWeight):
+            return super().cross_gram(W, other, V)
+        left, right = self._rows(W), other._rows(V)
+        same = self._same_rows(other)
+        if same.shape[-1] == 1:
+            return torch.einsum("kbsd,bsct,lctd->bkcl", left, same[..., 0], right)
+        return torch.einsum("kbsd,bsctd,lctd->bkcl", left, same, right)
+
+    def cross_diag(
+        self, W: Float[Tensor, "k b *y"], other: WeightKind, V: Float[Tensor, "k c *z"]
+    ) -> Float[Tensor, "k b c"]:
+        """``Σ_st [index_b(s) = index_c(t)] ⟨f_s w_kbs, f_t v_kct⟩``: no table is formed."""
+        if not isinstance(other, LookupWeight):
+            return super().cross_diag(W, other, V)
+        same = self._same_rows(other)
+        if same.shape[-1] == 1:
+            return torch.einsum("kbsd,bsct,kctd->kbc", self._rows(W), same[..., 0], other._rows(V))
+        return torch.einsum("kbsd,bsctd,kctd->kbc", self._rows(W), same, other._rows(V))
+
+    def _same_rows(self, other: "LookupWeight") -> Float[Tensor, "b s c t e"]:
+        same = self.index[:, :, None, None] == other.index[None, None]
+        return same.to(self.factor.dtype)
+
     def _squared(self) -> "LookupWeight":
         # the entries of the table that a sum selects twice have the sum of both factors, which is then squared
         factor = self.factor * self._met(self.factor.unsqueeze(0)).squeeze(0) if self.added else self.factor.square()
@@ -81,6 +122,12 @@ class LookupWeight(LinearKind):
     def _scatter(self, rows: Float[Tensor, "k b s d"]) -> Float[Tensor, "k b p"]:
         zeros = rows.new_zeros(*rows.shape[:2], *self.table)
         return zeros.scatter_add(2, self._indices(len(rows)), rows).flatten(2)
+
+    def _scatter_summed(self, rows: Float[Tensor, "k b s d"]) -> Float[Tensor, "k p"]:
+        zeros = rows.new_zeros(len(rows), *self.table)
+        indices = self._indices(len(rows)).flatten(1, 2)
+        every = rows.expand(*rows.shape[:2], self.index.shape[1], self.table[1]).flatten(1, 2)
+        return zeros.scatter_add(1, indices, every).flatten(1)
 
     def _indices(self, k: int) -> Int[Tensor, "k b s d"]:
         return self.index.expand(k, *self.index.shape[:2], self.table[1])

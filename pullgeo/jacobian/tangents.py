@@ -1,6 +1,7 @@
 """Tangents and cotangents of any function, whatever torch's transforms lack for one of its operations."""
 
 from collections.abc import Callable
+from threading import RLock
 
 import torch
 from torch import Tensor
@@ -8,17 +9,31 @@ from torch.func import jvp, vjp, vmap
 
 Map = Callable[[Tensor], Tensor]
 
-
-def tangent(function: Map, x: Tensor, t: Tensor) -> Tensor:
-    """``f'(x) t`` by forward mode; where an operation has none, as the transpose of the transpose."""
-    try:
-        return jvp(function, (x,), (t,))[1]
-    except NotImplementedError:
-        primal = vjp(function, x)
-        return vjp(lambda w: primal[1](w)[0], torch.zeros_like(primal[0]))[1](t)[0]
+one_thread_at_a_time = RLock()
+"""Held during forward mode, whose levels torch counts for the whole process, not for each thread."""
 
 
-def second_tangent(function: Map, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+def tangent(function: Map, x: Tensor, t: Tensor, backward: bool = False) -> Tensor:
+    """``f'(x) t`` by forward mode; where an operation has none, as the transpose of the transpose.
+
+    Args:
+        function: of a tensor.
+        x: where.
+        t: in which direction.
+        backward: take the transpose of the transpose in any case. Forward mode does not know of ``torch.no_grad``, and
+            differentiates what reverse mode takes for constant.
+    """
+    if not backward:
+        try:
+            with one_thread_at_a_time:
+                return jvp(function, (x,), (t,))[1]
+        except NotImplementedError:
+            pass
+    primal = vjp(function, x)
+    return vjp(lambda w: primal[1](w)[0], torch.zeros_like(primal[0]))[1](t)[0]
+
+
+def second_tangent(function: Map, x: Tensor, t: Tensor, s: Tensor, backward: bool = False) -> Tensor:
     """``f''(x)[t, s]``, as the derivative of ``w -> ⟨∂_t(f'(x)ᵀ w), s⟩``, which is linear in w.
 
     Tangents of tangents would be shorter, and wrong: torch's nested forward mode, and its reverse mode over a double
@@ -27,7 +42,7 @@ def second_tangent(function: Map, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
     value = function(x)
 
     def along(w: Tensor) -> Tensor:
-        return (tangent(lambda z: vjp(function, z)[1](w)[0], x, t) * s).sum()
+        return (tangent(lambda z: vjp(function, z)[1](w)[0], x, t, backward) * s).sum()
 
     return vjp(along, torch.zeros_like(value))[1](torch.ones((), dtype=value.dtype, device=value.device))[0]
 

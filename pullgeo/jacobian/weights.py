@@ -101,7 +101,7 @@ class WeightGraph(Jacobian):
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """Cotangents of the output pulled to all weights in one backward sweep."""
-        return self._assembled((own, own.J.pull(delta)) for own, delta in self._sweep(lambda J, w: J.pull(w), W))
+        return self._assembled((own, own.J.pull(delta)) for own, delta in self.sweep(lambda J, w: J.pull(w), W))
 
     def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``(J_θ∘J_θ)ᵀ w`` exactly, in chunks. Cost: n_out backward sweeps for each of the k."""
@@ -111,7 +111,7 @@ class WeightGraph(Jacobian):
 
     def pull_squared_layerwise(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``(J_θ∘J_θ)ᵀ w`` with off-diagonal terms dropped before every layer: one backward sweep."""
-        swept = self._sweep(lambda J, w: J.pull_squared_layerwise(w), w)
+        swept = self.sweep(lambda J, w: J.pull_squared_layerwise(w), w)
         return self._assembled((own, own.J.pull_squared_layerwise(delta)) for own, delta in swept)
 
     def push_squared_layerwise(self, v: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
@@ -119,41 +119,34 @@ class WeightGraph(Jacobian):
         return self._forward(lambda J, t: J.push_squared_layerwise(t), v)
 
     def pull_gram(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "l b *y"]) -> Float[Tensor, "b k l"]:
-        """``⟨J_θᵀ W_k, J_θᵀ V_l⟩``: with a basis for both the empirical neural tangent kernel ``J_θ J_θᵀ``."""
-        total = W.new_zeros(W.shape[1], len(W), len(V))
-        held = _Held()
-        for own, delta, gamma in self._sweep_pair(W, V):
-            if self._is_shared(own):
-                held.add(own, delta, gamma)
-            else:
-                total = total + own.J.pull_gram(delta, gamma)
-        for pulled, other in held.pairs.values():
-            total = total + gram(pulled, other)
-        return total
+        """``⟨J_θᵀ W_k, J_θᵀ V_l⟩``: with a basis for both the empirical neural tangent kernel ``J_θ J_θᵀ``.
+
+        Cost: one backward sweep of each stack; with a chunk size, one of each pair of their chunks.
+        """
+        if self.chunk_size is not None and max(len(W), len(V)) > self.chunk_size:
+            columns = list(self.parts(len(V)))
+            rows = [[self._gram_of(W[left], V[right]) for right in columns] for left in self.parts(len(W))]
+            return torch.cat([torch.cat(row, 2) for row in rows], 1)
+        return self._gram_of(W, V)
 
     def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "b p"]:
         """``Σ_k J_θᵀ W_k ∘ J_θᵀ V_k``, layer by layer and in chunks of k."""
         total = W.new_zeros(W.shape[1], self.signature.n_in)
-        for part in self._parts(W):
-            total = total + self._diagonal(self._sweep_pair(W[part], W[part] if V is W else V[part]))
+        for part in self.sweep_parts(W):
+            w = W[part]
+            total = total + self._diagonal(self.sweep_pair(w, w if V is W else V[part]))
         return total
 
     def pull_blocks(
         self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]
     ) -> list[Float[Tensor, "b _ _"] | None]:
         """Diagonal blocks of ``J_θᵀ (Σ_k W_k V_kᵀ) J_θ``: one per stage, ``None`` where it has no parameters."""
-        blocks: dict[int, Tensor] = {}
-        held = _Held()
-        for own, delta, gamma in self._sweep_pair(W, V):
-            if self._is_shared(own):
-                held.add(own, delta, gamma)
-            else:
-                blocks[id(own)] = own.J.pull_outer(delta, gamma)
-        for own in self._owners:
-            if self._is_shared(own):
-                pulled, other = zip(*(held.pairs[id(p)] for p in own.parameters), strict=True)
-                blocks[id(own)] = outer(torch.cat(pulled, -1), torch.cat(other, -1))
-        return [None if stage.own is None else blocks[id(stage.own)] for stage in self.stages]
+        totals: dict[int, Tensor] = {}
+        for part in list(self.parts(len(W))) or [slice(0, 0)]:
+            w = W[part]
+            blocks = self._blocks_of(w, w if V is W else V[part])
+            totals = {key: totals[key] + block for key, block in blocks.items()} if totals else blocks
+        return [None if stage.own is None else totals[id(stage.own)] for stage in self.stages]
 
     def second(self, T: Float[Tensor, "k b p"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
         """By automatic differentiation of the root module, sample by sample: layers interact to second order."""
@@ -171,8 +164,35 @@ class WeightGraph(Jacobian):
     def _owners(self) -> list[Own]:
         return [stage.own for stage in self.stages if stage.own is not None]
 
-    def _is_shared(self, own: Own) -> bool:
+    def is_shared(self, own: Own) -> bool:
+        """Whether a layer's parameters serve another stage too."""
         return any(id(p) in self.shared for p in own.parameters)
+
+    def _blocks_of(self, W: Tensor, V: Tensor) -> dict[int, Tensor]:
+        blocks: dict[int, Tensor] = {}
+        held = Held()
+        for own, delta, gamma in self.sweep_pair(W, V):
+            if self.is_shared(own):
+                held.add(own, delta, gamma)
+            else:
+                blocks[id(own)] = own.J.pull_outer(delta, gamma)
+        for own in self._owners:
+            if self.is_shared(own):
+                pulled, other = held.of(own)
+                blocks[id(own)] = outer(torch.cat(pulled, -1), torch.cat(other, -1))
+        return blocks
+
+    def _gram_of(self, W: Tensor, V: Tensor) -> Tensor:
+        total = W.new_zeros(W.shape[1], len(W), len(V))
+        held = Held()
+        for own, delta, gamma in self.sweep_pair(W, V):
+            if self.is_shared(own):
+                held.add(own, delta, gamma)
+            else:
+                total = total + own.J.pull_gram(delta, gamma)
+        for pulled, other in held.pairs.values():
+            total = total + gram(pulled, other)
+        return total
 
     def _forward(self, move: MoveAlong, T: Tensor) -> Tensor:
         layout = self.layout
@@ -184,45 +204,49 @@ class WeightGraph(Jacobian):
 
         return sweep_forward(self._edges, move, seed)
 
-    def _sweep(self, move: MoveAlong, W: Tensor) -> Iterator[tuple[Own, Tensor]]:
+    def sweep(self, move: MoveAlong, W: Tensor) -> Iterator[tuple[Own, Tensor]]:
+        """Every layer with what arrives at its output from the last stage, in reverse order."""
         for i, delta in sweep_backward(self._edges, move, W):
             own = self.stages[i].own
             if own is not None:
                 yield own, delta
 
-    def _sweep_pair(self, W: Tensor, V: Tensor) -> Iterator[tuple[Own, Tensor, Tensor]]:
-        swept = self._sweep(lambda J, w: J.pull(w), W)
+    def sweep_pair(self, W: Tensor, V: Tensor) -> Iterator[tuple[Own, Tensor, Tensor]]:
+        """Every layer with two stacks of cotangents of its output, which are one where they begin as one."""
+        swept = self.sweep(lambda J, w: J.pull(w), W)
         if V is W:
             yield from ((own, delta, delta) for own, delta in swept)
         else:
-            other = self._sweep(lambda J, w: J.pull(w), V)
+            other = self.sweep(lambda J, w: J.pull(w), V)
             yield from ((own, delta, gamma) for (own, delta), (_, gamma) in zip(swept, other, strict=True))
 
-    def _parts(self, W: Tensor) -> Iterator[slice]:
-        """Chunks of a stack, small enough for the widest node that it passes."""
+    def sweep_parts(self, W: Tensor) -> Iterator[slice]:
+        """Chunks of a stack, of the chunk size, or small enough for the widest node that it passes."""
+        if self.chunk_size is not None:
+            return self.parts(len(W))
         widths = [edge.J.signature.n_in for stage in self.stages for edge in stage.edges]
-        widths += [own.J.signature.n_in for own in self._owners if isinstance(own.J, Reshape) or self._is_shared(own)]
+        widths += [own.J.signature.n_in for own in self._owners if isinstance(own.J, Reshape) or self.is_shared(own)]
         return chunks(len(W), W.element_size() * self.signature.batch * max([self.signature.n_out, *widths]))
 
     def _squared(self, W: Tensor, scale: Float[Tensor, "k b"]) -> Tensor:
         """``Σ_k scale_k (J_θᵀ W_k)²``: the scale waits until a layer contracts, so one sweep serves both factors."""
         total = W.new_zeros(W.shape[1], self.signature.n_in)
-        for part in self._parts(W):
-            swept = self._sweep(lambda J, w: J.pull(w), W[part])
-            total = total + self._diagonal((own, _times(scale[part], delta), delta) for own, delta in swept)
+        for part in self.sweep_parts(W):
+            swept = self.sweep(lambda J, w: J.pull(w), W[part])
+            total = total + self._diagonal((own, times(scale[part], delta), delta) for own, delta in swept)
         return total
 
     def _diagonal(self, swept: Swept) -> Tensor:
         """The products of both cotangents pulled to the weights, entry by entry."""
         found: dict[int, Tensor] = {}
-        held = _Held()
+        held = Held()
         for own, delta, gamma in swept:
-            if self._is_shared(own):
+            if self.is_shared(own):
                 held.add(own, delta, gamma)
             else:
                 found.update((id(p), piece) for p, piece in own.split(own.J.pull_diag(delta, gamma)))
         found.update((p, (pulled * other).sum(0)) for p, (pulled, other) in held.pairs.items())
-        return self._in_order(found)
+        return self.in_order(found)
 
     def _assembled(self, pieces: Iterable[tuple[Own, Tensor]]) -> Tensor:
         """Contributions of the stages to the weights, added up."""
@@ -230,28 +254,35 @@ class WeightGraph(Jacobian):
         for own, contribution in pieces:
             for p, piece in own.split(contribution):
                 found[id(p)] = found[id(p)] + piece if id(p) in found else piece
-        return self._in_order(found)
+        return self.in_order(found)
 
-    def _in_order(self, found: dict[int, Tensor]) -> Tensor:
+    def in_order(self, found: dict[int, Tensor]) -> Tensor:
+        """What was found for each parameter, by its id, in the order of the weights; zeros for those without any."""
         like = next(iter(found.values()))
         ordered = (found.get(id(p), like.new_zeros(*like.shape[:-1], p.numel())) for p in self.layout.parameters)
         return torch.cat(list(ordered), dim=-1)
 
 
-class _Held:
+class Held:
     """Cotangents pulled to parameters that several stages share, added up as the sweep meets them."""
 
     def __init__(self) -> None:
         self.pairs: dict[int, tuple[Tensor, Tensor]] = {}
 
     def add(self, own: Own, delta: Tensor, gamma: Tensor) -> None:
+        """Pull both cotangents of a layer's output to its parameters."""
         pulled = own.J.pull(delta)
         other = pulled if gamma is delta else own.J.pull(gamma)
         for (p, left), (_, right) in zip(own.split(pulled), own.split(other), strict=True):
             before = self.pairs.get(id(p))
             self.pairs[id(p)] = (left, right) if before is None else (before[0] + left, before[1] + right)
 
+    def of(self, own: Own) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Both pulled cotangents, parameter by parameter of one layer."""
+        pulled, other = zip(*(self.pairs[id(p)] for p in own.parameters), strict=True)
+        return pulled, other
 
-def _times(scale: Tensor, stack: Tensor) -> Tensor:
+
+def times(scale: Float[Tensor, "k b"], stack: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *y"]:
     """A number for each tangent and sample times a stack."""
     return scale.reshape(*scale.shape, *[1] * (stack.ndim - 2)) * stack

@@ -2,38 +2,26 @@
 
 from abc import abstractmethod
 
-import geoopt
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.errors import DtypeError, NonFiniteError, ShapeError
+from pullgeo.errors import NonFiniteError
 from pullgeo.geodesic import BoundaryValue, EnergyExpansion, Newton, Solution, Solver, solve
-from pullgeo.manifold.initial_value import polish, shoot
-from pullgeo.metric import Metric
+from pullgeo.manifold import curvature, jacobi, sampling, transport
+from pullgeo.manifold.chart import rows
+from pullgeo.manifold.curved import Curved
+from pullgeo.manifold.initial_value import shoot
+from pullgeo.manifold.logarithm import logarithm
 
 
-class Manifold(geoopt.Manifold):
+class Manifold(Curved):
     """A Riemannian manifold with one chart: points are latents ``(b, d)``, tangents at them are ``(b, d)``.
 
-    Subclasses state the metric, its connection and its discrete energy; everything else follows. It is a geoopt
-    manifold, so `geoopt.ManifoldParameter` and Riemannian optimisers take it. Where nothing else is said, points and
-    tangents may have any leading dimensions, which broadcast.
+    Subclasses state the metric, its connection and its discrete energy, and `immersion` where there is one; everything
+    else follows. It is a geoopt manifold, so `geoopt.ManifoldParameter` and Riemannian optimisers take it. Where
+    nothing else is said, points and tangents may have any leading dimensions ``*b``, which broadcast.
     """
-
-    name = "learned"
-    ndim = 1
-    reversible = False
-
-    @abstractmethod
-    def metric(self, z: Tensor) -> Metric:
-        """The metric tensors ``G(z)`` at a batch of points."""
-
-    @abstractmethod
-    def connection(
-        self, z: Float[Tensor, "b d"], u: Float[Tensor, "b d"], w: Float[Tensor, "b d"]
-    ) -> Float[Tensor, "b d"]:
-        """``Γ(u, w)``, with components ``Γ^k_ij u^i w^j``: the Levi-Civita connection in the chart."""
 
     @abstractmethod
     def in_double(self) -> "Manifold":
@@ -77,53 +65,16 @@ class Manifold(geoopt.Manifold):
         """
         x, y = torch.broadcast_tensors(x, y)
         lead = x.shape[:-1]
-        solution = self.geodesic(x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]))
+        solution = self.geodesic(rows(x), rows(y))
         nan = solution.length.new_tensor(torch.nan)
         length = torch.where(solution.converged, solution.length, nan).reshape(lead)
         return length.unsqueeze(-1) if keepdim else length
 
-    def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
-        """``uᵀ G(x) v``; ``v`` is ``u`` if it is ``None``.
-
-        Raises:
-            ShapeError: a tangent has another dimension than the point.
-        """
-        v = u if v is None else v
-        self._check_tangents("inner", x, u)
-        self._check_tangents("inner", x, v)
-        same = v is u
-        x, u, v = torch.broadcast_tensors(x, u, v)
-        flat_u = u.reshape(-1, u.shape[-1])
-        flat_v = flat_u if same else v.reshape(-1, v.shape[-1])
-        value = self.metric(x.reshape(-1, x.shape[-1])).inner(flat_u, flat_v).reshape(x.shape[:-1])
-        return value.unsqueeze(-1) if keepdim else value
-
-    def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
-        """``√(uᵀ G(x) u)``."""
-        return self.inner(x, u, keepdim=keepdim).clamp(min=0).sqrt()
-
-    def log_volume(self, z: Tensor) -> Tensor:
-        """``½ log det G(z)``, the logarithm of the Riemannian volume density in the chart; ``-inf`` where singular.
-
-        Cost: d tangent passes and a d x d factorisation per point.
-        """
-        return self.metric(z.reshape(-1, z.shape[-1])).logdet().reshape(z.shape[:-1]) / 2
-
-    def christoffel(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d d"]:
-        """``Γ^k_ij`` as ``[b, k, i, j]``, symmetric in i and j. Cost: d(d+1)/2 connections in one batch."""
-        b, d = z.shape
-        i, j = torch.triu_indices(d, d)
-        basis = torch.eye(d, dtype=z.dtype, device=z.device)
-        n = len(i)
-        u, w = (basis[k].unsqueeze(1).expand(n, b, d).reshape(-1, d) for k in (i, j))
-        gamma = self.connection(z.repeat(n, 1), u, w).reshape(n, b, d)
-        full = z.new_zeros(d, d, b, d).index_put((i, j), gamma).index_put((j, i), gamma)
-        return full.permute(2, 3, 0, 1)
-
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """``exp_x(u)``: where the geodesic from x with velocity u is after unit time.
 
-        Solves ``z̈ = -Γ(ż, ż)`` in float64 by an adaptive Runge-Kutta method of order 5 (relative tolerance 1e-9).
+        Solves ``z̈ = -Γ(ż, ż)`` in float64 by an adaptive Runge-Kutta method of order 8 (relative tolerance 1e-10);
+        each geodesic has its own steps.
 
         Raises:
             ShapeError, NonFiniteError: bad points; or a geodesic leaves the region where the metric is finite.
@@ -134,35 +85,147 @@ class Manifold(geoopt.Manifold):
         """``log_x(y)``: the initial velocity of the shortest geodesic from x that is at y after unit time.
 
         The boundary value problem is solved first, then Newton's method on the initial velocity makes
-        ``expmap(x, logmap(x, y)) = y`` to integration accuracy. NaN for a pair that did not converge. Not
-        differentiable: the result carries no graph.
+        ``expmap(x, logmap(x, y)) = y`` to integration accuracy. NaN for a pair that did not converge. Differentiable
+        once, to points and weights, by the implicit function theorem: the backward pass follows the geodesics again.
 
         Raises:
             ShapeError, DtypeError, NonFiniteError: the end points are no pairs of finite points.
         """
         x, y = torch.broadcast_tensors(x, y)
-        with torch.no_grad():
-            start, target = (p.reshape(-1, p.shape[-1]) for p in (x, y))
-            solution = self.geodesic(start.double(), target.double())
-            velocity = solution.curve.velocity(torch.zeros(1, dtype=torch.float64, device=x.device)).squeeze(1)
-            keep = solution.converged & (start != target).any(-1)
-            double = self.in_double()
-            polished, miss = polish(double.connection, start[keep].double(), target[keep].double(), velocity[keep])
-            polished = torch.where((miss < 1e-6).unsqueeze(-1), polished, torch.nan)
-            result = torch.where(solution.converged.unsqueeze(-1), 0.0, torch.full_like(velocity, torch.nan))
-            result[keep] = polished
-        return result.reshape(x.shape).to(x.dtype)
+        double = self.in_double()
+        velocity = logarithm(double.connection, double.geodesic, rows(x).double(), rows(y).double())
+        return velocity.reshape(x.shape).to(x.dtype)
 
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Parallel transport of ``v`` from x to y along the geodesic between them, ``ẇ = -Γ(ż, w)``.
 
-        NaN for a pair whose geodesic did not converge. Differentiable with respect to ``v``.
+        NaN for a pair whose geodesic did not converge. Along other curves: `parallel_transport`.
         """
         x, y, v = torch.broadcast_tensors(x, y, v)
         velocity = self.logmap(x, y)
         found = torch.isfinite(velocity)
         carried = self._follow("transp", x, torch.where(found, velocity, 0.0), v)[2]
         return torch.where(found, carried, torch.nan)
+
+    def parallel_transport(self, curve: transport.CurveFunction, v: Tensor) -> Tensor:
+        """``w(1)`` where ``ẇ = -Γ(ż, w)``, ``w(0) = v``, along any curves on [0, 1].
+
+        Args:
+            curve: times ``(m,)`` to points ``(b, m, d)``, such as a `DiscreteCurve` or the curve of a `Solution`; its
+                ``velocity(t)`` is taken if it has one, else the derivative of its points.
+            v: tangents at the beginning, ``(b, d)`` or ``(d,)``.
+
+        Raises:
+            ShapeError: the curves' points do not fit the tangents.
+            GeometryError: the result does not settle, because a curve has corners or meets a singular metric.
+
+        Cost: the connection at ``3 d n`` points for n segments, doubled until the result is settled to 1e-9.
+
+        Example:
+            >>> from pullgeo import PullbackManifold
+            >>> manifold = PullbackManifold(torch.nn.Linear(2, 3).double())
+            >>> def circle(t):
+            ...     return torch.stack([torch.cos(6 * t), torch.sin(6 * t)], -1).unsqueeze(0)
+            >>> manifold.parallel_transport(circle, torch.tensor([1.0, 2.0], dtype=torch.float64))
+            tensor([[1., 2.]], dtype=torch.float64)
+        """
+        b = len(curve(torch.zeros(1, dtype=v.dtype, device=v.device)))
+        v = v.expand(b, -1) if v.ndim == 1 else v
+        double = self.in_double().connection
+        return transport.parallel_transport(double, curve, v.double()).to(v.dtype)
+
+    def jacobi_field(
+        self, x: Tensor, u: Tensor, value: Tensor, derivative: Tensor, times: Tensor | None = None
+    ) -> jacobi.JacobiField:
+        """Jacobi fields along ``γ(t) = exp_x(t u)``: ``∇²J/dt² + R(J, γ̇)γ̇ = 0``.
+
+        They say how γ moves when its start moves by ``value = J(0)`` and its velocity by ``derivative = ∇J/dt(0)``, a
+        covariant derivative. All four are ``(b, d)`` or ``(d,)`` and broadcast.
+
+        Args:
+            x: where geodesics begin.
+            u: their velocities.
+            value: ``J(0)``.
+            derivative: ``∇J/dt(0)``.
+            times: increasing, ``(n,)``, in [0, 1]; only 1 if ``None``.
+
+        Raises:
+            OptionError: the times are not increasing numbers in [0, 1].
+            NonFiniteError: a geodesic leaves the region where the metric is finite.
+        """
+        double = self.in_double()
+        start, *tangents = (t.double() for t in self._flat("jacobi_field", x, u, value, derivative)[1])
+        self._check_points("jacobi_field", start)
+        t = (x.new_ones(1) if times is None else times).double()
+
+        def operator(z: Tensor, u: Tensor, v: Tensor, w: Tensor) -> Tensor:
+            return curvature.operator(double, z, u, v, w)
+
+        velocity, begin, slope = tangents
+        field = jacobi.jacobi_field(double.connection, operator, start, velocity, begin, slope, t)
+        self._check_arrived("jacobi_field", field.points)
+        return field.to(x.dtype)
+
+    def exp_differential(self, x: Tensor, u: Tensor, w: Tensor) -> Tensor:
+        """``d(exp_x)_u w``: the derivative of `expmap` along ``w``: J(1) of the Jacobi field with ``∇J/dt(0) = w``.
+
+        Raises:
+            ShapeError, NonFiniteError: as for `expmap`.
+        """
+        lead, (x, u, w) = self._flat("exp_differential", x, u, w)
+        return self.jacobi_field(x, u, torch.zeros_like(w), w).values.reshape(*lead, -1)
+
+    def random_walk(self, z: Tensor, steps: int, step_size: float, generator: torch.Generator) -> Tensor:
+        """Brownian motion from each point, ``(*b, steps + 1, d)`` with the start: the process generated by ``½ Δ``.
+
+        In the chart its noise has the covariance ``step_size G⁻¹`` and its drift is ``-½ step_size G^ij Γ^k_ij``. Both
+        are exact to first order in ``step_size``, which is a time.
+
+        Raises:
+            OptionError: ``steps`` is negative or ``step_size`` is not positive.
+            SingularMetricError, NonFiniteError: a walk came to where the metric is singular or not finite.
+
+        Cost: one metric and one connection a step, for all walks together.
+        """
+        return sampling.random_walk(self, rows(z), steps, step_size, generator).reshape(*z.shape[:-1], -1, z.shape[-1])
+
+    def sample(
+        self,
+        log_density: sampling.LogDensity,
+        z: Tensor,
+        steps: int,
+        step_size: float,
+        generator: torch.Generator,
+        *,
+        burn_in: int = 0,
+        thin: int = 1,
+    ) -> sampling.Samples:
+        """Samples of a density with respect to the Riemannian volume, by Langevin steps that are accepted or rejected.
+
+        The chains' law tends to ``π dvol``, which is ``π √det G dz`` in the chart, whatever the step size.
+
+        Args:
+            log_density: points ``(b, d)`` to ``log π`` ``(b,)`` up to a constant; minus infinity outside its domain,
+                where the metric is then not evaluated. ``lambda z: z.new_zeros(len(z))`` is uniform in volume.
+            z: where chains begin, ``(b, d)``.
+            steps: number of samples kept of each chain.
+            step_size: the time that a step takes; see `Samples.acceptance_rate`.
+            generator: source of randomness.
+            burn_in: number of steps to forget first.
+            thin: number of steps from one sample to the next.
+
+        Raises:
+            OptionError, ShapeError, NonFiniteError: a bad option, density or start.
+            SingularMetricError: a chain came to where the metric is not positive definite.
+
+        Cost: one metric and d connections a step, for all chains together.
+
+        Source: Girolami, Calderhead, *Riemann manifold Langevin and Hamiltonian Monte Carlo methods*, JRSS B 2011,
+        section 5, with the drift of Xifara et al., *Langevin diffusions and the Metropolis-adjusted Langevin
+        algorithm*, 2014.
+        """
+        self._check_points("sample", z)
+        return sampling.sample(self, log_density, z, steps, step_size, generator, burn_in=burn_in, thin=thin)
 
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """``x + u``: the chart's first-order step; use `expmap` for the exact one."""
@@ -193,51 +256,19 @@ class Manifold(geoopt.Manifold):
         """``x``: every point of the chart is on the manifold."""
         return x
 
-    def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
-        """``G(x)⁻¹ u``: the Riemannian gradient.
-
-        Raises:
-            SingularMetricError: the metric is singular at a point.
-        """
-        x, u = torch.broadcast_tensors(x, u)
-        return self.metric(x.reshape(-1, x.shape[-1])).solve(u.reshape(-1, u.shape[-1])).reshape(u.shape)
-
     def _follow(self, where: str, x: Tensor, u: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
-        for tangent in (u, *carried):
-            self._check_tangents(where, x, tangent)
-        x, u, *rest = torch.broadcast_tensors(x, u, *carried)
-        flat = [t.reshape(-1, t.shape[-1]).double() for t in (x, u, *rest)]
+        lead, flat = self._flat(where, x, u, *carried)
+        flat = [t.double() for t in flat]
         self._check_points(where, flat[0])
-        return tuple(end.reshape(x.shape).to(x.dtype) for end in shoot(self.in_double().connection, *flat))
+        ends = shoot(self.in_double().connection, *flat)
+        self._check_arrived(where, ends[0])
+        return tuple(end.reshape(*lead, -1).to(x.dtype) for end in ends)
 
-    def _check_points(self, where: str, z: Tensor) -> None:
-        if z.ndim != 2:
-            raise ShapeError(
-                f"{type(self).__name__}.{where}: points must have shape (b, d), got {tuple(z.shape)}. "
-                + ("Add a batch dimension: z[None]." if z.ndim < 2 else "Flatten the leading dimensions.")
-            )
-        if not z.is_floating_point():
-            raise DtypeError(f"{type(self).__name__}.{where}: points must be floating point, got {z.dtype}.")
-        bad = ~torch.isfinite(z).all(1)
-        if bool(bad.any()):
+    def _check_arrived(self, where: str, ends: Tensor) -> None:
+        lost = ~torch.isfinite(ends).flatten(1).all(1)
+        if bool(lost.any()):
             raise NonFiniteError(
-                f"{type(self).__name__}.{where}: {int(bad.sum())} of {len(z)} points hold NaN or infinity, the first "
-                f"at index {int(bad.nonzero()[0])}. Drop them or mend what made them."
+                f"{type(self).__name__}.{where}: {int(lost.sum())} of {len(ends)} geodesics, the first at index "
+                f"{int(lost.nonzero()[0])}, left the region where the metric is finite and regular before unit time. "
+                "Shoot with a shorter tangent vector, or regularise the metric far away from the data."
             )
-
-    def _check_tangents(self, where: str, x: Tensor, u: Tensor) -> None:
-        if x.ndim == 0 or u.shape[-1:] != x.shape[-1:]:
-            raise ShapeError(
-                f"{type(self).__name__}.{where}: tangents must have the points' last dimension; points are "
-                f"{tuple(x.shape)}, tangents {tuple(u.shape)}. Tangents of the latent space are latent vectors."
-            )
-
-    def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
-        good = bool(torch.isfinite(x).all())
-        return good, None if good else "the point holds NaN or infinity"
-
-    def _check_vector_on_tangent(
-        self, x: Tensor, u: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
-    ) -> tuple[bool, str | None]:
-        good = u.shape[-1:] == x.shape[-1:]
-        return good, None if good else "the tangent has another dimension than the point"

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from pullgeo.errors import NonFiniteError, OptionError
 from pullgeo.geodesic import EnergyExpansion, Expansion
 from pullgeo.jacobian import Jacobian, linearize
-from pullgeo.manifold.ambient import Ambient, MetricField, ambient_of
+from pullgeo.manifold.ambient import Ambient, Flat, MetricField, ambient_of
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.precision import in_double, is_single
+from pullgeo.manifold.second_fundamental import Immersion
 from pullgeo.metric import Dense, Metric
 from pullgeo.typing import Decoder
 
@@ -109,6 +110,16 @@ class PullbackManifold(Manifold):
         pushed_w = pushed_u if w is u else torch.einsum("kbo,bk->bo", columns, w)
         force = torch.einsum("kbo,bo->bk", columns, bent + self.ambient.bend(y, pushed_u, pushed_w))
         return Dense(M.gram(columns)).solve(force)
+
+    def immersion(self, z: Float[Tensor, "b d"]) -> Immersion | None:
+        """The decoder to second order, as a map into the flat space of its outputs; ``None`` if that is not flat.
+
+        Cost: one forward pass and d tangent passes.
+        """
+        if not isinstance(self.ambient, Flat):
+            return None
+        y, J = self._linearize(z)
+        return Immersion(J.columns(), lambda T, S: J.second_push(T, S).flatten(2), self.ambient.metric(y))
 
     def in_double(self) -> "PullbackManifold":
         """This manifold in float64, connected to the same weights."""

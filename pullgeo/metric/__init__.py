@@ -3,7 +3,27 @@
 from pullgeo.metric import rules
 from pullgeo.metric.base import Metric, pullback, pullback_rule
 from pullgeo.metric.block_diagonal import BlockDiagonal
+from pullgeo.metric.estimates import Estimate, Gaussian, Probe, Rademacher, averaged, hutchinson_diag, monte_carlo_diag
 from pullgeo.metric.implicit import Implicit
+from pullgeo.metric.low_rank import LowRank
 from pullgeo.metric.structured import Dense, Diagonal, Identity
 
-__all__ = ["BlockDiagonal", "Dense", "Diagonal", "Identity", "Implicit", "Metric", "pullback", "pullback_rule", "rules"]
+__all__ = [
+    "BlockDiagonal",
+    "Dense",
+    "Diagonal",
+    "Estimate",
+    "Gaussian",
+    "Identity",
+    "Implicit",
+    "LowRank",
+    "Metric",
+    "Probe",
+    "Rademacher",
+    "averaged",
+    "hutchinson_diag",
+    "monte_carlo_diag",
+    "pullback",
+    "pullback_rule",
+    "rules",
+]

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian import Jacobian, chunks
+from pullgeo.jacobian import Jacobian, WeightGraph, flat, gram
 from pullgeo.metric.base import Metric, pullback_rule
+from pullgeo.metric.low_rank import LowRank
 from pullgeo.metric.structured import Dense, Diagonal, Identity
 
 
@@ -36,8 +37,8 @@ class Implicit(Metric):
         """``Jᵀ M J v``. Cost: one push and one pull for each of the k."""
         self._check("apply", v)
         stack = v.reshape(-1, *v.shape[-2:])
-        pulled = self._pull(self.M.apply(self._push(stack)))
-        return pulled.reshape(v.shape)
+        pulled = [self._pull(self.M.apply(self._push(stack[part]))) for part in self.J.parts(len(stack))]
+        return (pulled[0] if len(pulled) == 1 else torch.cat([stack[:0], *pulled])).reshape(v.shape)
 
     def inner(self, u: Float[Tensor, "*k b n"], v: Float[Tensor, "*k b n"]) -> Float[Tensor, "*k b"]:
         """``(J u)ᵀ M (J v)``. Cost: one push for u and one for v, no pull."""
@@ -48,38 +49,69 @@ class Implicit(Metric):
         return (Ju * self.M.apply(Jv)).sum(-1).reshape(u.shape[:-1])
 
     def gram(self, T: Float[Tensor, "k b n"]) -> Float[Tensor, "b k k"]:
-        """``(J T_i)ᵀ M (J T_j)``. Cost: k pushes."""
+        """``(J T_i)ᵀ M (J T_j)``. Cost: k pushes; with a chunk size below k as many pulls."""
         self._check("gram", T)
         if isinstance(self.M, Identity):
             shaped = self._shaped(T, self.J.signature.in_shape)
             return self.J.push_gram(shaped, shaped)
-        return self.M.gram(self._push(T))
+        if self.J.chunk_size is None or len(T) <= self.J.chunk_size:
+            return self.M.gram(self._push(T))
+        pulled = (self._pull(self.M.apply(self._push(T[part]))) for part in self.J.parts(len(T)))
+        return torch.cat([gram(T, columns) for columns in pulled], 2)
 
     def quadratic(self, T: Float[Tensor, "k b n"]) -> Float[Tensor, "k b"]:
         """``(J T_i)ᵀ M (J T_i)``. Cost: k pushes, in chunks."""
         self._check("quadratic", T)
         item_bytes = self.J.signature.n_out * T.shape[1] * T.element_size()
-        parts = [self.M.quadratic(self._push(T[part])) for part in chunks(len(T), item_bytes)]
+        parts = [self.M.quadratic(self._push(T[part])) for part in self.J.parts(len(T), item_bytes)]
         return torch.cat(parts) if parts else T.new_zeros(0, T.shape[1])
 
     def dense(self) -> Float[Tensor, "b n n"]:
-        """The matrices. Cost: min(n_in, n_out) passes and one contraction."""
+        """The matrices. Cost: min(n_in, rank of M) passes and one contraction."""
         s = self.J.signature
-        if s.n_in <= s.n_out:
-            return self.gram(s.in_basis().flatten(2))
-        basis = s.out_basis()
-        return self.J.pull_outer(basis, self._rows_of_M(basis))
+        if s.n_in <= self.terms:
+            return self.gram(flat(s.in_basis()))
+        total: Tensor | None = None
+        for part in self.J.parts(self.terms):
+            term = self.J.pull_outer(*self.factors(part))
+            total = term if total is None else total + term
+        return self.J.pull_outer(*self.factors(slice(0, 0))) if total is None else total
 
     def diag(self) -> Float[Tensor, "b n"]:
-        """The diagonals, exactly. Cost: min(n_in, n_out) passes, in chunks; no matrix is formed."""
+        """The diagonals, exactly. Cost: min(n_in, rank of M) passes, in chunks; no matrix is formed."""
         s = self.J.signature
-        if isinstance(self.M, Identity | Diagonal):  # kinds that square their entries in closed form need one pass
+        # kinds that square their entries in closed form need one pass
+        squares = isinstance(self.M, Diagonal) or (isinstance(self.M, Identity) and not isinstance(self.J, WeightGraph))
+        if squares:
             values = self.M.diag().expand(s.batch, -1)
-            return self.J.pull_squared(self._shaped(values.unsqueeze(0), s.out_shape)).squeeze(0).flatten(1)
-        if s.n_in <= s.n_out:
-            return self.quadratic(s.in_basis().flatten(2)).T
-        basis = s.out_basis()
-        return self.J.pull_diag(basis, self._rows_of_M(basis)).flatten(1)
+            return flat(self.J.pull_squared(self._shaped(values.unsqueeze(0), s.out_shape))).squeeze(0)
+        if s.n_in <= self.terms:
+            return self.quadratic(flat(s.in_basis())).T
+        total: Tensor | None = None
+        for part in self.J.parts(self.terms):
+            term = self.J.pull_diag(*self.factors(part))
+            total = term if total is None else total + term
+        total = self.J.pull_diag(*self.factors(slice(0, 0))) if total is None else total
+        return flat(total.unsqueeze(0)).squeeze(0)
+
+    def factors(self, part: slice) -> tuple[Float[Tensor, "k b *y"], Float[Tensor, "k b *y"]]:
+        """Stacks W and V with ``M = Σ_k W_k V_kᵀ``: some of as many terms as M has dimensions, or its root columns.
+
+        Args:
+            part: which of the terms.
+        """
+        s = self.J.signature
+        if isinstance(self.M, LowRank):
+            columns = self.M.matrix[..., part].expand(s.batch, -1, -1).permute(2, 0, 1)
+            stack = self._shaped(columns, s.out_shape)
+            return stack, stack
+        basis = s.out_basis()[part]
+        if isinstance(self.M, Identity):
+            return basis, basis
+        if isinstance(self.M, Diagonal):
+            return basis, basis * self._shaped(self.M.values.expand(1, s.batch, -1), s.out_shape)
+        rows = self.M.dense()[..., part, :].expand(s.batch, -1, -1).transpose(0, 1)
+        return basis, self._shaped(rows, s.out_shape)
 
     def root(self) -> Float[Tensor, "b n r"]:
         """``Jᵀ R`` with ``M = R Rᵀ``. Cost: r pulls."""
@@ -87,28 +119,41 @@ class Implicit(Metric):
         if isinstance(self.M, Identity):
             return self.J.dense().mT
         R = self.M.root().expand(s.batch, -1, -1)
-        return self._pull(R.permute(2, 0, 1)).permute(1, 2, 0)
+        stack = R.permute(2, 0, 1)
+        return torch.cat([self._pull(stack[part]) for part in self.J.parts(len(stack))]).permute(1, 2, 0)
 
     def to_dense(self) -> Dense:
         """The same metric with its matrices multiplied out, for many uses at the same points."""
         return Dense(self.dense())
 
-    def _rows_of_M(self, basis: Tensor) -> Tensor:
-        # JᵀMJ = Σ_k (Jᵀ e_k)(Jᵀ m_k)ᵀ with m_k the k-th row of M
-        if isinstance(self.M, Identity):
-            return basis
-        rows = self.M.dense().expand(self.J.signature.batch, -1, -1).transpose(0, 1)
-        return self._shaped(rows, self.J.signature.out_shape)
+    @property
+    def terms(self) -> int:
+        """How many terms `factors` has in all."""
+        return self.M.matrix.shape[-1] if isinstance(self.M, LowRank) else self.J.signature.n_out
 
     def _push(self, T: Tensor) -> Tensor:
-        return self.J.push(self._shaped(T, self.J.signature.in_shape)).flatten(2)
+        return flat(self.J.push(self._shaped(T, self.J.signature.in_shape)))
 
     def _pull(self, W: Tensor) -> Tensor:
-        return self.J.pull(self._shaped(W, self.J.signature.out_shape)).flatten(2)
+        return flat(self.J.pull(self._shaped(W, self.J.signature.out_shape)))
 
     @staticmethod
     def _shaped(T: Tensor, shape: tuple[int, ...]) -> Tensor:
         return T.reshape(*T.shape[:2], *shape)
+
+
+@pullback_rule(Jacobian, LowRank)  # type: ignore[type-abstract]
+def low_rank(J: Jacobian, M: LowRank) -> Metric:
+    """``(Jᵀ R)(Jᵀ R)ᵀ``, of the same rank, by r pulls; held as it is where pushing the n tangents is cheaper.
+
+    Over weights it is always held: the pulled root of every sample would be r times as large as the network.
+    """
+    rank, s = M.matrix.shape[-1], J.signature
+    if isinstance(J, WeightGraph) or s.n_in < rank:
+        return Implicit(J, M)
+    columns = M.matrix.expand(s.batch, -1, -1).permute(2, 0, 1)
+    pulled = flat(J.pull_in_chunks(columns.reshape(rank, s.batch, *s.out_shape)))
+    return LowRank(pulled.permute(1, 2, 0))
 
 
 @pullback_rule(Jacobian, Metric)  # type: ignore[type-abstract]

@@ -28,6 +28,17 @@ def checked_wrt(where: str, wrt: str) -> Wrt:
     return _CHOICES[wrt]
 
 
+def checked_chunk_size(where: str, chunk_size: int | None) -> int | None:
+    """How many tangents to move at a time.
+
+    Raises:
+        OptionError: it is neither a positive number nor None.
+    """
+    if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1):
+        raise OptionError(f"{where}: chunk_size must be a positive number of tangents or None, got {chunk_size!r}.")
+    return chunk_size
+
+
 @dataclass(frozen=True, eq=False)
 class Side:
     """The tangent space on one side of a Jacobian, and the checks of what is said to live there.

@@ -8,7 +8,7 @@ from torch import fx, nn
 from torch.nn.utils import parametrize
 
 from pullgeo.errors import ModuleError
-from pullgeo.nnj.module import Module
+from pullgeo.nnj.module import Module, forward_of
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -89,7 +89,8 @@ PRODUCT_NAMES = frozenset(vars(Module)) - frozenset(vars(nn.Module)) - {"forward
 
 
 def _subclass(cls: type[nn.Module], module: str, body: dict[str, Any]) -> type[nn.Module]:
-    body = {"__module__": module, "__qualname__": cls.__qualname__, **body}
+    forward = {"forward": forward_of(cls), "forward_is_transparent": True}
+    body = {"__module__": module, "__qualname__": cls.__qualname__, **forward, **body}
     return types.new_class(cls.__name__, (Module, cls), exec_body=lambda namespace: namespace.update(body))
 
 

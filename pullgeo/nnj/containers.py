@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo.nnj.classes import remembered, with_products
-from pullgeo.nnj.module import Module
+from pullgeo.nnj.module import Module, forward_of
 
 
 class Sequential(Module, nn.Sequential):
@@ -22,6 +22,9 @@ class Sequential(Module, nn.Sequential):
         >>> nnj.Sequential(nnj.Linear(2, 3), torch.nn.Tanh(), add_hooks=True).jacobian(torch.zeros(7, 2)).shape
         torch.Size([7, 3, 2])
     """
+
+    forward = forward_of(nn.Sequential)
+    forward_is_transparent = True
 
     def __init__(self, *args: Any, add_hooks: bool = False) -> None:
         super().__init__(*args)

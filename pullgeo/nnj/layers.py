@@ -37,7 +37,7 @@ class Reshape(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(b, *in) -> (b, *dims)``."""
-        return x.reshape(len(x), *self.dims)
+        return x.reshape(x.shape[0], *self.dims)
 
     def extra_repr(self) -> str:
         """The dimensions."""

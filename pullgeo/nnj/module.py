@@ -1,5 +1,7 @@
 """`torch.nn.Module` with Jacobian products."""
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -74,9 +76,11 @@ class Module(nn.Module):
             return super().__call__(*args, **kwargs)
         return _value_and_jacobian(self, jacobian, args, kwargs)
 
-    def jacobian(self, x: Tensor, val: Tensor | None = None, wrt: str = "input") -> Tensor | None:
+    def jacobian(
+        self, x: Tensor, val: Tensor | None = None, wrt: str = "input", chunk_size: int | None = None
+    ) -> Tensor | None:
         """``J``, ``(b, n_out, n)``; see `products.jacobian`."""
-        return products.jacobian(self, x, val, wrt)
+        return products.jacobian(self, x, val, wrt, chunk_size)
 
     def jvp(self, x: Tensor, val: Tensor | None, vector: Tensor, wrt: str = "input") -> Tensor | None:
         """``J v`` of ``v (b, n)``, ``(b, n_out)``; see `products.jvp`."""
@@ -87,16 +91,26 @@ class Module(nn.Module):
         return products.vjp(self, x, val, vector, wrt)
 
     def jmp(
-        self, x: Tensor, val: Tensor | None = None, matrix: Tensor | None = None, wrt: str = "input"
+        self,
+        x: Tensor,
+        val: Tensor | None = None,
+        matrix: Tensor | None = None,
+        wrt: str = "input",
+        chunk_size: int | None = None,
     ) -> Tensor | None:
         """``J M`` of ``M (b, n, k)``, ``(b, n_out, k)``; see `products.jmp`."""
-        return products.jmp(self, x, val, matrix, wrt)
+        return products.jmp(self, x, val, matrix, wrt, chunk_size)
 
     def mjp(
-        self, x: Tensor, val: Tensor | None = None, matrix: Tensor | None = None, wrt: str = "input"
+        self,
+        x: Tensor,
+        val: Tensor | None = None,
+        matrix: Tensor | None = None,
+        wrt: str = "input",
+        chunk_size: int | None = None,
     ) -> Tensor | None:
         """``M J`` of ``M (b, k, n_out)``, ``(b, k, n)``; see `products.mjp`."""
-        return products.mjp(self, x, val, matrix, wrt)
+        return products.mjp(self, x, val, matrix, wrt, chunk_size)
 
     def jmjTp(
         self,
@@ -107,9 +121,10 @@ class Module(nn.Module):
         from_diag: bool = False,
         to_diag: bool = False,
         diag_backprop: bool = False,
+        chunk_size: int | None = None,
     ) -> Tensor | None:
         """``J M Jᵀ`` of ``M (b, n, n)``, ``(b, n_out, n_out)``; see `products.jmjTp`."""
-        return products.jmjTp(self, x, val, matrix, wrt, from_diag, to_diag, diag_backprop)
+        return products.jmjTp(self, x, val, matrix, wrt, from_diag, to_diag, diag_backprop, chunk_size)
 
     def jTmjp(
         self,
@@ -121,9 +136,11 @@ class Module(nn.Module):
         to_diag: bool = False,
         diag_backprop: bool = False,
         full: bool = False,
+        reduction: str = "none",
+        chunk_size: int | None = None,
     ) -> Any:
         """``Jᵀ M J`` of ``M (b, n_out, n_out)``, ``(b, n, n)`` or blocks over weights; see `products.jTmjp`."""
-        return products.jTmjp(self, x, val, matrix, wrt, from_diag, to_diag, diag_backprop, full)
+        return products.jTmjp(self, x, val, matrix, wrt, from_diag, to_diag, diag_backprop, full, reduction, chunk_size)
 
     _jacobian = jacobian
     _jvp = jvp
@@ -156,6 +173,21 @@ class Module(nn.Module):
         with torch.no_grad():
             for parameter, piece in zip(layout.parameters, layout.split(weight), strict=True):
                 parameter.copy_(piece.view(parameter.shape))
+
+
+def forward_of(cls: type[nn.Module]) -> Callable[..., Any]:
+    """`Module.forward` for a subclass of a torch class, which tools that trace a ``forward`` see through.
+
+    Such tools, `torch.fx.symbolic_trace` among them, read the names of its arguments off the function it wraps.
+    """
+
+    def forward(self: Module, *args: Any, jacobian: bool | Tensor = False, **kwargs: Any) -> Any:
+        return Module.forward(self, *args, jacobian=jacobian, **kwargs)
+
+    forward.__doc__ = Module.forward.__doc__
+    forward.__signature__ = inspect.signature(Module.forward)  # type: ignore[attr-defined]
+    forward.__wrapped__ = cls.forward  # type: ignore[attr-defined]
+    return forward
 
 
 def _value_and_jacobian(

@@ -10,12 +10,14 @@ What all share:
 * ``val``: the module's output at ``x`` if it is at hand, or None. Its shape is checked; answers never depend on it.
 * ``wrt``: ``"input"`` or ``"weight"`` (``"weights"`` is the same). A module without parameters gives None for the
   latter.
+* ``chunk_size``: how many tangents or cotangents are moved at a time, which bounds the memory beside the answer; None
+  chooses for speed.
 * A matrix need not be symmetric, nor positive; None is the Euclidean metric.
 * Everything is differentiable with respect to ``x``, the weights and the vector or matrix.
 
 They raise:
 
-* `OptionError`: ``wrt`` is something else, or flags contradict each other.
+* `OptionError`: ``wrt``, ``reduction`` or ``chunk_size`` is something else, or flags contradict each other.
 * `ShapeError`, `DtypeError`, `DeviceError`: ``x``, ``val``, the vector or the matrix does not fit.
 * `CoupledSamplesError`: the module mixes the samples of a batch or is random; most need ``module.eval()``.
 * `ModuleError`: the module is not materialised, or does not return one tensor with a row per sample.
@@ -27,10 +29,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import OptionError
-from pullgeo.jacobian import Jacobian, linearize
-from pullgeo.metric import Metric
-from pullgeo.nnj.arguments import Side, check_value, checked_wrt
-from pullgeo.nnj.weight_blocks import block_metric, pull_blocks, weight_layout
+from pullgeo.jacobian import BatchSum, Jacobian, WeightGraph, flat, linearize
+from pullgeo.metric import Implicit, Metric
+from pullgeo.nnj.arguments import Side, check_value, checked_chunk_size, checked_wrt
+from pullgeo.nnj.reduction import Reduction, checked_reduction, of_sum, over_samples, sum_dense, sum_diag
+from pullgeo.nnj.weight_blocks import block_metric, pull_blocks, sum_blocks, weight_layout
 from pullgeo.typing import Decoder, Wrt
 
 Points = Shaped[Tensor, "b *x"]
@@ -38,7 +41,7 @@ Matrix = Float[Tensor, "b *m"]
 
 
 def jacobian(
-    module: Decoder, x: Points, val: Tensor | None = None, wrt: str = "input"
+    module: Decoder, x: Points, val: Tensor | None = None, wrt: str = "input", chunk_size: int | None = None
 ) -> Float[Tensor, "b n_out n"] | None:
     """``J`` itself.
 
@@ -50,7 +53,7 @@ def jacobian(
         tensor([[[1., 0.],
                  [0., 0.]]])
     """
-    J = _linearized("jacobian", module, x, val, checked_wrt("jacobian", wrt))
+    J = _linearized("jacobian", module, x, val, checked_wrt("jacobian", wrt), chunk_size)
     return None if J is None else J.dense()
 
 
@@ -70,7 +73,7 @@ def jvp(
     """
     wrt_ = checked_wrt("jvp", wrt)
     J = _linearized("jvp", module, x, val, wrt_)
-    return None if J is None else J.push(Side.source("jvp", J, wrt_).vector(vector)).squeeze(0).flatten(1)
+    return None if J is None else flat(J.push(Side.source("jvp", J, wrt_).vector(vector))).squeeze(0)
 
 
 def vjp(
@@ -88,11 +91,16 @@ def vjp(
     Cost: one backward pass.
     """
     J = _linearized("vjp", module, x, val, checked_wrt("vjp", wrt))
-    return None if J is None else J.pull(Side.target("vjp", J).vector(vector)).squeeze(0).flatten(1)
+    return None if J is None else flat(J.pull(Side.target("vjp", J).vector(vector))).squeeze(0)
 
 
 def jmp(
-    module: Decoder, x: Points, val: Tensor | None = None, matrix: Matrix | None = None, wrt: str = "input"
+    module: Decoder,
+    x: Points,
+    val: Tensor | None = None,
+    matrix: Matrix | None = None,
+    wrt: str = "input",
+    chunk_size: int | None = None,
 ) -> Float[Tensor, "b n_out k"] | None:
     """``J M``: the k columns of a matrix pushed forward.
 
@@ -102,18 +110,24 @@ def jmp(
         val: the output, or None.
         matrix: ``(b, n, k)``, or None for the identity.
         wrt: ``"input"`` or ``"weight"``.
+        chunk_size: how many columns are pushed at a time.
 
     Cost: k forward passes.
     """
     wrt_ = checked_wrt("jmp", wrt)
-    J = _linearized("jmp", module, x, val, wrt_)
+    J = _linearized("jmp", module, x, val, wrt_, chunk_size)
     if J is None or matrix is None:
         return None if J is None else J.dense()
-    return J.push(Side.source("jmp", J, wrt_).columns(matrix)).flatten(2).permute(1, 2, 0)
+    return flat(J.push_in_chunks(Side.source("jmp", J, wrt_).columns(matrix))).permute(1, 2, 0)
 
 
 def mjp(
-    module: Decoder, x: Points, val: Tensor | None = None, matrix: Matrix | None = None, wrt: str = "input"
+    module: Decoder,
+    x: Points,
+    val: Tensor | None = None,
+    matrix: Matrix | None = None,
+    wrt: str = "input",
+    chunk_size: int | None = None,
 ) -> Float[Tensor, "b k n"] | None:
     """``M J``: the k rows of a matrix pulled back.
 
@@ -123,13 +137,14 @@ def mjp(
         val: the output, or None.
         matrix: ``(b, k, n_out)``, or None for the identity.
         wrt: ``"input"`` or ``"weight"``.
+        chunk_size: how many rows are pulled at a time.
 
     Cost: k backward passes.
     """
-    J = _linearized("mjp", module, x, val, checked_wrt("mjp", wrt))
+    J = _linearized("mjp", module, x, val, checked_wrt("mjp", wrt), chunk_size)
     if J is None or matrix is None:
         return None if J is None else J.dense()
-    return J.pull(Side.target("mjp", J).rows(matrix)).flatten(2).permute(1, 0, 2)
+    return flat(J.pull_in_chunks(Side.target("mjp", J).rows(matrix))).permute(1, 0, 2)
 
 
 def jmjTp(
@@ -141,6 +156,7 @@ def jmjTp(
     from_diag: bool = False,
     to_diag: bool = False,
     diag_backprop: bool = False,
+    chunk_size: int | None = None,
 ) -> Float[Tensor, "b n_out ..."] | None:
     """``J M Jᵀ``: a metric pushed forward.
 
@@ -156,11 +172,13 @@ def jmjTp(
         diag_backprop: propagate only diagonals from layer to layer, in one forward pass: an approximation, exact for
             single layers and elementwise chains. It implies a diagonal in and out; of a whole matrix it takes the
             diagonal.
+        chunk_size: how many tangents or cotangents are moved at a time.
 
     Returns:
         ``(b, n_out, n_out)``, or ``(b, n_out)`` if ``to_diag`` or ``diag_backprop``.
 
-    Cost: min(n, n_out) passes; with ``to_diag`` no matrix is formed.
+    Cost: min(n, n_out) passes; with ``to_diag`` no matrix is formed. With a chunk size below that number twice as many
+    passes, and for the kernel of weights one for each pair of chunks.
 
     Example:
         >>> import torch
@@ -169,7 +187,7 @@ def jmjTp(
                  [1., 1.]]])
     """
     where, wrt_ = "jmjTp", checked_wrt("jmjTp", wrt)
-    J = _linearized(where, module, x, val, wrt_)
+    J = _linearized(where, module, x, val, wrt_, chunk_size)
     if J is None:
         return None
     side = Side.source(where, J, wrt_)
@@ -179,7 +197,7 @@ def jmjTp(
     else:
         M = None
     if diag_backprop:
-        return J.push_squared_layerwise(side.diagonal(matrix, from_diag)).squeeze(0).flatten(1)
+        return flat(J.push_squared_layerwise(side.diagonal(matrix, from_diag))).squeeze(0)
     M = side.metric(matrix, from_diag) if M is None else M
     return _multiplied_out(M.pushforward(J), J.signature.batch, to_diag)
 
@@ -194,7 +212,9 @@ def jTmjp(
     to_diag: bool = False,
     diag_backprop: bool = False,
     full: bool = False,
-) -> Float[Tensor, "b n ..."] | list[Any] | None:
+    reduction: str = "none",
+    chunk_size: int | None = None,
+) -> Float[Tensor, "..."] | list[Any] | None:
     """``Jᵀ M J``: a metric pulled back.
 
     With the Euclidean metric on a decoder's output this is the metric of its latent space; with weights and the
@@ -212,13 +232,19 @@ def jTmjp(
             single layers and elementwise chains. It implies a diagonal in and out; of a whole matrix it takes the
             diagonal.
         full: for weights, return the whole matrix and not only the blocks of the layers.
+        reduction: ``"sum"`` or ``"mean"`` over the batch instead of ``"none"``; the answer then has no batch. Over
+            weights the layers add up while they contract, and an array of the batch times the weights never exists. The
+            inputs of different samples are different points: their metrics are computed one by one and then added,
+            which gives the matrix whose leading eigenvectors span the active subspace.
+        chunk_size: how many tangents or cotangents are moved at a time.
 
     Returns:
         ``(b, n, n)``, or ``(b, n)`` if ``to_diag`` or ``diag_backprop``. For weights without ``full`` the blocks on the
         diagonal: ``(b, P_l, P_l)`` for a layer, and for a container the list of those of its children that have
-            parameters.
+        parameters. Without the ``b`` if there is a reduction.
 
-    Cost: min(n, n_out) passes and one contraction; with ``to_diag`` no matrix is formed.
+    Cost: min(n, n_out) passes and one contraction; with ``to_diag`` no matrix is formed. With a chunk size below that
+    number the tangents of an input are pulled back besides. A reduction over weights takes n_out passes.
 
     Example:
         >>> import torch
@@ -227,33 +253,54 @@ def jTmjp(
         torch.Size([7, 2, 2])
         >>> [block.shape for block in jTmjp(f, torch.zeros(7, 2), wrt="weight")]
         [torch.Size([7, 9, 9]), torch.Size([7, 20, 20])]
+        >>> jTmjp(f, torch.zeros(7, 2), wrt="weight", to_diag=True, reduction="mean").shape
+        torch.Size([29])
     """
     where, wrt_ = "jTmjp", checked_wrt("jTmjp", wrt)
     if full and (to_diag or diag_backprop):
         raise OptionError(
             "jTmjp: full=True asks for the whole matrix, to_diag and diag_backprop for a diagonal. Drop one."
         )
-    J = _linearized(where, module, x, val, wrt_)
+    over_batch = checked_reduction(where, reduction)
+    J = _linearized(where, module, x, val, wrt_, chunk_size)
     if J is None:
         return None
     side = Side.target(where, J)
+    if isinstance(J, WeightGraph) and isinstance(module, nn.Module):
+        total = over_batch != "none"
+        if diag_backprop:
+            w = side.diagonal(matrix, from_diag)
+            pulled = BatchSum(J).pull_squared_layerwise(w) if total else J.pull_squared_layerwise(w)
+            return of_sum(pulled.squeeze(0), over_batch, len(x))
+        G = Implicit(J, side.metric(matrix, from_diag))
+        if total:
+            return _over_batch(G, J, module, to_diag, full, over_batch)
+        return G.diag() if to_diag else G.dense() if full else pull_blocks(G, weight_layout(module, x.device))
     if diag_backprop:
-        return J.pull_squared_layerwise(side.diagonal(matrix, from_diag)).squeeze(0).flatten(1)
-    M = side.metric(matrix, from_diag)
-    if wrt_ == "weight" and not (full or to_diag) and isinstance(module, nn.Module):
-        layout = weight_layout(module, x.device)
-        if isinstance(layout, list):
-            basis = J.signature.out_basis()
-            return pull_blocks(J, basis, basis if matrix is None else _rows(M, J), layout)
-    return _multiplied_out(M.pullback(J), J.signature.batch, to_diag)
+        answer = flat(J.pull_squared_layerwise(side.diagonal(matrix, from_diag))).squeeze(0)
+    else:
+        answer = _multiplied_out(side.metric(matrix, from_diag).pullback(J), J.signature.batch, to_diag)
+    return over_samples(answer, over_batch)
 
 
-def _linearized(where: str, module: Decoder, x: Tensor, val: Tensor | None, wrt: Wrt) -> Jacobian | None:
+def _over_batch(
+    G: Implicit, J: WeightGraph, module: nn.Module, to_diag: bool, full: bool, reduction: Reduction
+) -> Tensor | list[Any]:
+    if to_diag:
+        total: Any = sum_diag(G, J)
+    else:
+        total = sum_dense(G, J) if full else sum_blocks(G, weight_layout(module, J.signature.device))
+    return of_sum(total, reduction, J.signature.batch)
+
+
+def _linearized(
+    where: str, module: Decoder, x: Tensor, val: Tensor | None, wrt: Wrt, chunk_size: int | None = None
+) -> Jacobian | None:
     if wrt == "weight" and isinstance(module, nn.Module) and not any(True for _ in module.parameters()):
         return None
     _, J = linearize(module, x, wrt)
     check_value(where, val, J)
-    return J
+    return J.in_chunks(checked_chunk_size(where, chunk_size))
 
 
 def _metric_of_blocks(side: Side, module: Decoder, blocks: list[Any] | tuple[Any, ...], from_diag: bool) -> Metric:
@@ -264,12 +311,6 @@ def _metric_of_blocks(side: Side, module: Decoder, blocks: list[Any] | tuple[Any
             "from_diag. Pass a tensor."
         )
     return block_metric(side, blocks, layout)
-
-
-def _rows(M: Metric, J: Jacobian) -> Tensor:
-    """The rows m_k of ``M``, with which ``M = Σ_k e_k m_kᵀ``."""
-    s = J.signature
-    return M.dense().expand(s.batch, -1, -1).transpose(0, 1).reshape(s.n_out, s.batch, *s.out_shape)
 
 
 def _multiplied_out(M: Metric, batch: int, to_diag: bool) -> Tensor:

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
-from pullgeo.errors import DtypeError, ShapeError
-from pullgeo.jacobian import Jacobian, ParameterLayout, WeightGraph, chunks, outer
-from pullgeo.metric import BlockDiagonal
+from pullgeo.errors import DtypeError, OptionError, ShapeError
+from pullgeo.jacobian import BatchSum, Jacobian, ParameterLayout, WeightGraph, outer
+from pullgeo.likelihood import PulledRoot
+from pullgeo.metric import BlockDiagonal, Implicit
 from pullgeo.nnj.arguments import Side
 
 Blocks: TypeAlias = Tensor | list[Any]
-"""``(b, P_l, P_l)`` for a layer, a list of these for a container."""
+"""``(b, P_l, P_l)`` for a layer, or ``(P_l, P_l)`` added up over the batch; a list of these for a container."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,14 +51,38 @@ def layers(layout: Layout) -> Iterator[Layer]:
             yield from layers(entry)
 
 
-def pull_blocks(J: Jacobian, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"], layout: Layout) -> Blocks:
-    """The blocks of ``J_θᵀ (Σ_k W_k V_kᵀ) J_θ`` for each layer, nested as the layout is.
+def pull_blocks(metric: Implicit | PulledRoot, layout: Layout) -> Blocks:
+    """The blocks of a metric on weights, ``J_θᵀ M J_θ``, for each layer, nested as the layout is.
 
-    Cost: k backward sweeps (2k if V is not W) and the blocks themselves; where the stages of ``J`` are other modules
-    than these layers, the pulled stacks are held in chunks besides.
+    Cost: as many backward sweeps as M has dimensions and the blocks themselves; where the stages of ``J`` are other
+    modules than these layers, the pulled stacks are held in chunks besides.
     """
-    found = _blocks_of_stages(J, W, V, layout) if isinstance(J, WeightGraph) else None
-    return _nest(layout, iter(found if found is not None else _blocks_of_any(J, W, V, layout)))
+    J, terms = metric.J, metric.terms
+    matching = isinstance(J, WeightGraph) and _stages_match(J, layout)
+    item_bytes = 0 if matching else J.signature.n_in * J.signature.batch * J.signature.dtype.itemsize
+    totals: list[Tensor] = []
+    for part in list(J.parts(terms, item_bytes)) or [slice(0, 0)]:
+        W, V = metric.factors(part)
+        if isinstance(J, WeightGraph) and matching:
+            found = _blocks_of_stages(J, W, V, layout)
+        else:
+            found = _blocks_of_any(J, W, V, layout)
+        totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
+    return _nest(layout, iter(totals))
+
+
+def sum_blocks(metric: Implicit | PulledRoot, layout: Layout) -> Blocks:
+    """The same blocks added up over the batch; an array of the batch times the weights is never formed."""
+    J = metric.J
+    if not isinstance(J, WeightGraph):
+        raise OptionError("sum_blocks: expected a metric pulled back to the weights of a network.")
+    groups = [tuple(layer.module.parameters()) for layer in layers(layout)]
+    totals: list[Tensor] = []
+    terms = torch.empty(metric.terms, 0, dtype=J.signature.dtype)
+    for part in list(J.sweep_parts(terms)) or [slice(0, 0)]:
+        found = BatchSum(J).pull_blocks(*metric.factors(part), groups)
+        totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
+    return _nest(layout, iter(totals))
 
 
 def block_metric(side: Side, blocks: list[Any] | tuple[Any, ...], layout: Layout) -> BlockDiagonal:
@@ -82,23 +107,20 @@ def _nest(layout: Layout, blocks: Iterator[Tensor]) -> Blocks:
     return next(blocks) if isinstance(layout, Layer) else [_nest(entry, blocks) for entry in layout]
 
 
-def _blocks_of_stages(J: WeightGraph, W: Tensor, V: Tensor, layout: Layout) -> list[Tensor] | None:
-    wanted = [id(layer.module) for layer in layers(layout)]
-    if not set(wanted) <= {id(stage.module) for stage in J.stages if stage.weight is not None}:
-        return None
+def _stages_match(J: WeightGraph, layout: Layout) -> bool:
+    own = {id(stage.module) for stage in J.stages if stage.weight is not None}
+    return all(id(layer.module) in own for layer in layers(layout))
+
+
+def _blocks_of_stages(J: WeightGraph, W: Tensor, V: Tensor, layout: Layout) -> list[Tensor]:
     blocks = {id(s.module): b for s, b in zip(J.stages, J.pull_blocks(W, V), strict=True) if b is not None}
-    return [blocks[module] for module in wanted]
+    return [blocks[id(layer.module)] for layer in layers(layout)]
 
 
 def _blocks_of_any(J: Jacobian, W: Tensor, V: Tensor, layout: Layout) -> list[Tensor]:
-    s = J.signature
-    places = [layer.positions for layer in layers(layout)]
-    totals = [W.new_zeros(s.batch, len(place), len(place)) for place in places]
-    for part in chunks(len(W), s.n_in * s.batch * W.element_size()):
-        JW = J.pull(W[part])
-        JV = JW if V is W else J.pull(V[part])
-        totals = [t + outer(JW[..., place], JV[..., place]) for t, place in zip(totals, places, strict=True)]
-    return totals
+    JW = J.pull(W)
+    JV = JW if V is W else J.pull(V)
+    return [outer(JW[..., layer.positions], JV[..., layer.positions]) for layer in layers(layout)]
 
 
 def _match(side: Side, blocks: object, layout: Layout, path: str) -> Iterator[tuple[Tensor, Layer]]:

@@ -4,6 +4,7 @@
 * `charts`: spheres, tori, hyperbolic planes, Fisher-Rao families with their distances, as torch modules.
 * `contracts`: `check_rule`, `check_jacobian`, `check_metric`, `check_manifold`, `check_solver`.
 * `tolerances`: what may differ, by dtype.
+* `torch_layers`: a small instance of every layer of torch.nn, to run a check on all of them.
 
 Example:
     >>> import torch
@@ -14,10 +15,12 @@ Example:
 from pullgeo.testing import charts, contracts, oracles, tolerances
 from pullgeo.testing.contracts import check_jacobian, check_manifold, check_metric, check_rule, check_solver
 from pullgeo.testing.tolerances import TOLERANCES, Tolerance, tolerance_for
+from pullgeo.testing.torch_layers import TorchLayer, torch_layers, why_no_layer
 
 __all__ = [
     "TOLERANCES",
     "Tolerance",
+    "TorchLayer",
     "charts",
     "check_jacobian",
     "check_manifold",
@@ -28,4 +31,6 @@ __all__ = [
     "oracles",
     "tolerance_for",
     "tolerances",
+    "torch_layers",
+    "why_no_layer",
 ]

@@ -128,7 +128,6 @@ def test_shapes(name: str) -> None:
     check_rule(SHAPES[name], batch(3, 2, 5))
 
 
-@pytest.mark.parametrize("b", [3, 5])
 @pytest.mark.parametrize(
     "name",
     [
@@ -141,10 +140,9 @@ def test_shapes(name: str) -> None:
         UNKNOWN,
     ],
 )
-def test_input_and_weight(name: str, b: int) -> None:
-    # derivatives of the products once: for every batch size they would take most of the time
-    check_rule(weights(name), batch(b, 5), gradients=b == 3)
-    check_rule(weights(name), batch(b, 5), wrt="weight", gradients=b == 3, second_gradients=name != UNKNOWN)
+def test_input_and_weight(name: str) -> None:
+    check_rule(weights(name), batch(3, 5), second_gradients=name != UNKNOWN)
+    check_rule(weights(name), batch(5, 5), wrt="weight", second_gradients=False)
 
 
 def test_linear_over_further_dimensions() -> None:

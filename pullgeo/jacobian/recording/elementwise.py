@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vjp
+from torch.func import vjp
 
 from pullgeo.jacobian.elementwise import Elementwise
 from pullgeo.jacobian.recording.operations import functions_named, operation
 from pullgeo.jacobian.recording.recorded import Recorded, Unserved, plain
 from pullgeo.jacobian.recording.tape import Tape
+from pullgeo.jacobian.tangents import tangent
 
 
 def pointwise(tape: Tape, input: Recorded, function: Callable[[Tensor], Tensor]) -> Recorded:
@@ -28,7 +29,7 @@ def pointwise(tape: Tape, input: Recorded, function: Callable[[Tensor], Tensor])
         return vjp(function, z)[1](torch.ones_like(z))[0]
 
     derivative = pullback(torch.ones_like(x))[0]
-    return tape.emit(y, [(input, Elementwise(derivative, lambda: jvp(slope, (x,), (torch.ones_like(x),))[1]))])
+    return tape.emit(y, [(input, Elementwise(derivative, lambda: tangent(slope, x, torch.ones_like(x))))])
 
 
 def _register(name: str) -> None:

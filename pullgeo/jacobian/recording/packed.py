@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pullgeo.jacobian.leaving import left_alone
 from pullgeo.jacobian.recording.recorded import Recorded
 
 
@@ -35,7 +36,8 @@ class Packed(nn.Module):
     def call(self, tensors: list[Tensor]) -> Any:
         """What the module returns, given tensors in place of the recorded ones."""
         args, kwargs = self._filled(self.arguments, tensors)
-        return self.module(*args, **kwargs)
+        with left_alone(self.module):
+            return self.module(*args, **kwargs)
 
     def _filled(self, arguments: Any, tensors: list[Tensor]) -> Any:
         if isinstance(arguments, Recorded):

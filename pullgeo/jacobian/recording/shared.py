@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.func import vjp, vmap
@@ -15,6 +14,7 @@ from pullgeo.jacobian.recording.operations import Function, functions_named, nam
 from pullgeo.jacobian.recording.recorded import Recorded, Unserved, plain, recorded_in
 from pullgeo.jacobian.recording.tape import Tape
 from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.substitutes import SUBSTITUTES
 from pullgeo.jacobian.tangents import over_stack, tangent
 
 
@@ -64,7 +64,7 @@ def shared(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[s
     """
     if writes_in_place(function):
         raise Unserved(f"{name_of(function)} writes into what is computed of parameters alone")
-    function = _PLAIN.get(function, function)
+    function = SUBSTITUTES.get(function, function)
     operands = list({id(operand): operand for operand in recorded_in((args, kwargs))}.values())
     result = function(*plain(args), **plain(kwargs))
 
@@ -91,14 +91,6 @@ def shared(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[s
     return result
 
 
-def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """``g v/‖v‖`` with the norm over all dimensions but one, or over all of them for -1."""
-    others = [d for d in range(v.ndim) if dim == -1 or d != dim % v.ndim]
-    return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=dim != -1))
-
-
-_PLAIN: dict[Function, Function] = {torch._weight_norm: _weight_norm}
-"""Functions that torch can only differentiate once, in operations that it can differentiate at will."""
 _REPETITIONS = frozenset(
     function for name in ("expand", "expand_as", "broadcast_to", "repeat", "tile") for function in functions_named(name)
 )

@@ -7,6 +7,7 @@ from pullgeo.jacobian import Chain, Graph, Jacobian, WeightGraph, rule_for, weig
 from pullgeo.testing import oracles
 from pullgeo.testing.contracts.jacobian import Probes, Second, largest_product
 from pullgeo.testing.contracts.judge import Judge
+from pullgeo.testing.oracles.samples import rows
 from pullgeo.typing import Decoder, Wrt
 
 
@@ -57,7 +58,7 @@ def check_second_push(
             ("second_push(T, S)", bent, forms[:, :k, k:]),
             ("second_push(T, T)", straight, forms[:, :k, :k]),
         ):
-            contracted = (got * w).flatten(2).sum(-1)
+            contracted = rows(got * w, 2).sum(-1)
             diagonal = expected.diagonal(dim1=1, dim2=2).T
             size = max(scale, largest_product(got, w.expand_as(got)))
             judge.close(check, contracted, diagonal, like=T, rtol=rtol, scale=size)
@@ -69,8 +70,8 @@ def check_layerwise(judge: Judge, J: Jacobian, module: nn.Module, x: Tensor, pro
     layers = oracles.layers_of(module)
     ruled = all(_has_rule(layer, wrt) for layer in layers)
     if len(layers) > 1 and ruled:
-        pushed = torch.stack([oracles.diag_backprop_push(module, x, t.flatten(1), wrt) for t in T]).reshape(W.shape)
-        pulled = torch.stack([oracles.diag_backprop_pull(module, x, w.flatten(1), wrt) for w in W]).reshape(T.shape)
+        pushed = torch.stack([oracles.diag_backprop_push(module, x, rows(t, 1), wrt) for t in T]).reshape(W.shape)
+        pulled = torch.stack([oracles.diag_backprop_pull(module, x, rows(w, 1), wrt) for w in W]).reshape(T.shape)
     elif len(layers) == 1 and (ruled or not isinstance(J, Chain | Graph | WeightGraph)):
         pushed, pulled = probes.pushed(T, squared=True), probes.pulled(W, squared=True)
     else:
@@ -85,10 +86,10 @@ def _has_rule(layer: nn.Module, wrt: Wrt) -> bool:
 
 
 def _gram(T: Tensor, S: Tensor) -> Tensor:
-    rows = [[(t * s).flatten(1).sum(1) for s in S] for t in T]
-    return torch.stack([torch.stack(row) for row in rows]).permute(2, 0, 1)
+    sums = [[rows(t * s, 1).sum(1) for s in S] for t in T]
+    return torch.stack([torch.stack(row) for row in sums]).permute(2, 0, 1)
 
 
 def _outer(T: Tensor, S: Tensor) -> Tensor:
-    terms = [t.flatten(1)[:, :, None] * s.flatten(1)[:, None, :] for t, s in zip(T, S, strict=True)]
+    terms = [rows(t, 1)[:, :, None] * rows(s, 1)[:, None, :] for t, s in zip(T, S, strict=True)]
     return torch.stack(terms).sum(0)

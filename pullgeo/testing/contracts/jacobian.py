@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pullgeo.testing import oracles
 from pullgeo.testing.contracts.judge import Judge, random_like, uncontiguous
+from pullgeo.testing.oracles.samples import rows
 from pullgeo.typing import Decoder, Wrt
 
 First = Literal["autograd", "finite_difference"]
@@ -85,13 +86,13 @@ class Probes:
     def pushed(self, T: Tensor, squared: bool = False) -> Tensor:
         """The truth about ``J T`` or ``(J∘J) T``."""
         J = self.truth.square() if squared else self.truth
-        moved = [torch.stack([j @ t for j, t in zip(J, tangents, strict=True)]) for tangents in T.double().flatten(2)]
+        moved = [torch.stack([j @ t for j, t in zip(J, tangents, strict=True)]) for tangents in rows(T.double(), 2)]
         return torch.stack(moved).reshape(*T.shape[:2], *self.W.shape[2:])
 
     def pulled(self, W: Tensor, squared: bool = False) -> Tensor:
         """The truth about ``Jᵀ W`` or ``(J∘J)ᵀ W``."""
         J = self.truth.square() if squared else self.truth
-        moved = [torch.stack([j.T @ w for j, w in zip(J, weights, strict=True)]) for weights in W.double().flatten(2)]
+        moved = [torch.stack([j.T @ w for j, w in zip(J, weights, strict=True)]) for weights in rows(W.double(), 2)]
         return torch.stack(moved).reshape(*W.shape[:2], *self.T.shape[2:])
 
 
@@ -167,14 +168,14 @@ def check_products(judge: Judge, J: JacobianLike, probes: Probes) -> None:
     judge.close("dense", J.dense(), probes.truth, like=T)
     for forth, back in (("push", "pull"), ("push_squared", "pull_squared")):
         pushed = getattr(J, forth)(T)
-        left = (pushed * W).flatten(2).sum(-1)
-        right = (getattr(J, back)(W) * T).flatten(2).sum(-1)
+        left = rows(pushed * W, 2).sum(-1)
+        right = rows(getattr(J, back)(W) * T, 2).sum(-1)
         judge.close(f"adjointness ⟨{forth} T, W⟩ = ⟨T, {back} W⟩", left, right, scale=largest_product(pushed, W))
 
 
 def largest_product(T: Tensor, W: Tensor) -> float:
     """The largest ‖T‖‖W‖ over stacks and samples: what rounding in ⟨T, W⟩ is relative to."""
-    products = T.detach().flatten(2).norm(dim=-1) * W.detach().flatten(2).norm(dim=-1)
+    products = rows(T.detach(), 2).norm(dim=-1) * rows(W.detach(), 2).norm(dim=-1)
     return float(products.max()) if products.numel() else 0.0
 
 

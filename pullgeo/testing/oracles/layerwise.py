@@ -77,7 +77,7 @@ def diag_backprop_push(
         tensor([[1., 1.]], dtype=torch.float64)
     """
     weights = _Accumulator(module, len(x))
-    size = weights.size if wrt == "weight" else x.flatten(1).shape[1]
+    size = weights.size if wrt == "weight" else x.shape[1:].numel()
     given = torch.ones(len(x), size, dtype=torch.float64) if diagonal is None else diagonal.double()
     carried = given
     for position, (layer, value, width) in enumerate(_trace(module, x)):
@@ -127,7 +127,7 @@ def _trace(module: nn.Module, x: Tensor) -> list[_Step]:
     with torch.no_grad():
         for layer in layers_of(module):
             given, value = value, copy.deepcopy(layer).double()(value)
-            steps.append(_Step(layer, given, value.flatten(1).shape[1]))
+            steps.append(_Step(layer, given, value.shape[1:].numel()))
     return steps
 
 

@@ -94,3 +94,8 @@ def _parameters(module: Decoder) -> list[nn.Parameter]:
     if not parameters:
         raise ModuleError('oracles: wrt="weight" needs a module with parameters; this one has none. Use wrt="input".')
     return parameters
+
+
+def rows(T: Tensor, leading: int) -> Tensor:
+    """One dimension behind the leading ones, of size one where there is none."""
+    return T.reshape(*T.shape[:leading], T.shape[leading:].numel())

@@ -5,7 +5,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from pullgeo.testing.oracles.differences import central_difference
-from pullgeo.testing.oracles.samples import Sample, flat_gradient, per_sample, sizes
+from pullgeo.testing.oracles.samples import Sample, flat_gradient, per_sample, rows, sizes
 from pullgeo.typing import Decoder, Wrt
 
 
@@ -75,7 +75,7 @@ def second_form(
         y, variables = sample.graph()
         with torch.enable_grad():
             gradient = flat_gradient(torch.dot(y, w[i].double().flatten()), variables, create_graph=True)
-            directions = T[:, i].double().flatten(1)
+            directions = rows(T[:, i].double(), 1)
             turned = [flat_gradient(torch.dot(gradient, t), variables) for t in directions]
         forms.append(directions @ torch.stack(turned).T if turned else directions.new_zeros(0, 0))
     return torch.stack(forms) if forms else torch.zeros(0, len(T), len(T), dtype=torch.float64)
@@ -118,7 +118,7 @@ def second_form_fd(
     """
     forms = []
     for i, sample in enumerate(per_sample(module, x, wrt)):
-        form = _hessian(sample, T[:, i].double().flatten(1), w[i].double().flatten(), step)
+        form = _hessian(sample, rows(T[:, i].double(), 1), w[i].double().flatten(), step)
         forms.append((form + form.T) / 2)
     return torch.stack(forms) if forms else torch.zeros(0, len(T), len(T), dtype=torch.float64)
 

@@ -1,0 +1,29 @@
+"""Running modules without leaving traces on them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+
+@contextmanager
+def left_alone(function: Any) -> Iterator[None]:
+    """Puts attributes and buffers of a module back as they were.
+
+    A ``forward`` may keep what it computed, as the hook of ``torch.nn.utils.weight_norm`` does. Inside a transform of
+    torch that is a tensor of the transform, which nobody can use, copy or pickle afterwards.
+
+    Args:
+        function: a module, a bound method of one, or any other function, which nothing is known of.
+    """
+    owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
+    children = list(owner.modules()) if isinstance(owner, nn.Module) else []
+    held = [(attributes, attributes.copy()) for child in children for attributes in (vars(child), child._buffers)]
+    try:
+        yield
+    finally:
+        for attributes, before in held:
+            if attributes.keys() != before.keys() or any(attributes[name] is not before[name] for name in before):
+                attributes.clear()
+                attributes.update(before)

@@ -1,0 +1,120 @@
+"""Gradients of a loss sample by sample, and their norms."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from pullgeo.errors import DtypeError, ModuleError, ShapeError
+from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.parameters import ParameterLayout
+from pullgeo.jacobian.weights import WeightGraph
+
+Loss = Tensor | Callable[[Tensor], Tensor]
+"""The gradients ``∂ℓ_b/∂y_b`` of the samples' losses, ``(b, *y)``; or the losses, a function ``(b, *y) -> (b,)``."""
+
+
+def sample_gradients(module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Loss) -> Float[Tensor, "b p"]:
+    """``∇_θ ℓ_b = J_bᵀ ∂ℓ_b/∂y``: the gradient of every sample's own loss with respect to all weights.
+
+    Args:
+        module: any module with parameters.
+        x: the batch.
+        loss: the gradients of the losses with respect to the outputs, ``(b, *y)``, or a function from outputs to
+            losses ``(b,)``.
+
+    Returns:
+        ``(b, P)``, in the order of ``torch.nn.utils.parameters_to_vector(module.parameters())``. Differentiable with
+        respect to x and weights.
+
+    Raises:
+        ShapeError, DtypeError: ``loss`` is or gives something else, or ``x`` does not fit the module.
+        ModuleError, CoupledSamplesError, DeviceError: as `linearize` raises them.
+
+    Cost: one forward and one backward pass, and ``b P`` memory. `sample_gradient_norms` needs much less.
+
+    Example:
+        >>> f = nn.Linear(2, 1, bias=False)
+        >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> sample_gradients(f, x, lambda y: 5 * y.squeeze(1)).detach()
+        tensor([[ 5., 10.],
+                [15., 20.]])
+    """
+    J, w = _cotangent("sample_gradients", module, x, loss)
+    return J.pull(w).squeeze(0)
+
+
+def named_sample_gradients(module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Loss) -> dict[str, Tensor]:
+    """`sample_gradients` by the names of the parameters, each ``(b, *shape)``.
+
+    Args:
+        module: any module with parameters.
+        x: the batch.
+        loss: as for `sample_gradients`.
+
+    Example:
+        >>> found = named_sample_gradients(nn.Linear(2, 3), torch.zeros(5, 2), torch.ones(5, 3))
+        >>> {name: tuple(gradient.shape) for name, gradient in found.items()}
+        {'weight': (5, 3, 2), 'bias': (5, 3)}
+    """
+    J, w = _cotangent("named_sample_gradients", module, x, loss)
+    layout = ParameterLayout.of(module)
+    pieces = zip(layout.names, layout.parameters, layout.split(J.pull(w).squeeze(0)), strict=True)
+    return {name: piece.reshape(len(piece), *p.shape) for name, p, piece in pieces}
+
+
+def sample_gradient_norms(module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Loss) -> Float[Tensor, " b"]:
+    """``‖∇_θ ℓ_b‖`` of every sample, without the gradients themselves.
+
+    A layer's part is ``‖δ‖² (‖x‖² + 1)`` for a linear layer, and a sum over pairs of positions for convolutions and
+    for linear layers over tokens where that is cheaper than their gradients.
+
+    Args:
+        module: any module with parameters.
+        x: the batch.
+        loss: as for `sample_gradients`.
+
+    Returns:
+        ``(b,)``.
+
+    Source: Goodfellow, *Efficient per-example gradient computations*, 2015; Li, Tramèr, Liang, Hashimoto, *Large
+    language models can be strong differentially private learners*, ICLR 2022, section 4 ("ghost clipping").
+
+    Example:
+        >>> sample_gradient_norms(nn.Linear(2, 1), torch.tensor([[2.0, 2.0]]), torch.ones(1, 1))
+        tensor([3.])
+    """
+    J, w = _cotangent("sample_gradient_norms", module, x, loss)
+    return J.pull_gram(w, w).reshape(len(x)).clamp(min=0).sqrt()
+
+
+def _cotangent(where: str, module: nn.Module, x: Tensor, loss: Loss) -> tuple[WeightGraph, Tensor]:
+    y, J = linearize(module, x, "weight")
+    if not isinstance(J, WeightGraph):
+        raise ModuleError(f"{where}: expected a network with parameters, got {type(module).__name__}.")
+    w = loss if isinstance(loss, Tensor) else _gradient(where, loss, y)
+    if w.shape != y.shape:
+        raise ShapeError(
+            f"{where}: loss must be the gradients with respect to the outputs, of shape {tuple(y.shape)}, or a "
+            f"function from outputs to one loss per sample; got shape {tuple(w.shape)}."
+        )
+    if w.dtype != y.dtype:
+        raise DtypeError(f"{where}: loss must be {y.dtype} as the module's output is, got {w.dtype}.")
+    return J, w.unsqueeze(0)
+
+
+def _gradient(where: str, loss: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+    tracked = torch.is_grad_enabled() and y.requires_grad
+    with torch.enable_grad():
+        outputs = y if tracked else y.detach().requires_grad_()
+        losses = loss(outputs)
+        if not isinstance(losses, Tensor) or losses.shape != (len(y),):
+            got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+            raise ShapeError(
+                f"{where}: loss must return one number per sample, shape ({len(y)},), got {got}. Use "
+                "reduction='none' in torch's losses, and sum over outputs."
+            )
+        if not losses.requires_grad:
+            return torch.zeros_like(y)
+        return torch.autograd.grad(losses.sum(), outputs, create_graph=tracked)[0]

@@ -1,0 +1,51 @@
+"""What a network's output means: distributions over targets, and the metrics that they put on the output.
+
+A `Likelihood` says what the output ``η`` of a network is a parameter of. Its Fisher information is a metric on the
+output; `ggn` pulls it back to latents or to weights.
+"""
+
+from pullgeo.likelihood.base import Likelihood
+from pullgeo.likelihood.bernoulli import Bernoulli, BernoulliProbability
+from pullgeo.likelihood.categorical import Categorical
+from pullgeo.likelihood.categorical_fisher import CategoricalFisher
+from pullgeo.likelihood.channel_blocks import ChannelBlocks
+from pullgeo.likelihood.distribution import TorchDistribution
+from pullgeo.likelihood.families import fisher_information
+from pullgeo.likelihood.gaussian import Gaussian
+from pullgeo.likelihood.ggn import ggn, ggn_blocks, ggn_diag, root_stacks, summed_diag
+from pullgeo.likelihood.heteroscedastic import HeteroscedasticGaussian, Paired
+from pullgeo.likelihood.poisson import Poisson
+from pullgeo.likelihood.roots import PulledRoot, RootMetric, root_map
+from pullgeo.likelihood.sampled import sampled_fisher, sampled_ggn, sampled_ggn_diag
+from pullgeo.likelihood.scales import LogStd, LogVariance, Scale, Std, Variance
+
+__all__ = [
+    "Bernoulli",
+    "BernoulliProbability",
+    "Categorical",
+    "CategoricalFisher",
+    "ChannelBlocks",
+    "Gaussian",
+    "HeteroscedasticGaussian",
+    "Likelihood",
+    "LogStd",
+    "LogVariance",
+    "Paired",
+    "Poisson",
+    "PulledRoot",
+    "RootMetric",
+    "Scale",
+    "Std",
+    "TorchDistribution",
+    "Variance",
+    "fisher_information",
+    "ggn",
+    "ggn_blocks",
+    "ggn_diag",
+    "root_map",
+    "root_stacks",
+    "sampled_fisher",
+    "sampled_ggn",
+    "sampled_ggn_diag",
+    "summed_diag",
+]

@@ -1,0 +1,194 @@
+"""Any distribution of `torch.distributions` whose Fisher information is known, as a likelihood."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch import distributions as td
+
+from pullgeo.errors import ModuleError, OptionError, ShapeError
+from pullgeo.jacobian import Elementwise, Jacobian, LinearKind, Signature, linearize
+from pullgeo.likelihood.base import Likelihood, euclidean, per_sample
+from pullgeo.likelihood.families import Family, family_of
+from pullgeo.likelihood.roots import PulledRoot
+from pullgeo.metric import Dense, Metric
+
+
+@dataclass(frozen=True, eq=False)
+class TorchDistribution(Likelihood):
+    """What a function makes of a network's output: ``make(η)`` is a distribution over targets.
+
+    The information of the distribution's own parameters ``θ`` is known in closed form (see `fisher_information` for
+    adding to the list) and pulled back through ``∂θ/∂η`` by automatic differentiation, so that ``make`` may be any
+    function of the output: exponentials, softplus, halves, an `Independent` around it.
+
+    Args:
+        make: from outputs ``(b, *out)`` to a distribution whose ``batch_shape`` begins with ``b``.
+        family: the class that ``make`` returns, inside of `Independent`. Only if it is named beforehand is there an
+            `embedding`, for the families that have one.
+
+    Raises:
+        OptionError: ``make`` cannot be called, or the information of the family is not known.
+
+    Example:
+        >>> gamma = TorchDistribution(lambda eta: td.Gamma(eta[:, :1].exp(), eta[:, 1:].exp()))
+        >>> gamma.fisher(torch.zeros(1, 2)).dense()
+        tensor([[[ 1.6449, -1.0000],
+                 [-1.0000,  1.0000]]])
+    """
+
+    make: Callable[[Tensor], Any]
+    family: type[td.Distribution] | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.make):
+            raise OptionError(
+                "TorchDistribution: make must be a function from a network's output to a distribution, got "
+                f"{self.make!r}."
+            )
+        if self.family is not None:
+            family_of(self.family)
+
+    def fisher(self, eta: Float[Tensor, "b *out"]) -> PulledRoot:
+        """``(∂θ/∂η)ᵀ I(θ) (∂θ/∂η)``, held as its root.
+
+        Raises:
+            OptionError: the information is not known, or a parameter that it leaves out depends on ``η``.
+            ModuleError: ``make`` does not return a distribution for each sample.
+        """
+        self._check_eta("fisher", eta)
+        distribution = self._inner(eta)
+        family = family_of(type(distribution))
+        self._check_fixed(family, eta)
+        theta, J = linearize(lambda e: family.parameters(self._inner(e)), eta)
+        return PulledRoot(J, _information_root(family.information(distribution), theta))
+
+    def sample(
+        self, eta: Float[Tensor, "b *out"], generator: torch.Generator, count: int = 1
+    ) -> Shaped[Tensor, "k b *t"]:
+        """As the distribution samples, from the generator's numbers."""
+        self._check_eta("sample", eta)
+        # torch.distributions take no generator; the global one is lent a state of the given one and put back
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        devices = [eta.device] if eta.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            return self._whole(eta).sample(torch.Size((count,)))
+
+    @property
+    def embedding(self) -> nn.Module | None:
+        """The family's flat isometry, where the family is named and has one."""
+        found = None if self.family is None else family_of(self.family).embedding
+        return None if found is None else _Embedding(self._inner, found)
+
+    def distance(self, eta: Float[Tensor, "b *out"], other: Float[Tensor, "b *out"]) -> Float[Tensor, " b"]:
+        """The Euclidean distance between embeddings.
+
+        Raises:
+            OptionError: the family has no flat isometry.
+        """
+        self._check_pair(eta, other)
+        distribution = self._inner(eta)
+        embedding = family_of(type(distribution)).embedding
+        if embedding is None:
+            raise OptionError(
+                f"TorchDistribution.distance: no closed form is offered for {type(distribution).__name__}. Solve for "
+                "a geodesic of the metric fisher(eta), or use one of the likelihoods of this package that has one."
+            )
+        return euclidean(embedding(distribution) - embedding(self._inner(other)))
+
+    def _nll(self, eta: Tensor, target: Tensor) -> Tensor:
+        return per_sample(-self._whole(eta).log_prob(target))
+
+    def _gradient(self, eta: Tensor, target: Tensor) -> Tensor:
+        value, pullback = torch.func.vjp(lambda e: self._nll(e, target), eta)[:2]
+        return pullback(torch.ones_like(value))[0]
+
+    def _hessian(self, eta: Tensor, target: Tensor) -> Metric:
+        return Dense(linearize(lambda e: self._gradient(e, target), eta)[1].dense())
+
+    def _checked(self, where: str, eta: Tensor, target: Tensor) -> Tensor:
+        self._check_eta(where, eta)
+        distribution = self._whole(eta)
+        expected = distribution.batch_shape + distribution.event_shape
+        if target.shape != expected:
+            raise ShapeError(
+                f"TorchDistribution.{where}: the distribution made of an output of shape {tuple(eta.shape)} is over "
+                f"targets of shape {tuple(expected)}, got {tuple(target.shape)}."
+            )
+        support = getattr(distribution, "support", None)
+        if support is not None:
+            fits = support.check(target.detach())
+            self._require(where, fits, f"in the support of {type(distribution).__name__}")
+        return target
+
+    def _whole(self, eta: Tensor) -> td.Distribution:
+        distribution = self.make(eta)
+        if not isinstance(distribution, td.Distribution):
+            raise ModuleError(
+                "TorchDistribution: make must return a torch.distributions.Distribution, got "
+                f"{type(distribution).__name__}."
+            )
+        if tuple(distribution.batch_shape[:1]) != (len(eta),):
+            raise ModuleError(
+                f"TorchDistribution: make must return a distribution for each of {len(eta)} samples, got batch_shape "
+                f"{tuple(distribution.batch_shape)}. The first axis must be the batch."
+            )
+        return distribution
+
+    def _inner(self, eta: Tensor) -> td.Distribution:
+        distribution = self._whole(eta)
+        while isinstance(distribution, td.Independent):
+            distribution = distribution.base_dist
+        return distribution
+
+    def _check_fixed(self, family: Family, eta: Tensor) -> None:
+        for name in family.fixed:
+            with torch.enable_grad():
+                probe = eta.detach().requires_grad_()
+                value = torch.as_tensor(getattr(self._inner(probe), name))
+                depends = value.requires_grad and torch.autograd.grad(value.sum(), probe, allow_unused=True)[0]
+            if isinstance(depends, Tensor):
+                raise OptionError(
+                    f"TorchDistribution.fisher: {name} depends on the network's output, and the information is known "
+                    f"for a fixed {name} only."
+                )
+
+
+class _Embedding(nn.Module):
+    def __init__(self, distribution: Callable[[Tensor], td.Distribution], embedding: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.distribution = distribution
+        self.embedding = embedding
+
+    def forward(self, eta: Tensor) -> Tensor:
+        return self.embedding(self.distribution(eta))
+
+
+@dataclass(frozen=True, eq=False)
+class _LocationRoot(LinearKind):
+    """A lower triangular matrix at each location."""
+
+    factors: Float[Tensor, "b *s c c"]
+
+    @property
+    def signature(self) -> Signature:  # type: ignore[override]
+        """``(*s, c) -> (*s, c)``."""
+        return Signature.between(self.factors[..., 0], self.factors[..., 0])
+
+    def push(self, T: Float[Tensor, "k b *s c"]) -> Float[Tensor, "k b *s c"]:
+        """``L T``."""
+        return (self.factors @ T.unsqueeze(-1)).squeeze(-1)
+
+    def pull(self, W: Float[Tensor, "k b *s c"]) -> Float[Tensor, "k b *s c"]:
+        """``Lᵀ W``."""
+        return (self.factors.mT @ W.unsqueeze(-1)).squeeze(-1)
+
+
+def _information_root(information: Tensor, theta: Tensor) -> Jacobian:
+    if information.ndim == theta.ndim:
+        return Elementwise(information.expand_as(theta).sqrt())
+    return _LocationRoot(torch.linalg.cholesky(information.expand(*theta.shape, theta.shape[-1])))

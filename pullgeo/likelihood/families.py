@@ -1,0 +1,213 @@
+"""Fisher informations of families of `torch.distributions`."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch import distributions as td
+
+from pullgeo.errors import OptionError, RegistryError
+from pullgeo.likelihood.embeddings import BernoulliAngle
+
+OfDistribution = Callable[[Any], Tensor]
+Function = TypeVar("Function", bound=OfDistribution)
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """What is known of a class of distributions; locations are the axes of the distribution's ``batch_shape``.
+
+    Args:
+        parameters: the c parameters that the information is about, ``(*batch_shape, c)``.
+        information: their Fisher information, ``(*batch_shape, c)`` where it is diagonal, ``(*batch_shape, c, c)``
+            where it is not.
+        fixed: names of parameters that the information leaves out, so that the network must not put them out.
+        embedding: a flat isometry into a Euclidean space, ``(*batch_shape, e)``, if there is one.
+    """
+
+    parameters: OfDistribution
+    information: OfDistribution
+    fixed: tuple[str, ...] = ()
+    embedding: OfDistribution | None = None
+
+
+_families: dict[type[td.Distribution], Family] = {}
+
+
+def fisher_information(
+    distribution: type[td.Distribution],
+    *parameters: str,
+    fixed: tuple[str, ...] = (),
+    embedding: OfDistribution | None = None,
+) -> Callable[[Function], Function]:
+    """Register the Fisher information of a class of distributions, in the parameters that are named.
+
+    Args:
+        distribution: the class; subclasses follow unless registered.
+        parameters: names of its attributes: several that are numbers at each location, or one vector.
+        fixed: names of attributes that must not depend on what the network puts out.
+        embedding: a flat isometry of the family into a Euclidean space, if there is one.
+
+    Raises:
+        RegistryError: the class is registered already.
+
+    Example:
+        >>> @fisher_information(td.HalfCauchy, "scale")
+        ... def half_cauchy(d):
+        ...     return (0.5 / d.scale.square()).unsqueeze(-1)
+    """
+    if distribution in _families:
+        raise RegistryError(f"fisher_information: {distribution.__name__} is registered already.")
+
+    def add(function: Function) -> Function:
+        def stacked(d: Any) -> Tensor:
+            values = [getattr(d, name) for name in parameters]
+            if d.event_shape:  # one vector
+                return values[0].expand(*d.batch_shape, *d.event_shape)
+            return torch.stack([value.expand(d.batch_shape) for value in values], -1)
+
+        _families[distribution] = Family(stacked, function, fixed, embedding)
+        return function
+
+    return add
+
+
+def family_of(distribution: type[td.Distribution]) -> Family:
+    """What is known of a class of distributions.
+
+    Raises:
+        OptionError: nothing is.
+    """
+    found = next((_families[cls] for cls in distribution.__mro__ if cls in _families), None)
+    if found is None:
+        known = ", ".join(cls.__name__ for cls in _families)
+        raise OptionError(
+            f"TorchDistribution: the Fisher information of {distribution.__name__} is not known; known are {known}. "
+            "Register it with pullgeo.likelihood.fisher_information."
+        )
+    return found
+
+
+def _entries(*values: Tensor) -> Float[Tensor, "*s c"]:
+    return torch.stack(torch.broadcast_tensors(*values), -1)
+
+
+def _matrix(first: Tensor, mixed: Tensor, second: Tensor) -> Float[Tensor, "*s 2 2"]:
+    a, b, c = torch.broadcast_tensors(first, mixed, second)
+    return torch.stack([torch.stack([a, b], -1), torch.stack([b, c], -1)], -2)
+
+
+def _trigamma(x: Tensor) -> Tensor:
+    return torch.polygamma(1, x)
+
+
+@fisher_information(td.Normal, "loc", "scale")
+def _normal(d: Any) -> Tensor:
+    precision = d.scale.square().reciprocal()
+    return _entries(precision, 2 * precision)
+
+
+@fisher_information(td.LogNormal, "loc", "scale")
+def _log_normal(d: Any) -> Tensor:
+    return _normal(d)
+
+
+@fisher_information(td.HalfNormal, "scale", embedding=lambda d: math.sqrt(2) * d.scale.log().unsqueeze(-1))
+def _half_normal(d: Any) -> Tensor:
+    return _entries(2 / d.scale.square())
+
+
+@fisher_information(td.Laplace, "loc", "scale")
+def _laplace(d: Any) -> Tensor:
+    precision = d.scale.square().reciprocal()
+    return _entries(precision, precision)
+
+
+@fisher_information(td.Bernoulli, "logits", embedding=lambda d: BernoulliAngle()(d.logits).unsqueeze(-1))
+def _bernoulli(d: Any) -> Tensor:
+    return _entries(torch.sigmoid(d.logits) * torch.sigmoid(-d.logits))
+
+
+@fisher_information(td.Binomial, "logits", fixed=("total_count",))
+def _binomial(d: Any) -> Tensor:
+    return _entries(d.total_count * torch.sigmoid(d.logits) * torch.sigmoid(-d.logits))
+
+
+@fisher_information(td.Geometric, "logits")
+def _geometric(d: Any) -> Tensor:
+    return _entries(torch.sigmoid(-d.logits))
+
+
+@fisher_information(td.NegativeBinomial, "logits", fixed=("total_count",))
+def _negative_binomial(d: Any) -> Tensor:
+    return _entries(d.total_count * torch.sigmoid(d.logits))
+
+
+@fisher_information(td.Poisson, "rate", embedding=lambda d: 2 * d.rate.sqrt().unsqueeze(-1))
+def _poisson(d: Any) -> Tensor:
+    return _entries(d.rate.reciprocal())
+
+
+@fisher_information(td.Exponential, "rate", embedding=lambda d: d.rate.log().unsqueeze(-1))
+def _exponential(d: Any) -> Tensor:
+    return _entries(d.rate.square().reciprocal())
+
+
+@fisher_information(td.Gamma, "concentration", "rate")
+def _gamma(d: Any) -> Tensor:
+    return _matrix(_trigamma(d.concentration), -1 / d.rate, d.concentration / d.rate.square())
+
+
+@fisher_information(td.Beta, "concentration1", "concentration0")
+def _beta(d: Any) -> Tensor:
+    a, b = d.concentration1, d.concentration0
+    both = _trigamma(a + b)
+    return _matrix(_trigamma(a) - both, -both, _trigamma(b) - both)
+
+
+@fisher_information(td.Dirichlet, "concentration")
+def _dirichlet(d: Any) -> Tensor:
+    alpha = d.concentration
+    return _trigamma(alpha).diag_embed() - _trigamma(alpha.sum(-1))[..., None, None]
+
+
+@fisher_information(td.Gumbel, "loc", "scale")
+def _gumbel(d: Any) -> Tensor:
+    # E[z], E[z²] of the standard Gumbel variable enter through Euler's constant
+    euler = 0.57721566490153286
+    precision = torch.as_tensor(d.scale).square().reciprocal()
+    return _matrix(precision, (euler - 1) * precision, (math.pi**2 / 6 + (1 - euler) ** 2) * precision)
+
+
+@fisher_information(td.VonMises, "loc", "concentration")
+def _von_mises(d: Any) -> Tensor:
+    kappa = d.concentration
+    ratio = torch.special.i1e(kappa) / torch.special.i0e(kappa)  # A(κ), the mean resultant length
+    small, large = kappa < 1e-4, kappa > 50
+    safe = torch.where(small, torch.ones_like(kappa), kappa)
+    between = 1 - ratio / safe - ratio.square()
+    # its terms cancel more and more, down to 1/(2κ²), and the asymptotic series becomes exact
+    u = safe.reciprocal()
+    series = u**2 * (
+        1 / 2 + u * (1 / 4 + u * (3 / 8 + u * (25 / 32 + u * (65 / 32 + u * (3219 / 512 + u * 721 / 32)))))
+    )
+    below = 0.5 - 0.1875 * kappa.square()
+    return _entries(kappa * ratio, torch.where(large, series, torch.where(small, below, between)))
+
+
+# In the logarithms of the probabilities of all classes, along tangents that keep their sum: the parametrisation of
+# torch normalises, so that all tangents do.
+def _log_probabilities(d: Any) -> Tensor:
+    return torch.log_softmax(d.logits, -1)
+
+
+def _probabilities(d: Any) -> Tensor:
+    return torch.softmax(d.logits, -1)
+
+
+_families[td.Categorical] = Family(_log_probabilities, _probabilities)
+_families[td.OneHotCategorical] = Family(_log_probabilities, _probabilities)

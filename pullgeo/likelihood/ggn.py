@@ -1,0 +1,171 @@
+"""The generalised Gauss-Newton matrix: the Fisher information of a likelihood, pulled back through a network."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from pullgeo.errors import OptionError
+from pullgeo.jacobian import BatchSum, Jacobian, ParameterLayout, WeightGraph, linearize
+from pullgeo.likelihood.base import Likelihood
+from pullgeo.likelihood.roots import PulledRoot, root_map
+from pullgeo.metric import BlockDiagonal, Diagonal, Identity, Metric
+from pullgeo.typing import Decoder
+
+
+def ggn(module: Decoder, x: Shaped[Tensor, "b *x"], likelihood: Likelihood, wrt: str = "input") -> Metric:
+    """``Jᵀ I(f(x)) J`` at each point: of the negative log-likelihood, with respect to the input or to the weights.
+
+    With respect to the input of a decoder this is the Fisher-Rao metric of the latent space. What it holds is the
+    Jacobian and the information or its root, so ask it for what you need: ``.diag()`` is exact and forms neither a
+    matrix nor a stack of Jacobians, ``.apply(v)`` costs a push and a pull, ``.root()`` is ``Jᵀ R`` of low rank,
+    ``.dense()`` multiplies out.
+
+    Args:
+        module: the network whose output are the parameters of the likelihood; a function too for ``wrt="input"``.
+        x: a batch of points.
+        likelihood: what the output means.
+        wrt: ``"input"`` or ``"weight"``; weights are one vector, as `linearize` has them.
+
+    Returns:
+        A metric on the flattened input ``(b, n_in)`` or on the weights ``(b, P)``, sample by sample.
+
+    Raises:
+        ShapeError: the likelihood does not take this output.
+        OptionError, ModuleError, CoupledSamplesError: as `linearize`.
+
+    Source: Schraudolph, *Fast curvature matrix-vector products for second-order gradient descent*, Neural Computation
+    2002; Martens, *New insights and perspectives on the natural gradient method*, JMLR 2020, section 9.
+
+    Example:
+        >>> from pullgeo.likelihood import Categorical
+        >>> f = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 5))
+        >>> G = ggn(f, torch.zeros(7, 2), Categorical(), wrt="weight")
+        >>> G.diag().shape
+        torch.Size([7, 29])
+    """
+    y, J = linearize(module, x, wrt)
+    return likelihood.fisher(y).pullback(J)
+
+
+def ggn_diag(
+    module: Decoder, x: Shaped[Tensor, "b *x"], likelihood: Likelihood, wrt: str = "weight", reduction: str = "none"
+) -> Float[Tensor, "*b n"]:
+    """The exact diagonal of `ggn`, of every sample or of the sum over the batch.
+
+    Args:
+        module: the network.
+        x: a batch of points.
+        likelihood: what the output means.
+        wrt: ``"input"`` or ``"weight"``.
+        reduction: ``"none"``; or for weights, which all samples share, ``"sum"`` or ``"mean"`` over the batch: layers
+            then add up while they contract, and an array of the batch times the weights never exists.
+
+    Returns:
+        ``(b, n)``, or ``(P,)`` with a reduction.
+
+    Raises:
+        OptionError: the reduction is none of these, or given for ``wrt="input"``. Others as `ggn`.
+
+    Cost: r backward sweeps, with r the number of outputs, in chunks.
+
+    Example:
+        >>> from pullgeo.likelihood import Bernoulli
+        >>> ggn_diag(torch.nn.Linear(1, 2), torch.zeros(8, 1), Bernoulli(), reduction="mean").shape
+        torch.Size([4])
+    """
+    y, J = linearize(module, x, wrt)
+    over_batch = batch_sum("ggn_diag", J, reduction)
+    fisher = likelihood.fisher(y)
+    if over_batch is None:
+        return fisher.pullback(J).diag()
+    total = summed_diag(fisher, over_batch)
+    return total / len(x) if reduction == "mean" else total
+
+
+def batch_sum(where: str, J: Jacobian, reduction: str) -> BatchSum | None:
+    """What adds up over the batch, or None for ``"none"``.
+
+    Raises:
+        OptionError: the reduction is none of the choices, or there is nothing that the samples share.
+    """
+    if reduction not in ("none", "sum", "mean"):
+        raise OptionError(f'{where}: reduction must be "none", "sum" or "mean", got {reduction!r}.')
+    if reduction == "none":
+        return None
+    if not isinstance(J, WeightGraph):
+        raise OptionError(
+            f'{where}: reduction={reduction!r} is for wrt="weight", as all samples share the weights; every sample has '
+            'an input of its own. Use reduction="none".'
+        )
+    return BatchSum(J)
+
+
+def summed_diag(fisher: Metric, over_batch: BatchSum) -> Float[Tensor, " p"]:
+    """The diagonal of ``Σ_b J_bᵀ I_b J_b``, exactly.
+
+    Args:
+        fisher: what a likelihood gave for the output.
+        over_batch: the derivative of that output with respect to weights.
+    """
+    s = over_batch.J.signature
+    if isinstance(fisher, Identity | Diagonal):
+        values = fisher.diag().expand(s.batch, s.n_out)
+        return over_batch.pull_squared(values.reshape(1, s.batch, *s.out_shape)).squeeze(0)
+    total = torch.zeros(s.n_in, dtype=s.dtype, device=s.device)
+    for W in root_stacks(fisher, over_batch.J):
+        total = total + over_batch.pull_diag(W, W)
+    return total
+
+
+def ggn_blocks(module: torch.nn.Module, x: Shaped[Tensor, "b *x"], likelihood: Likelihood) -> BlockDiagonal:
+    """The blocks of ``ggn(..., wrt="weight")`` for the layers, without what lies between them.
+
+    Args:
+        module: the network.
+        x: a batch of points.
+        likelihood: what the output means.
+
+    Returns:
+        One block ``(b, P_l, P_l)`` for each layer that has parameters of its own.
+
+    Raises:
+        ShapeError, ModuleError, CoupledSamplesError: as `ggn`.
+        OptionError: layers share some of their parameters but not all, so they have no blocks of their own.
+
+    Cost: r backward sweeps, with r the rank of the information, and the blocks.
+    """
+    y, J = linearize(module, x, "weight")
+    if not isinstance(J, WeightGraph):
+        raise OptionError("ggn_blocks: the derivative with respect to weights must be a graph of layers.")
+    layout = ParameterLayout.of(module)
+    owners = [stage.own for stage in J.stages if stage.own is not None]
+    sets = {frozenset(map(id, own.parameters)) for own in owners}
+    if sum(map(len, sets)) > len(frozenset().union(*sets)):
+        raise OptionError(
+            "ggn_blocks: layers share some of their parameters but not all of them, so they have no blocks of their "
+            "own. Ask for ggn(...).dense() or .diag()."
+        )
+    totals: list[Tensor | None] = [None] * len(owners)
+    for W in root_stacks(likelihood.fisher(y), J):
+        found = [block for block in J.pull_blocks(W, W) if block is not None]
+        totals = [block if t is None else t + block for t, block in zip(totals, found, strict=True)]
+    places = layout.split(torch.arange(layout.size, device=y.device))
+    by_parameter = {id(p): place for p, place in zip(layout.parameters, places, strict=True)}
+    unique = {frozenset(map(id, own.parameters)): (own, block) for own, block in zip(owners, totals, strict=True)}
+    blocks = tuple(block for _, block in unique.values() if block is not None)
+    positions = tuple(torch.cat([by_parameter[id(p)] for p in own.parameters]) for own, _ in unique.values())
+    return BlockDiagonal(blocks, positions, layout.size)
+
+
+def root_stacks(fisher: Metric, J: Jacobian) -> Iterator[Tensor]:
+    """The columns of a root of the information, as stacks of cotangents where ``J`` ends, each of bounded size.
+
+    Args:
+        fisher: what a likelihood gave for the output.
+        J: the derivative of that output.
+    """
+    s, pulled = J.signature, PulledRoot(J, root_map(fisher, J.signature.batch))
+    for part in J.parts(pulled.terms, max(s.n_out, pulled.terms) * s.batch * s.dtype.itemsize):
+        yield pulled.factors(part)[0]

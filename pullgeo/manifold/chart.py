@@ -1,0 +1,154 @@
+"""What a learned manifold states, and what follows at a point: inner products, volume, connection."""
+
+from abc import abstractmethod
+
+import geoopt
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.errors import DtypeError, NonFiniteError, ShapeError
+from pullgeo.manifold import volume
+from pullgeo.manifold.second_fundamental import Immersion
+from pullgeo.metric import Metric
+
+
+class Chart(geoopt.Manifold):
+    """R^d, or a region of it, with a metric ``G(z)``: what subclasses of `Manifold` state, and its local geometry."""
+
+    name = "learned"
+    ndim = 1
+    reversible = False
+
+    @abstractmethod
+    def metric(self, z: Tensor) -> Metric:
+        """The metric tensors ``G(z)`` at a batch of points."""
+
+    @abstractmethod
+    def connection(
+        self, z: Float[Tensor, "b d"], u: Float[Tensor, "b d"], w: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b d"]:
+        """``Γ(u, w)``, with components ``Γ^k_ij u^i w^j``: the Levi-Civita connection in the chart."""
+
+    def immersion(self, z: Float[Tensor, "b d"]) -> Immersion | None:
+        """The map into flat space whose pullback the metric is, to second order at points; ``None`` if there is none.
+
+        Curvature then takes two derivatives of the map instead of three, and none of the metric.
+        """
+        return None
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
+        """``uᵀ G(x) v``; ``v`` is ``u`` if it is ``None``.
+
+        Raises:
+            ShapeError: a tangent has another dimension than the point.
+        """
+        v = u if v is None else v
+        self._check_tangents("inner", x, u)
+        self._check_tangents("inner", x, v)
+        same = v is u
+        x, u, v = torch.broadcast_tensors(x, u, v)
+        flat_u = rows(u)
+        flat_v = flat_u if same else rows(v)
+        value = self.metric(rows(x)).inner(flat_u, flat_v).reshape(x.shape[:-1])
+        return value.unsqueeze(-1) if keepdim else value
+
+    def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
+        """``√(uᵀ G(x) u)``."""
+        return self.inner(x, u, keepdim=keepdim).clamp(min=0).sqrt()
+
+    def log_volume(self, z: Tensor) -> Tensor:
+        """``½ log det G(z)``, the logarithm of the Riemannian volume density in the chart; ``-inf`` where singular.
+
+        Cost: d tangent passes and a d x d factorisation per point.
+        """
+        return self.metric(rows(z)).logdet().reshape(z.shape[:-1]) / 2
+
+    def condition_number(self, z: Tensor) -> Tensor:
+        """``λ_max / λ_min`` of the eigenvalues of ``G(z)``, ``(*b)``; infinite where G is singular.
+
+        Its square root is by how much the longest and the shortest vector differ that have the same length in the
+        chart. Cost: d tangent passes and the eigenvalues of a d x d matrix per point.
+        """
+        return volume.condition_number(self.metric(rows(z))).reshape(z.shape[:-1])
+
+    def laplace_beltrami(self, function: volume.ScalarField, z: Tensor) -> Tensor:
+        """``Δf = G^ij (∂_i ∂_j f - Γ^k_ij ∂_k f)`` of a function, ``(*b)``; eigenvalues on a sphere are negative.
+
+        Args:
+            function: points ``(n, d)`` to numbers ``(n,)``, point by point, made of torch operations.
+            z: where, ``(*b, d)``.
+
+        Raises:
+            ShapeError: the function does not return one number per point.
+            SingularMetricError: G is not positive definite at a point.
+
+        Cost: d connections in one batch, and d backward passes through the gradient of the function.
+        """
+        value = volume.laplace_beltrami(self.metric, self.connection, function, rows(z))
+        return value.reshape(z.shape[:-1])
+
+    def christoffel(self, z: Tensor) -> Tensor:
+        """``Γ^k_ij`` as ``[*b, k, i, j]``, symmetric in i and j. Cost: d(d+1)/2 connections in one batch."""
+        points = rows(z)
+        b, d = points.shape
+        i, j = torch.triu_indices(d, d)
+        basis = torch.eye(d, dtype=z.dtype, device=z.device)
+        n = len(i)
+        u, w = (basis[k].unsqueeze(1).expand(n, b, d).reshape(-1, d) for k in (i, j))
+        gamma = self.connection(points.repeat(n, 1), u, w).reshape(n, b, d)
+        full = z.new_zeros(d, d, b, d).index_put((i, j), gamma).index_put((j, i), gamma)
+        return full.permute(2, 3, 0, 1).reshape(*z.shape, d, d)
+
+    def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
+        """``G(x)⁻¹ u``: the Riemannian gradient.
+
+        Raises:
+            SingularMetricError: the metric is singular at a point.
+        """
+        x, u = torch.broadcast_tensors(x, u)
+        return self.metric(rows(x)).solve(rows(u)).reshape(u.shape)
+
+    def _flat(self, where: str, x: Tensor, *tangents: Tensor) -> tuple[torch.Size, list[Tensor]]:
+        """The leading dimensions of points and tangents, and these as rows."""
+        for tangent in tangents:
+            self._check_tangents(where, x, tangent)
+        wide = torch.broadcast_tensors(x, *tangents)
+        return wide[0].shape[:-1], [rows(t) for t in wide]
+
+    def _check_points(self, where: str, z: Tensor) -> None:
+        if z.ndim != 2:
+            raise ShapeError(
+                f"{type(self).__name__}.{where}: points must have shape (b, d), got {tuple(z.shape)}. "
+                + ("Add a batch dimension: z[None]." if z.ndim < 2 else "Flatten the leading dimensions.")
+            )
+        if not z.is_floating_point():
+            raise DtypeError(f"{type(self).__name__}.{where}: points must be floating point, got {z.dtype}.")
+        bad = ~torch.isfinite(z).all(1)
+        if bool(bad.any()):
+            raise NonFiniteError(
+                f"{type(self).__name__}.{where}: {int(bad.sum())} of {len(z)} points hold NaN or infinity, the first "
+                f"at index {int(bad.nonzero()[0])}. Drop them or mend what made them."
+            )
+
+    def _check_tangents(self, where: str, x: Tensor, u: Tensor) -> None:
+        if x.ndim == 0 or u.shape[-1:] != x.shape[-1:]:
+            raise ShapeError(
+                f"{type(self).__name__}.{where}: tangents must have the points' last dimension; points are "
+                f"{tuple(x.shape)}, tangents {tuple(u.shape)}. Tangents of the latent space are latent vectors."
+            )
+
+    def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
+        good = bool(torch.isfinite(x).all())
+        return good, None if good else "the point holds NaN or infinity"
+
+    def _check_vector_on_tangent(
+        self, x: Tensor, u: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
+    ) -> tuple[bool, str | None]:
+        good = u.shape[-1:] == x.shape[-1:]
+        return good, None if good else "the tangent has another dimension than the point"
+
+
+def rows(x: Tensor) -> Float[Tensor, "n d"]:
+    """Points with any leading dimensions, as one batch."""
+    return x.reshape(-1, x.shape[-1])

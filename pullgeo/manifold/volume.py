@@ -1,0 +1,70 @@
+"""Volume: how a chart stretches, and the Laplacian that belongs to its measure."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.errors import ShapeError
+from pullgeo.manifold.frames import orthonormal_frame
+from pullgeo.manifold.initial_value import Connection
+from pullgeo.metric import Metric
+
+ScalarField = Callable[[Tensor], Tensor]
+"""Points ``(b, d)`` to numbers ``(b,)``, point by point, made of torch operations."""
+
+
+def condition_number(G: Metric) -> Float[Tensor, " b"]:
+    """``λ_max / λ_min`` of the eigenvalues of G; infinite where G is singular to working precision."""
+    eigenvalues = torch.linalg.eigvalsh(G.dense())
+    least, most = eigenvalues[..., 0], eigenvalues[..., -1]
+    regular = least > torch.finfo(least.dtype).eps * most
+    return torch.where(regular, most / torch.where(regular, least, 1.0), torch.inf)
+
+
+def laplace_beltrami(
+    metric: Callable[[Tensor], Metric], connection: Connection, function: ScalarField, z: Float[Tensor, "b d"]
+) -> Float[Tensor, " b"]:
+    """``Δf = Σ_a (f''(E_a, E_a) - df(Γ(E_a, E_a)))`` over an orthonormal frame ``E_a``: the trace of the Hessian."""
+    b, d = z.shape
+    frame = orthonormal_frame(metric(z)).mT  # [b, a, k]: vector a
+    slope, bends = _second_derivatives(function, z, frame)
+    flat = frame.reshape(-1, d)
+    return bends.sum(1) - torch.einsum("bk,bak->b", slope, _diagonal_turns(connection, z, flat).reshape(b, d, d))
+
+
+def mean_turn(connection: Connection, z: Float[Tensor, "b d"], frame: Float[Tensor, "b d d"]) -> Float[Tensor, "b d"]:
+    """``Σ_a Γ(E_a, E_a) = G^ij Γ^k_ij`` for the columns of an orthonormal frame."""
+    flat = frame.mT.reshape(-1, z.shape[1])
+    return _diagonal_turns(connection, z, flat).reshape(frame.shape).sum(1)
+
+
+def _diagonal_turns(connection: Connection, z: Tensor, flat: Tensor) -> Tensor:
+    return connection(z.repeat_interleave(z.shape[1], 0), flat, flat)
+
+
+def _second_derivatives(function: ScalarField, z: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient ``(b, d)``, and second derivatives ``f''(E_a, E_a)`` along the rows of a frame, ``(b, a)``."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        z = z.clone() if z.requires_grad else z.detach().clone().requires_grad_()
+        value = function(z)
+        if value.shape != z.shape[:1]:
+            raise ShapeError(
+                f"laplace_beltrami: the function must map {tuple(z.shape)} to ({len(z)},), got {tuple(value.shape)}. "
+                "Return one number per point; sum or squeeze the last axis."
+            )
+        slope = torch.zeros_like(z)
+        if value.requires_grad:
+            slope = torch.autograd.grad(value.sum(), z, create_graph=True)[0]
+        bends = []
+        for direction in frame.unbind(1):
+            bend = None
+            if slope.requires_grad:
+                (bend,) = torch.autograd.grad(
+                    slope, z, direction, create_graph=again, retain_graph=True, allow_unused=True
+                )
+            bends.append(torch.zeros_like(value) if bend is None else (bend * direction).sum(1))
+        stacked = torch.stack(bends, 1)
+    return (slope, stacked) if again else (slope.detach(), stacked.detach())

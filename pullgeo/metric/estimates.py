@@ -1,0 +1,226 @@
+"""Diagonals of pulled-back metrics from random probes, with their standard errors."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.errors import OptionError, ShapeError, SingularMetricError
+from pullgeo.jacobian import BatchSum, Jacobian, WeightGraph, flat
+from pullgeo.metric.base import Metric
+from pullgeo.metric.implicit import Implicit
+from pullgeo.metric.structured import Diagonal, Identity
+
+Reduction = Literal["none", "sum", "mean"]
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """An average over random draws.
+
+    Args:
+        value: the average; its expectation is what is estimated.
+        standard_error: the standard deviation of ``value``, estimated from the spread of the draws.
+        samples: number of draws.
+    """
+
+    value: Float[Tensor, "*n"]
+    standard_error: Float[Tensor, "*n"]
+    samples: int
+
+
+class Probe(ABC):
+    """Random vectors z with independent entries of mean 0 and variance 1, so that ``E[z zᵀ] = I``."""
+
+    @abstractmethod
+    def draw(
+        self, shape: tuple[int, ...], like: Float[Tensor, "..."], generator: torch.Generator
+    ) -> Float[Tensor, "..."]:
+        """Entries of the given shape, with the dtype and on the device of another tensor."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rademacher(Probe):
+    """Signs: the smallest variance that independent entries can have for a diagonal."""
+
+    def draw(
+        self, shape: tuple[int, ...], like: Float[Tensor, "..."], generator: torch.Generator
+    ) -> Float[Tensor, "..."]:
+        """Plus or minus one."""
+        signs = torch.randint(0, 2, shape, generator=generator, device=generator.device)
+        return (2 * signs - 1).to(like)
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian(Probe):
+    """Standard normal entries."""
+
+    def draw(
+        self, shape: tuple[int, ...], like: Float[Tensor, "..."], generator: torch.Generator
+    ) -> Float[Tensor, "..."]:
+        """Standard normal numbers."""
+        return torch.randn(shape, generator=generator, device=generator.device, dtype=like.dtype).to(like)
+
+
+def hutchinson_diag(
+    J: Jacobian, M: Metric, samples: int, generator: torch.Generator, probe: Probe | None = None
+) -> Estimate:
+    """The diagonal of ``Jᵀ M J`` as the average of ``z ∘ (Jᵀ M J z)`` over random tangents z.
+
+    Unbiased for any M, symmetric or not; what it costs does not depend on the dimensions of either side. The variance
+    of an entry is the sum of the squares of the others in its row, with `Rademacher` signs.
+
+    Args:
+        J: a Jacobian with respect to input or weights.
+        M: a metric on its output.
+        samples: number of draws, at least 2.
+        generator: the source of randomness.
+        probe: `Rademacher` (the default) or `Gaussian`.
+
+    Returns:
+        An `Estimate` of the diagonals, ``(b, n)``.
+
+    Raises:
+        OptionError: fewer than two samples.
+        ShapeError: ``M`` does not live where ``J`` ends.
+
+    Cost: one push and one pull for each sample.
+
+    Source: Bekas, Kokiopoulou, Saad, *An estimator for the diagonal of a matrix*, 2007.
+
+    Example:
+        >>> from pullgeo import linearize
+        >>> from pullgeo.metric import Identity
+        >>> J = linearize(torch.nn.Tanh(), torch.zeros(1, 2))[1]
+        >>> hutchinson_diag(J, Identity(2, torch.float32), 4, torch.Generator().manual_seed(0)).value
+        tensor([[1., 1.]])
+    """
+    _check("hutchinson_diag", J, M, samples)
+    s, G = J.signature, Implicit(J, M)
+    probe = Rademacher() if probe is None else probe
+    like = torch.empty(0, dtype=s.dtype, device=s.device)
+
+    def draws() -> Iterator[Tensor]:
+        for part in J.parts(samples, s.batch * max(s.n_in, s.n_out) * s.dtype.itemsize):
+            z = probe.draw((part.stop - part.start, s.batch, s.n_in), like, generator)
+            yield z * G.apply(z)
+
+    return averaged(draws(), samples)
+
+
+def monte_carlo_diag(
+    J: Jacobian,
+    M: Metric,
+    samples: int,
+    generator: torch.Generator,
+    probe: Probe | None = None,
+    reduction: Reduction = "none",
+) -> Estimate:
+    """The diagonal of ``Jᵀ M J`` as the average of ``(Jᵀ R ε)²`` over random ε, with ``M = R Rᵀ``.
+
+    Unbiased, and every draw is positive. Needs a root of M, so M is symmetric and positive; with the Fisher information
+    of a likelihood this is the Monte-Carlo Gauss-Newton diagonal. Draws of different samples of the batch are
+    independent.
+
+    Args:
+        J: a Jacobian with respect to input or weights.
+        M: a metric on its output.
+        samples: number of draws, at least 2.
+        generator: the source of randomness.
+        probe: `Rademacher` (the default) or `Gaussian`.
+        reduction: for weights, ``"sum"`` or ``"mean"`` over the batch, layer by layer, so that an array of the batch
+            times the weights never exists; or ``"none"``.
+
+    Returns:
+        An `Estimate` of the diagonals, ``(b, n)``, or ``(n,)`` with a reduction.
+
+    Raises:
+        OptionError: fewer than two samples, or a reduction with respect to inputs.
+        ShapeError: ``M`` does not live where ``J`` ends.
+        SingularMetricError: ``M`` has no real root.
+
+    Cost: one pull for each sample.
+
+    Source: Dangel, Kunstner, Hennig, *BackPACK*, ICLR 2020, section 2.3.
+
+    Example:
+        >>> from pullgeo import linearize
+        >>> from pullgeo.metric import Identity
+        >>> J = linearize(torch.nn.Linear(1, 2), torch.ones(3, 1), "weight")[1]
+        >>> monte_carlo_diag(J, Identity(2, torch.float32), 2, torch.Generator(), reduction="sum").value
+        tensor([3., 3., 3., 3.])
+    """
+    where = "monte_carlo_diag"
+    _check(where, J, M, samples)
+    if reduction not in get_args(Reduction):
+        raise OptionError(f'{where}: reduction must be "none", "sum" or "mean", got {reduction!r}.')
+    over_batch = BatchSum(J) if isinstance(J, WeightGraph) and reduction != "none" else None
+    if over_batch is None and reduction != "none":
+        raise OptionError(
+            f"{where}: reduction={reduction!r} is for weights, which all samples share; J is taken with respect to the "
+            'input. Use reduction="none".'
+        )
+    s = J.signature
+    coloured, entries = _root(M, s.batch)
+    probe = Rademacher() if probe is None else probe
+    size = s.batch * max(s.n_in if over_batch is None else 0, s.n_out) * s.dtype.itemsize
+
+    def draws() -> Iterator[Tensor]:
+        for part in J.parts(samples, size):
+            k = part.stop - part.start
+            noise = probe.draw((k, s.batch, entries), torch.empty(0, dtype=s.dtype, device=s.device), generator)
+            W = coloured(noise).reshape(k, s.batch, *s.out_shape)
+            if over_batch is None:
+                yield flat(J.pull(W)).square()
+            else:
+                yield torch.stack([over_batch.pull_diag(w, w) for w in W.split(1)])
+
+    estimate = averaged(draws(), samples)
+    if reduction != "mean":
+        return estimate
+    return Estimate(estimate.value / s.batch, estimate.standard_error / s.batch, samples)
+
+
+def _root(M: Metric, batch: int) -> tuple[Callable[[Tensor], Tensor], int]:
+    """What a root of M does to noise, and how many entries that has; no matrix where M has none."""
+    if isinstance(M, Identity):
+        return lambda noise: noise, M.dim
+    if isinstance(M, Diagonal):
+        if bool((M.values < 0).any()):
+            raise SingularMetricError("monte_carlo_diag: a diagonal entry of M is negative, so M has no real root.")
+        scale = M.values.sqrt()
+        return lambda noise: noise * scale, M.dim
+    root = M.root().expand(batch, -1, -1)
+    return lambda noise: torch.einsum("bor,kbr->kbo", root, noise), root.shape[-1]
+
+
+def averaged(draws: Iterator[Float[Tensor, "k *n"]], samples: int) -> Estimate:
+    """Mean and standard error of the mean, merged from chunks without subtracting large squares.
+
+    Args:
+        draws: stacks of independent draws, each at least one long.
+        samples: how many there are in all, at least two.
+    """
+    first = next(draws)
+    count, mean = len(first), first.mean(0)
+    spread = (first - mean).square().sum(0)
+    for part in draws:
+        both = count + len(part)
+        change = part.mean(0) - mean
+        spread = spread + (part - part.mean(0)).square().sum(0) + change.square() * count * len(part) / both
+        mean, count = mean + change * len(part) / both, both
+    return Estimate(mean, (spread / (samples - 1) / samples).sqrt(), samples)
+
+
+def _check(where: str, J: Jacobian, M: Metric, samples: int) -> None:
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
+        raise OptionError(f"{where}: samples must be at least 2, so that there is a standard error, got {samples!r}.")
+    if J.signature.n_out != M.dim:
+        raise ShapeError(
+            f"{where}: J maps to dimension {J.signature.n_out} and M lives in dimension {M.dim}. The metric belongs to "
+            "the output."
+        )

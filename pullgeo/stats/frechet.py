@@ -1,0 +1,284 @@
+"""Means of points on a manifold."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pullgeo.curve import DiscreteCurve
+from pullgeo.errors import NonFiniteError, OptionError, ShapeError
+from pullgeo.geodesic import Given, Newton, Solution, Solver, Status
+from pullgeo.manifold import Manifold
+from pullgeo.stats.bundle import Bundle, eliminate, expand
+from pullgeo.stats.center import Power, derivatives, search
+from pullgeo.stats.points import Points, as_points
+
+SHORTER = 1e-6
+"""Relative difference of lengths from which another curve between the same points is the better one."""
+
+ROUNDS = 3
+"""How often shorter curves, found from the mean, may start the search again."""
+
+Groups = Int[Tensor, " n"] | Int[np.ndarray, " n"] | list[int]
+
+
+@dataclass(frozen=True, eq=False)
+class FrechetMean:
+    """Centres of groups of points, and the geodesics from them.
+
+    Attributes:
+        point: the means, or medians, one for each group.
+        variance: ``Σ w d² / Σ w``, the weighted mean squared distance from the centre, with the discrete energies that
+            are minimised for ``d²``.
+        group: the number of each point's group.
+        label: the label that each group had in the argument, ascending.
+        geodesics: the curves from the centre to each point, with their lengths, error estimates and statuses.
+        status: how the search ended for each group; its text says what to do.
+        residual: the norm of the weighted mean of the unit-time velocities ``log_p(z_i)``, over the mean of their norms
+            (for a median, of their directions); or the largest residual of a curve, if that is larger.
+        iterations: steps taken.
+    """
+
+    point: Float[Tensor, "g d"]
+    variance: Float[Tensor, " g"]
+    group: Int[Tensor, " n"]
+    label: Int[Tensor, " g"]
+    geodesics: Solution
+    status: tuple[Status, ...]
+    residual: Float[Tensor, " g"]
+    iterations: Int[Tensor, " g"]
+
+    @property
+    def converged(self) -> Bool[Tensor, " g"]:
+        """Whether each group's centre is stationary, and all curves to it are geodesics, to the tolerance."""
+        return torch.tensor([s.converged for s in self.status], dtype=torch.bool, device=self.point.device)
+
+
+def frechet_mean(
+    manifold: Manifold,
+    points: Points,
+    weights: Tensor | np.ndarray | None = None,
+    groups: Groups | None = None,
+    *,
+    start: Points | None = None,
+    solver: Solver | None = None,
+    tol: float = 1e-8,
+    max_steps: int = 100,
+) -> FrechetMean:
+    """Fréchet means ``argmin_p Σ w_i d²(p, z_i)``, of one group of points or of many at once.
+
+    The mean and all curves that lead to it are the unknowns of one Newton system. Each curve's blocks are eliminated on
+    their own, and their Schur complements add up to a d x d system for the mean, so that a step costs about as much as
+    a step of the geodesics does. From the mean that is found the geodesics are searched for again; if some of them
+    turn out shorter the search goes on with these.
+
+    The mean is differentiable with respect to points, weights and the decoder's parameters by the implicit function
+    theorem (first derivatives), and so is the variance. A minimiser is local: with points far apart, several ``start``
+    may lead to several means, of which that with the least variance is the mean.
+
+    Args:
+        manifold: where the points live.
+        points: ``(n, d)``, tensor or numpy array.
+        weights: ``(n,)``, not negative; all 1 if ``None``. Points with weight 0 do not move the mean.
+        groups: ``(n,)`` whole numbers, which points belong together; one group if ``None``.
+        start: ``(g, d)``, where to begin, in the order of ascending labels; the weighted means of the latents if
+            ``None``.
+        solver: how the geodesics are found, and with how many segments; ``Newton()`` if ``None``.
+        tol: bound on the residual.
+        max_steps: bound on the number of steps.
+
+    Raises:
+        ShapeError, DtypeError, NonFiniteError: points, weights, groups or start are not as described above.
+        OptionError: weights are negative, or all zero in a group.
+
+    Source: Karcher, *Riemannian Center of Mass and Mollifier Smoothing*, 1977 (existence and uniqueness).
+
+    Example:
+        >>> from pullgeo import PullbackManifold
+        >>> plane = PullbackManifold(torch.nn.Linear(2, 3).double())
+        >>> z = torch.randn(7, 2, dtype=torch.float64)
+        >>> bool(torch.allclose(frechet_mean(plane, z).point[0], z.mean(0)))  # flat
+        True
+        >>> frechet_mean(plane, z, groups=[0, 0, 1, 1, 1, 2, 2]).point.shape
+        torch.Size([3, 2])
+    """
+    return center("frechet_mean", manifold, points, weights, groups, start, solver, tol, max_steps, power=2)
+
+
+def center(
+    where: str,
+    manifold: Manifold,
+    points: Points,
+    weights: Tensor | np.ndarray | None,
+    groups: Groups | None,
+    start: Points | None,
+    solver: Solver | None,
+    tol: float,
+    max_steps: int,
+    power: Power,
+) -> FrechetMean:
+    """The points that minimise ``Σ w d^power``; arguments are those of `frechet_mean`."""
+    if not 0 < tol < 1 or max_steps < 0:
+        raise OptionError(f"{where}: expected 0 < tol < 1 and max_steps >= 0, got {tol} and {max_steps}.")
+    plain = as_points(where, points, name="points")
+    # the points as they came, with the graph behind them
+    z = (points if isinstance(points, Tensor) and points.is_floating_point() else plain).double()
+    label, group = _groups(where, groups, plain)
+    w = checked_weights(where, weights, z, group, len(label))
+    with torch.no_grad():
+        space = manifold.in_double()
+        p = _start(where, start, z.detach(), w.detach(), group, len(label))
+        solver = solver if solver is not None else Newton()
+        solution = manifold.geodesic(p[group], z.detach(), solver)
+        steps = torch.zeros(len(label), dtype=torch.long, device=z.device)
+        bundle = Bundle(p, solution.curve.nodes[:, 1:-1], z.detach(), group)
+        for _ in range(ROUNDS):
+            bundle, residual, more, stalled = search(space, bundle, w.detach(), power, tol, max_steps)
+            steps = steps + more
+            solution, shorter = _geodesics(manifold, bundle, solver, tol)
+            if not bool((shorter & (w > 0)).any()):
+                break
+            bundle = Bundle(bundle.p, solution.curve.nodes[:, 1:-1], bundle.z, group)
+        else:
+            residual = torch.where(bundle.most((shorter & (w > 0)).double()) > 0, torch.inf, residual)
+    status = _statuses(bundle, solution, w, residual, stalled, tol)
+    point, variance = _attached(manifold, bundle, z, w, power)
+    return FrechetMean(
+        point=point.to(plain.dtype),
+        variance=variance.to(plain.dtype),
+        group=group,
+        label=label,
+        geodesics=solution,
+        status=status,
+        residual=residual.to(plain.dtype),
+        iterations=steps,
+    )
+
+
+def checked_weights(
+    where: str, weights: Tensor | np.ndarray | None, z: Tensor, group: Tensor, count: int
+) -> Float[Tensor, " n"]:
+    """Weights in float64, with the graph behind them.
+
+    Raises:
+        ShapeError: there is not one for each point.
+        NonFiniteError: one is NaN or infinite.
+        OptionError: one is negative, or all are zero in a group.
+    """
+    if weights is None:
+        return torch.ones_like(z[:, 0]).detach()
+    w = torch.as_tensor(weights, device=z.device).double()
+    if w.shape != z.shape[:1]:
+        raise ShapeError(f"{where}: weights must have shape ({len(z)},), one for each point, got {tuple(w.shape)}.")
+    if not bool(torch.isfinite(w).all()):
+        raise NonFiniteError(f"{where}: weights hold NaN or infinity.")
+    total = w.detach().new_zeros(count).index_add(0, group, w.detach())
+    if bool((w < 0).any()) or bool((total == 0).any()):
+        raise OptionError(f"{where}: weights must not be negative, nor all zero in a group.")
+    return w
+
+
+def _groups(where: str, groups: Groups | None, z: Tensor) -> tuple[Tensor, Tensor]:
+    if groups is None:
+        zero = torch.zeros(len(z), dtype=torch.long, device=z.device)
+        return zero[:1], zero
+    labels = torch.as_tensor(groups, device=z.device)
+    if labels.shape != z.shape[:1] or labels.is_floating_point():
+        raise ShapeError(
+            f"{where}: groups must be {len(z)} whole numbers, one for each point, got {tuple(labels.shape)} of "
+            f"{labels.dtype}."
+        )
+    label, group = labels.long().unique(return_inverse=True)
+    return label, group
+
+
+def _start(where: str, start: Points | None, z: Tensor, w: Tensor, group: Tensor, count: int) -> Tensor:
+    if start is None:
+        total = w.new_zeros(count).index_add(0, group, w)
+        return z.new_zeros(count, z.shape[1]).index_add(0, group, w.unsqueeze(1) * z) / total.unsqueeze(1)
+    p = as_points(where, start, name="start").to(z)
+    if p.shape != (count, z.shape[1]):
+        raise ShapeError(f"{where}: start must have shape {(count, z.shape[1])}, got {tuple(p.shape)}.")
+    return p
+
+
+def _geodesics(manifold: Manifold, bundle: Bundle, solver: Solver, tol: float) -> tuple[Solution, Tensor]:
+    """Geodesics from the centres: those of the bundle, or those that a new search finds if they are shorter."""
+    begin = bundle.p[bundle.group]
+    old = manifold.geodesic(
+        begin, bundle.z, Newton(tol=tol, segments=bundle.inner.shape[1] + 1, starts=(_given(bundle),))
+    )
+    new = manifold.geodesic(begin, bundle.z, solver)
+    shorter = new.converged & ~(old.converged & (old.length <= (1 + SHORTER) * new.length))
+    return _chosen(shorter, new, old), shorter
+
+
+def _given(bundle: Bundle) -> Given:
+    return Given(DiscreteCurve(bundle.nodes))
+
+
+def _chosen(first: Tensor, a: Solution, b: Solution) -> Solution:
+    def choose(x: Tensor, y: Tensor) -> Tensor:
+        return torch.where(first.view(-1, *[1] * (x.ndim - 1)), x, y)
+
+    return Solution(
+        curve=DiscreteCurve(choose(a.curve.nodes, b.curve.nodes)),
+        length=choose(a.length, b.length),
+        energy=choose(a.energy, b.energy),
+        status=tuple(x if c else y for c, x, y in zip(first.tolist(), a.status, b.status, strict=True)),
+        iterations=choose(a.iterations, b.iterations),
+        residual=choose(a.residual, b.residual),
+        error_estimate=choose(a.error_estimate, b.error_estimate),
+        speed_ratio=choose(a.speed_ratio, b.speed_ratio),
+    )
+
+
+def _statuses(
+    bundle: Bundle, solution: Solution, w: Tensor, residual: Tensor, stalled: Tensor, tol: float
+) -> tuple[Status, ...]:
+    """For each group how its worst part ended."""
+    found = []
+    for g in range(len(bundle.p)):
+        failed = [
+            status
+            for number, weight, status in zip(bundle.group.tolist(), w.tolist(), solution.status, strict=True)
+            if number == g and weight > 0 and not status.converged
+        ]
+        if failed:
+            found.append(failed[0])
+        elif float(residual[g]) <= tol:
+            found.append(Status.CONVERGED)
+        elif bool(stalled[g]):
+            found.append(Status.STALLED)
+        else:
+            found.append(Status.MAX_STEPS)
+    return tuple(found)
+
+
+def _attached(manifold: Manifold, bundle: Bundle, z: Tensor, w: Tensor, power: Power) -> tuple[Tensor, Tensor]:
+    """The centres and the variances, connected to points, weights and parameters.
+
+    One Newton step with the Hessian held fixed moves the centres by nothing and has the derivative that the implicit
+    function theorem gives.
+    """
+    space = manifold.in_double()
+    connected = z.requires_grad or w.requires_grad or space.energy(bundle.nodes[:1]).requires_grad
+    if not torch.is_grad_enabled() or not connected:
+        return bundle.p, bundle.sum(w * space.energy(bundle.nodes)) / bundle.sum(w)
+    begin = bundle.p[bundle.group].clone().requires_grad_()
+    inner = bundle.inner.clone().requires_grad_()
+    energy = space.energy(torch.cat([begin.unsqueeze(1), inner, z.unsqueeze(1)], 1))
+    slope, gradient = torch.autograd.grad(energy.sum(), (begin, inner), create_graph=True)
+    each = eliminate(expand(space, bundle), torch.zeros_like(w), gradient, slope)
+    first, second = derivatives(energy, power)
+    weight = (w * first).detach()
+    bend = bundle.sum(weight.view(-1, 1, 1) * each.bend)
+    outer = (each.slope.unsqueeze(2) * each.slope.unsqueeze(1)).detach()
+    bend = bend + bundle.sum((w * second).detach().view(-1, 1, 1) * outer)
+    pull = bundle.sum((w * first).unsqueeze(1) * each.slope)
+    step = torch.linalg.solve_ex(bend.detach(), pull.unsqueeze(2))[0].squeeze(2)
+    point = bundle.p - (step - step.detach())
+    nodes = torch.cat([point[bundle.group].unsqueeze(1), bundle.inner, z.unsqueeze(1)], 1)
+    return point, bundle.sum(w * space.energy(nodes)) / bundle.sum(w)

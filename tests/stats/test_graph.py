@@ -1,0 +1,120 @@
+"""Distances along neighbourhood graphs."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from pullgeo import Newton, PullbackManifold, pairwise_distances
+from pullgeo.errors import OptionError, ShapeError
+from pullgeo.stats import NeighbourGraph
+from pullgeo.stats.graph import neighbourhood_edges
+from pullgeo.testing.charts import StereographicSphere
+
+SPHERE = StereographicSphere(2)
+MANIFOLD = PullbackManifold(SPHERE)
+
+
+def sphere_points(generator: torch.Generator, n: int) -> torch.Tensor:
+    return 0.7 * torch.randn(n, 2, dtype=torch.float64, generator=generator)
+
+
+def great_circles(x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
+    p, q = (SPHERE(v) for v in (x, y))
+    return 2 * torch.asin((torch.cdist(p, q) / 2).clamp(max=1)).numpy()
+
+
+def test_it_comes_close_to_great_circles_from_above(generator: torch.Generator):
+    z = sphere_points(generator, 251)
+    D, report = pairwise_distances(
+        MANIFOLD, z, method=NeighbourGraph(neighbours=40, check_pairs=31), return_status=True
+    )
+    np.testing.assert_array_equal(D, D.T)
+    np.testing.assert_array_equal(D.diagonal(), 0)
+    i, j = np.triu_indices(len(z), 1)
+    ratio = D[i, j] / great_circles(z, z)[i, j]
+    assert ratio.min() > 1 - 1e-4
+    assert np.median(ratio) < 1.02
+    # the report's sample tells the same as all pairs
+    assert report.pairs.shape == (31, 2)
+    np.testing.assert_allclose(report.exact, great_circles(z, z)[tuple(report.pairs.T)], rtol=1e-5)
+    np.testing.assert_array_equal(report.graph, D[tuple(report.pairs.T)])
+    assert 0 < report.median_error < 3 * np.median(ratio - 1)
+    assert "31 geodesics" in str(report)
+
+
+def test_more_neighbours_supporting_points_and_geodesic_edges_come_closer(generator: torch.Generator):
+    z = sphere_points(generator, 61)
+    i, j = np.triu_indices(61, 1)
+
+    def error(**options: object) -> float:
+        D = pairwise_distances(MANIFOLD, z, method=NeighbourGraph(check_pairs=0, **options))
+        return float(np.mean(D[i, j] / great_circles(z, z)[i, j] - 1))
+
+    assert error(neighbours=20) < error(neighbours=5) / 2
+    assert error(neighbours=20, edges="geodesic") < error(neighbours=20)
+
+
+def test_supporting_points_let_paths_bend(generator: torch.Generator):
+    z = sphere_points(generator, 7) * 3
+    i, j = np.triu_indices(7, 1)
+    support = sphere_points(generator, 600).numpy() * 3
+    errors = [
+        np.mean(pairwise_distances(MANIFOLD, z, method=graph)[i, j] / great_circles(z, z)[i, j] - 1)
+        for graph in (NeighbourGraph(), NeighbourGraph(support=support))
+    ]
+    assert errors[1] < errors[0] / 3
+
+
+def test_from_one_set_to_another_and_equal_points(generator: torch.Generator):
+    z, y = sphere_points(generator, 43) / 2, sphere_points(generator, 37) / 2
+    y[5], y[7] = z[3], y[6]
+    D = pairwise_distances(MANIFOLD, z, y, method="graph")
+    assert D.shape == (43, 37)
+    assert D[3, 5] == 0
+    np.testing.assert_array_equal(D[:, 6], D[:, 7])
+    np.testing.assert_allclose(D, great_circles(z, y), rtol=0.1, atol=1e-12)
+    assert pairwise_distances(MANIFOLD, z[:1].repeat(3, 1), method="graph").tolist() == 3 * [[0.0] * 3]
+
+
+def test_pieces_are_joined_where_they_come_closest():
+    x = np.concatenate([np.arange(4.0), 10 + np.arange(3.0), 30 + np.arange(5.0)])[:, None]
+    edges = {tuple(edge) for edge in neighbourhood_edges(x, 1)}
+    assert {(3, 4), (6, 7)} <= edges
+    assert len(edges) <= 2 * len(x)
+    D = pairwise_distances(
+        PullbackManifold(torch.nn.Linear(1, 3, dtype=torch.float64)), x, method=NeighbourGraph(neighbours=1)
+    )
+    np.testing.assert_allclose(D / D[0, -1] * 34, np.abs(x - x.T), atol=1e-9)
+
+
+def test_what_the_decoder_does_not_reach_is_nan():
+    def decoder(z: torch.Tensor) -> torch.Tensor:
+        return torch.cat([z, (1.5 - z).log()], 1)
+
+    D = pairwise_distances(
+        PullbackManifold(decoder), np.array([[0.0], [1.0], [2.0]]), method=NeighbourGraph(check_pairs=0)
+    )
+    np.testing.assert_array_equal(np.isnan(D), [[False, False, True], [False, False, True], [True, True, False]])
+
+
+def test_a_bad_graph_is_logged(generator: torch.Generator, caplog: pytest.LogCaptureFixture):
+    z = sphere_points(generator, 41)
+    with caplog.at_level(logging.INFO, "pullgeo"):
+        pairwise_distances(MANIFOLD, z, method=NeighbourGraph(neighbours=2), solver=Newton(segments=2))
+        pairwise_distances(MANIFOLD, z, method=NeighbourGraph(neighbours=40))
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "more neighbours" in caplog.records[0].getMessage()
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_errors():
+    with pytest.raises(OptionError, match="method must be"):
+        pairwise_distances(MANIFOLD, torch.zeros(3, 2), method="fast")
+    with pytest.raises(OptionError, match="neighbours >= 1"):
+        NeighbourGraph(neighbours=0)
+    with pytest.raises(OptionError, match="'chord' or 'geodesic'"):
+        NeighbourGraph(edges="straight")
+    with pytest.raises(ShapeError, match="support must have 2 columns"):
+        pairwise_distances(MANIFOLD, torch.eye(2), method=NeighbourGraph(support=torch.zeros(3, 3)))
