@@ -11,7 +11,7 @@ from pullgeo.geodesic.block_banded import BlockBanded
 from pullgeo.geodesic.residual import scale_free
 from pullgeo.geodesic.space import EnergyExpansion
 from pullgeo.geodesic.speed import speed_ratio
-from pullgeo.jacobian import one_thread_at_a_time
+from pullgeo.jacobian import one_thread_at_a_time, tracked
 
 SegmentEnergy = Callable[[Tensor, Tensor], Tensor]
 """``a, b -> e(a, b)``, ``(n, d), (n, d) -> (n,)``: squared lengths of short segments, the same from either end."""
@@ -34,7 +34,7 @@ def expand_segment_energy(segment_energy: SegmentEnergy, nodes: Float[Tensor, "p
 
     slopes = vmap(grad(one))(ends).reshape(p, n - 1, 2, d)
     with one_thread_at_a_time:
-        blocks = vmap(hessian(one))(ends).reshape(p, n - 1, 2, d, 2, d)
+        blocks = tracked(lambda: vmap(hessian(one))(ends)).reshape(p, n - 1, 2, d, 2, d)
     factor = float(n - 1)
     gradient = factor * (slopes[:, :-1, 1] + slopes[:, 1:, 0])
     diagonal = factor * (blocks[:, :-1, 1, :, 1] + blocks[:, 1:, 0, :, 0])
