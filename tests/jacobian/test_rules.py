@@ -228,6 +228,9 @@ def test_named_errors() -> None:
         linearize(nn.LazyLinear(3), x)
     with pytest.raises(ModuleError, match="returned tuple"):
         linearize(nn.GRU(5, 2).double(), batch(3, 2, 5))
+    for wrt in ("input", "weight"):  # torch takes one sample here, whose entries would be taken for a batch
+        with pytest.raises(ShapeError, match=r"one more for the batch; got shape \(5,\)"):
+            linearize(nn.Linear(5, 5).double(), x[0], wrt)
     with pytest.raises(ModuleError, match="start_dim=1"):
         linearize(nn.Flatten(0), x)
 
