@@ -193,6 +193,18 @@ def test_rules_serve_what_runs_their_forward_and_nothing_else() -> None:
         torch.testing.assert_close(linearize(module, x)[1].dense(), 2 * linearize(nn.Tanh(), x)[1].dense())
 
 
+class Scaled(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(5, 2)
+        self.temperature = nn.Parameter(torch.ones(3))
+        self.side = nn.Linear(2, 3)
+
+
+def test_a_subclass_may_bring_parameters_of_its_own() -> None:
+    check_rule(Scaled().double(), batch(3, 5), wrt="weight", second_gradients=False)
+    check_rule(nn.Sequential(Scaled(), nn.Tanh()).double(), batch(3, 5), wrt="weight", second_gradients=False)
+
+
 @pytest.mark.usefixtures("without_type_checks")
 def test_registering_twice_is_refused() -> None:
     with pytest.raises(RegistryError, match="Tanh has a rule already"):
