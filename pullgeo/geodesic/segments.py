@@ -33,9 +33,6 @@ def expand_segment_energy(
         nodes: the curves.
         order: the sum is the energy of the curve up to O(T^-order).
 
-    slopes = vmap(grad(one))(ends).reshape(p, n - 1, 2, d)
-    with one_thread_at_a_time:
-        blocks = tracked(lambda: vmap(hessian(one))(ends)).reshape(p, n - 1, 2, d, 2, d)
     Cost: 2d + 1 backward passes over all segments.
     """
     n = nodes.shape[1]
