@@ -1,6 +1,5 @@
 """Estimators with scikit-learn's interface."""
 
-
 import numpy as np
 import pytest
 import torch
