@@ -260,6 +260,7 @@ class Transpose(LinearKind):
         """The transpose of the original in chunks."""
         bounded = Transpose(self.original.in_chunks(size))
         bounded.chunk_size = size
+        bounded.chunk_size = bounded.original.chunk_size
         return bounded
 
 
