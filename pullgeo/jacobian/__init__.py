@@ -31,7 +31,7 @@ from pullgeo.jacobian.shared_weight import SharedWeight
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.softmax import LogSoftmax, Softmax
 from pullgeo.jacobian.tangent_kernel import tangent_kernel
-from pullgeo.jacobian.tangents import one_thread_at_a_time
+from pullgeo.jacobian.tangents import one_thread_at_a_time, tracked
 from pullgeo.jacobian.weight_kind import OtherWeight, WeightKind, as_weight_kind
 from pullgeo.jacobian.weights import Own, Stage, WeightGraph
 
@@ -90,6 +90,7 @@ __all__ = [
     "sample_gradients",
     "stacked",
     "tangent_kernel",
+    "tracked",
     "weight_rule",
     "weight_rule_for",
 ]

@@ -64,10 +64,11 @@ def rule_for(module: nn.Module) -> InputRule | None:
 def weight_rule_for(module: nn.Module) -> WeightRule | None:
     """The rule that gives the derivative of this very module with respect to its parameters, or ``None``.
 
-    Parametrized modules (weight norm, spectral norm) have none: their parameters are not the ones a rule is about.
+    Parametrized modules (weight norm, spectral norm) have none: their parameters are not the ones a rule is about. Nor
+    have modules of a subclass that brings parameters of its own.
     """
     cls = served_class(module)
-    if cls is None or parametrize.is_parametrized(module):
+    if cls is None or parametrize.is_parametrized(module) or _has_more_parameters(module, cls):
         return None
     return _weight_rules.get(cls)
 
@@ -98,6 +99,13 @@ def forward_owner(cls: type[nn.Module]) -> type:
         if "forward" in vars(base) and not vars(base).get("forward_is_transparent", False):
             return base
     return nn.Module
+
+
+def _has_more_parameters(module: nn.Module, cls: type[nn.Module]) -> bool:
+    """Whether a module holds parameters that its class of torch.nn does not know of."""
+    if not cls.__module__.startswith("torch.nn."):
+        return False
+    return any(name not in ("weight", "bias") for name, _ in module.named_parameters())
 
 
 def _register(table: dict[type[nn.Module], Any], classes: tuple[type[nn.Module], ...]) -> Callable[[Rule], Rule]:

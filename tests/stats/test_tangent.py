@@ -14,7 +14,25 @@ from pullgeo.stats import LAND, fit_land, geodesic_regression, tangent_pca
 from pullgeo.testing.charts import StereographicSphere
 
 CHART = StereographicSphere(2)
-SPHERE = PullbackManifold(CHART)
+
+
+class Sphere(PullbackManifold):
+    """Exponential and logarithm in closed form: what is checked is what is made of them."""
+
+    def __init__(self) -> None:
+        super().__init__(CHART)
+
+    def in_double(self) -> PullbackManifold:
+        return self
+
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        return CHART.expmap(x.expand_as(u), u)
+
+    def logmap(self, x: Tensor, y: Tensor) -> Tensor:
+        return CHART.logmap(x.expand_as(y), y)
+
+
+SPHERE = Sphere()
 QUICK = Newton(segments=8, starts=(Line(),))
 BASE = torch.tensor([0.2, 0.1], dtype=torch.float64)
 
@@ -48,12 +66,12 @@ def test_tangent_pca_on_a_sphere():
 
 
 def test_points_that_cannot_be_reached_are_left_out():
-    class Partly(PullbackManifold):
+    class Partly(Sphere):
         def logmap(self, x: Tensor, y: Tensor) -> Tensor:
             return torch.where(y[:, :1] < 0.35, super().logmap(x, y), torch.nan)
 
     z = spread(7)
-    found = tangent_pca(Partly(CHART), z, base=BASE)
+    found = tangent_pca(Partly(), z, base=BASE)
     assert torch.equal(found.found, z[:, 0] < 0.35)
     assert 0 < int(found.found.sum()) < 7
     torch.testing.assert_close(found.variances, tangent_pca(SPHERE, z[found.found], base=BASE).variances)
@@ -94,10 +112,10 @@ def test_regression_is_stationary():
 def test_the_normalisation_of_a_round_normal_distribution():
     sigma = 0.6
     covariance = sigma**2 / CHART.metric(BASE)[0, 0] * torch.eye(2, dtype=torch.float64)
-    found = LAND.of(SPHERE, BASE, covariance, generator=torch.Generator().manual_seed(0), samples=200)
+    found = LAND.of(SPHERE, BASE, covariance, generator=torch.Generator().manual_seed(0), samples=2000)
     r = np.linspace(0, math.pi, 2001)
     constant = np.trapezoid(2 * math.pi * np.exp(-(r**2) / (2 * sigma**2)) * np.sin(r), r)
-    assert 0 < found.normalizer_error < 0.02
+    assert 0 < found.normalizer_error < 0.01
     assert found.log_normalizer == pytest.approx(math.log(constant), abs=4 * found.normalizer_error)
     z = spread(3)
     squared = CHART.distance(BASE.expand_as(z), z).square() / sigma**2
@@ -107,19 +125,22 @@ def test_the_normalisation_of_a_round_normal_distribution():
 def test_a_fitted_distribution_has_the_moments_of_the_points():
     z = spread(17)
     generator = torch.Generator().manual_seed(0)
-    found = fit_land(SPHERE, z, generator=generator, samples=60, solver=QUICK, tol=1e-3)
+    found = fit_land(SPHERE, z, generator=generator, samples=5000, solver=QUICK)
     assert found.status is Status.CONVERGED
     v = CHART.logmap(found.mean.expand_as(z), z)
     # on a sphere the volume falls with distance, so the normal is a little wider than the points are
-    spread_of_points = v.mT @ v / len(v)
-    ratio = torch.linalg.eigvals(torch.linalg.solve(found.covariance, spread_of_points)).real
+    second = v.mT @ v / len(v)
+    ratio = torch.linalg.eigvals(torch.linalg.solve(found.covariance, second)).real
     assert bool(((ratio > 0.8) & (ratio < 1.0)).all())
-    again = LAND.of(SPHERE, found.mean, found.covariance, generator=generator, samples=60)
-    assert found.log_prob(z).mean() > again.log_prob(z + 0.1).mean()
-    drawn = found.sample(50, generator, proposals=2)
-    assert drawn.shape == (50, 2)
+    drawn = found.sample(4000, generator)
     u = CHART.logmap(found.mean.expand_as(drawn), drawn)
-    torch.testing.assert_close(u.mT @ u / 50, spread_of_points, rtol=0, atol=0.03)
+    torch.testing.assert_close(u.mT @ u / 4000, second, rtol=0, atol=0.006)
+    torch.testing.assert_close(u.mean(0), v.mean(0), rtol=0, atol=0.02)
+    # whichever way it is moved, the likelihood falls
+    others = [(found.mean + 0.1, found.covariance), (found.mean, 1.5 * found.covariance), (found.mean, second / 1.5)]
+    for mean, covariance in others:
+        other = LAND.of(SPHERE, mean, covariance, generator=generator, samples=5000)
+        assert found.log_prob(z).mean() > other.log_prob(z).mean() + 0.02
 
 
 @pytest.mark.usefixtures("without_type_checks")
