@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pullgeo.errors import NonFiniteError, OptionError
-from pullgeo.geodesic import EnergyExpansion, Expansion
+from pullgeo.geodesic import EnergyExpansion, Expansion, linearised_map
 from pullgeo.jacobian import Jacobian, linearize
 from pullgeo.manifold.ambient import Ambient, Flat, MetricField, ambient_of
 from pullgeo.manifold.base import Manifold
@@ -147,6 +147,10 @@ class PullbackManifold(Manifold):
             OffManifoldError: the image of an end point is no point of the ambient manifold.
         """
         return self.ambient.expand_energy(self.expand, self._decode_on, nodes)
+
+    def gauss_newton_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
+        """`expand_energy` with a Hessian that does without second derivatives of the decoder."""
+        return self.ambient.expand_energy(lambda z: linearised_map(self.expand(z)), self._decode_on, nodes)
 
     def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
         """Lengths in the output between all points of successive layers."""
