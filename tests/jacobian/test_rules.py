@@ -188,9 +188,15 @@ def test_rules_serve_what_runs_their_forward_and_nothing_else() -> None:
     hooked.register_forward_hook(lambda module, args, y: 2 * y)
     assert rule_for(Renamed()) is rule_for(nn.Tanh())
     x = batch(3, 5)
-    for module in (Overridden(), patched, hooked):
+    class Called(nn.Tanh):
+        def __call__(self, x: Tensor) -> Tensor:
+            return 2 * super().__call__(x)
+
+    for module in (Overridden(), patched, hooked, Called()):
         assert rule_for(module) is None
         torch.testing.assert_close(linearize(module, x)[1].dense(), 2 * linearize(nn.Tanh(), x)[1].dense())
+    wrapped, plain = (linearize(nn.Sequential(nn.Softsign(), m), x)[1].dense() for m in (Called(), nn.Tanh()))
+    torch.testing.assert_close(wrapped, 2 * plain)
 
 
 class Scaled(nn.Linear):

@@ -16,7 +16,7 @@ from pullgeo.jacobian.recording.packed import Packed, output
 from pullgeo.jacobian.recording.recorded import Recorded, State, Unserved, plain, recorded_in
 from pullgeo.jacobian.recording.shadow import runs_more_than_forward
 from pullgeo.jacobian.recording.tape import Tape
-from pullgeo.jacobian.registry import forward_owner, rule_for, served_class, weight_rule_for
+from pullgeo.jacobian.registry import forward_owner, overrides_call, rule_for, served_class, weight_rule_for
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.weights import Own
 
@@ -126,6 +126,8 @@ class Calls:
         """
         self.notes[id(module)] = Note("autodiff", why)
         inputs = list({id(input): input for input in recorded_in((args, kwargs))}.values())
+        if overrides_call(module):  # which is under way already
+            self._leave(f"{why}; and its class overrides __call__")
         if module is self.root or not inputs or not all(map(_is_batch, inputs)):
             self._leave(why)
         if isinstance(module, nn.RNNBase) and not (module.batch_first and inputs[0].ndim == 3):
