@@ -69,8 +69,8 @@ def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
             )
         if wrt == "weight" and isinstance(child, ScriptModule) and any(True for _ in child.parameters()):
             raise ModuleError(
-                f"linearize: {where} is compiled by TorchScript, which keeps its parameters out of reach, so there is no "
-                "wrt='weight'. Linearize the module that was compiled."
+                f"linearize: {where} is compiled by TorchScript, which keeps its parameters out of reach, so there is "
+                "no wrt='weight'. Linearize the module that was compiled."
             )
         if child.training and _is_random(child):
             raise CoupledSamplesError(
