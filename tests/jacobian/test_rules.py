@@ -188,6 +188,7 @@ def test_rules_serve_what_runs_their_forward_and_nothing_else() -> None:
     hooked.register_forward_hook(lambda module, args, y: 2 * y)
     assert rule_for(Renamed()) is rule_for(nn.Tanh())
     x = batch(3, 5)
+
     class Called(nn.Tanh):
         def __call__(self, x: Tensor) -> Tensor:
             return 2 * super().__call__(x)
