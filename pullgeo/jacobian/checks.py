@@ -1,8 +1,9 @@
 """What must hold of a module and a batch before there is a Jacobian per sample."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -10,6 +11,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
 from pullgeo.errors import CoupledSamplesError, DeviceError, DtypeError, ModuleError, OptionError, ShapeError
+
+FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a ``forward`` may raise when it meets tensors that it does not expect."""
 
 
 def check_wrt(wrt: str) -> None:
@@ -118,6 +122,43 @@ def checked_value(function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
     if not y.is_floating_point():
         raise ModuleError(f"linearize: {name} returned {y.dtype}, expected floating point numbers.")
     return y
+
+
+def check_independence(name: str, function: Callable[..., Any], inputs: Sequence[Tensor], y: Tensor) -> None:
+    """Raise if the last two samples by themselves give something else than in company.
+
+    Where nothing is known of a function this shows whether it has a Jacobian per sample: otherwise the other samples'
+    tangents would be added to a sample's own. A function that takes no batch of another size cannot be checked.
+
+    Args:
+        name: of the function, for the message.
+        function: of one or more batches.
+        inputs: the batches.
+        y: the function's value there.
+
+    Raises:
+        CoupledSamplesError: the values differ by far more than rounding.
+
+    Cost: a forward pass of two samples.
+    """
+    if len(y) < 2:
+        return
+    few = min(2, len(y) - 1)  # batch norm does not take one sample
+    try:
+        with torch.no_grad():
+            alone, within = function(*(x[-few:].clone() for x in inputs)), y[-few:]
+            if not isinstance(alone, Tensor) or alone.ndim != within.ndim or len(alone) != few or not within.numel():
+                return
+            allowed = 10 * torch.finfo(y.dtype).eps ** 0.5 * within.abs().max()
+            coupled = alone.shape != within.shape or bool(((alone - within).abs() > allowed).any())
+    except FAILURES:  # another size of batch, or values that cannot be looked at inside a transform
+        return
+    if coupled:
+        raise CoupledSamplesError(
+            f"linearize: {name} gives other values for a sample when other samples are in the batch, or draws random "
+            "numbers, so there is no Jacobian per sample. Let it reduce over the dimensions after the first only, and "
+            "call .eval() on the modules in it."
+        )
 
 
 def _is_random(child: nn.Module) -> bool:
