@@ -38,6 +38,7 @@ class Flat(PullbackManifold):
             residual=zero,
             error_estimate=zero,
             speed_ratio=zero + 1,
+            minima=zero.long() + 1,
         )
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
