@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
@@ -48,7 +49,8 @@ def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
 
     Raises:
         CoupledSamplesError: a submodule mixes samples or draws random numbers.
-        ModuleError: a lazy submodule has no parameters yet, or there are no parameters for ``wrt="weight"``.
+        ModuleError: a lazy submodule has no parameters yet, or there are no parameters for ``wrt="weight"``, or none in
+            reach.
         DtypeError: all parameters are floating point numbers of another precision than ``x``.
         DeviceError: all parameters are on another device than ``x``.
     """
@@ -68,6 +70,11 @@ def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
             raise CoupledSamplesError(
                 f"linearize: {where} normalises over the batch, so samples are coupled and there is no Jacobian per "
                 f"sample. {mend}"
+            )
+        if wrt == "weight" and isinstance(child, ScriptModule) and any(True for _ in child.parameters()):
+            raise ModuleError(
+                f"linearize: {where} is compiled by TorchScript, which keeps its parameters out of reach, so there is "
+                "no wrt='weight'. Linearize the module that was compiled."
             )
         if child.training and _is_random(child):
             raise CoupledSamplesError(

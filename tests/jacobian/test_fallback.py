@@ -192,6 +192,9 @@ def test_old_spectral_norm_and_scripted_modules() -> None:
     close(linearize(scripted, x)[1].dense(), torch.func.vmap(torch.func.jacrev(lambda z: scripted(z)))(x))
     plain = nn.Sequential(nn.Linear(5, 4), nn.Tanh()).double()
     close(linearize(torch.jit.script(plain), x)[1].dense(), linearize(plain, x)[1].dense())
+    for module in (torch.jit.script(plain), scripted):
+        with pytest.raises(ModuleError, match=r"TorchScript.*Linearize the module that was compiled"):
+            linearize(module, x, "weight")
 
 
 def test_outputs_that_are_no_tensor_are_refused_with_advice() -> None:

@@ -54,9 +54,9 @@ def test_samples_have_the_density_with_respect_to_the_volume() -> None:
     chart = StereographicSphere(3)
     kappa = 3.0
     chains = PullbackManifold(chart).sample(
-        lambda z: kappa * height(chart, z), torch.zeros(300, 3).double(), 60, 0.5, generator(), burn_in=25, thin=2
+        lambda z: kappa * height(chart, z), torch.zeros(500, 3).double(), 40, 0.5, generator(), burn_in=15, thin=2
     )
-    assert chains.points.shape == (300, 60, 3)
+    assert chains.points.shape == (500, 40, 3)
     torch.testing.assert_close(chains.log_density, kappa * height(chart, chains.points))
     assert 0.2 < float(chains.acceptance_rate.mean()) < 0.9
     expected = float(iv(2, kappa) / iv(1, kappa))
@@ -67,7 +67,7 @@ def test_a_flat_chart_samples_a_normal_law_of_its_image() -> None:
     W = torch.tensor([[2.0, 1.0], [0.0, 0.5], [1.0, 0.0]], dtype=torch.float64)
     chart = LinearChart(W)
     chains = PullbackManifold(chart).sample(
-        lambda z: -chart(z).square().sum(1) / 2, torch.zeros(200, 2).double(), 100, 0.5, generator(), burn_in=20
+        lambda z: -chart(z).square().sum(1) / 2, torch.zeros(400, 2).double(), 40, 0.5, generator(), burn_in=15
     )
     moved = chains.points.reshape(-1, 2)
     torch.testing.assert_close(moved.mT.cov(), torch.linalg.inv(W.mT @ W), rtol=0.15, atol=0.03)
