@@ -9,6 +9,7 @@ from pullgeo.jacobian.base import Jacobian, LinearKind, Transpose, chunks
 from pullgeo.jacobian.batch_sum import BatchSum
 from pullgeo.jacobian.broadcast_weight import BroadcastWeight
 from pullgeo.jacobian.chain import Chain, compose
+from pullgeo.jacobian.checks import check_fixed
 from pullgeo.jacobian.contract import flat, gram, outer
 from pullgeo.jacobian.conv_weight import ConvWeight
 from pullgeo.jacobian.convolution import Convolution
@@ -72,6 +73,7 @@ __all__ = [
     "WeightGraph",
     "WeightKind",
     "as_weight_kind",
+    "check_fixed",
     "chunks",
     "compose",
     "explain",

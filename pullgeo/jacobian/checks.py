@@ -59,32 +59,13 @@ def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
         raise ModuleError(
             "linearize: a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
         )
+    check_fixed(module)
     for name, child in module.named_modules():
-        where = f"{type(child).__name__} ({name or 'the module itself'})"
-        if isinstance(child, _BatchNorm) and (child.training or child.running_mean is None):
-            mend = (
-                "Call module.eval() first."
-                if child.running_mean is not None
-                else ("It keeps no running statistics (track_running_stats=False): use one that does, or another norm.")
-            )
-            raise CoupledSamplesError(
-                f"linearize: {where} normalises over the batch, so samples are coupled and there is no Jacobian per "
-                f"sample. {mend}"
-            )
         if wrt == "weight" and isinstance(child, ScriptModule) and any(True for _ in child.parameters()):
+            where = f"{type(child).__name__} ({name or 'the module itself'})"
             raise ModuleError(
                 f"linearize: {where} is compiled by TorchScript, which keeps its parameters out of reach, so there is "
                 "no wrt='weight'. Linearize the module that was compiled."
-            )
-        if child.training and _is_random(child):
-            raise CoupledSamplesError(
-                f"linearize: {where} is in train mode and draws a new random mask at every call, so the map is not "
-                "fixed. Call module.eval() first."
-            )
-        if isinstance(child, nn.FractionalMaxPool2d | nn.FractionalMaxPool3d) and child._random_samples is None:
-            raise CoupledSamplesError(
-                f"linearize: {where} draws the windows that it pools at random at every call, in eval mode too, so the "
-                "map is not fixed. Draw them once and pass them to it as _random_samples=."
             )
     if wrt == "weight" and not parameters:
         raise ModuleError(f"linearize: {type(module).__name__} has no parameters, so there is no wrt='weight'.")
@@ -99,6 +80,36 @@ def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
             f"linearize: x is on {x.device} and the module's parameters are on {parameters[0].device}. "
             f"Use x.to({str(parameters[0].device)!r})."
         )
+
+
+def check_fixed(module: nn.Module) -> None:
+    """Raise unless the module is a map of single samples, the same at every call.
+
+    Raises:
+        CoupledSamplesError: a submodule mixes samples or draws random numbers.
+    """
+    for name, child in module.named_modules():
+        where = f"{type(child).__name__} ({name or 'the module itself'})"
+        if isinstance(child, _BatchNorm) and (child.training or child.running_mean is None):
+            mend = (
+                "Call module.eval() first."
+                if child.running_mean is not None
+                else ("It keeps no running statistics (track_running_stats=False): use one that does, or another norm.")
+            )
+            raise CoupledSamplesError(
+                f"linearize: {where} normalises over the batch, so samples are coupled and there is no Jacobian per "
+                f"sample. {mend}"
+            )
+        if child.training and _is_random(child):
+            raise CoupledSamplesError(
+                f"linearize: {where} is in train mode and draws a new random mask at every call, so the map is not "
+                "fixed. Call module.eval() first."
+            )
+        if isinstance(child, nn.FractionalMaxPool2d | nn.FractionalMaxPool3d) and child._random_samples is None:
+            raise CoupledSamplesError(
+                f"linearize: {where} draws the windows that it pools at random at every call, in eval mode too, so the "
+                "map is not fixed. Draw them once and pass them to it as _random_samples=."
+            )
 
 
 def checked_value(function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
