@@ -86,7 +86,7 @@ def torch_layers() -> dict[str, TorchLayer]:
     Example:
         >>> layer = torch_layers()["Conv2d"]
         >>> layer.module()(layer.points(3)).shape
-        torch.Size([3, 3, 2, 2])
+        torch.Size([3, 3, 3, 2])
     """
     return {name: layer for name, layer in _LAYERS.items() if hasattr(nn, name)}
 

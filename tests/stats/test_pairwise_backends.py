@@ -45,7 +45,7 @@ def test_dask_workers_find_the_same():
     with parallel_config(backend="threading", n_jobs=2):
         expected = distances(manifold)
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         distributed.Client(cluster),
         parallel_config(backend="dask"),
     ):
