@@ -32,19 +32,28 @@ def moments(nodes: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
     return torch.linalg.solve(matrix, right.flatten(1)).reshape(right.shape).transpose(0, 1)
 
 
-def evaluate(nodes: Float[Tensor, "b n d"], t: Float[Tensor, " m"]) -> Float[Tensor, "b m d"]:
-    """The spline at times in [0, 1]; beyond, its end pieces go on."""
+def evaluate(nodes: Float[Tensor, "b n d"], t: Float[Tensor, "*b m"]) -> Float[Tensor, "b m d"]:
+    """The spline at times in [0, 1], ``(m,)`` or ``(b, m)``; beyond, its end pieces go on."""
     i, s = _locate(nodes, t)
     m, r = moments(nodes), 1 - s
-    return r * nodes[:, i] + s * nodes[:, i + 1] + (r**3 - r) / 6 * m[:, i] + (s**3 - s) / 6 * m[:, i + 1]
+    values = r * _at(nodes, i) + s * _at(nodes, i + 1)
+    return values + (r**3 - r) / 6 * _at(m, i) + (s**3 - s) / 6 * _at(m, i + 1)
 
 
-def differentiate(nodes: Float[Tensor, "b n d"], t: Float[Tensor, " m"]) -> Float[Tensor, "b m d"]:
-    """The spline's derivative with respect to time at times in [0, 1]."""
+def differentiate(nodes: Float[Tensor, "b n d"], t: Float[Tensor, "*b m"]) -> Float[Tensor, "b m d"]:
+    """The spline's derivative with respect to time."""
     i, s = _locate(nodes, t)
     m, r = moments(nodes), 1 - s
-    slope = nodes[:, i + 1] - nodes[:, i] - (3 * r**2 - 1) / 6 * m[:, i] + (3 * s**2 - 1) / 6 * m[:, i + 1]
+    slope = _at(nodes, i + 1) - _at(nodes, i)
+    slope = slope - (3 * r**2 - 1) / 6 * _at(m, i) + (3 * s**2 - 1) / 6 * _at(m, i + 1)
     return slope * (nodes.shape[1] - 1)
+
+
+def differentiate_twice(nodes: Float[Tensor, "b n d"], t: Float[Tensor, "*b m"]) -> Float[Tensor, "b m d"]:
+    """The spline's second derivative with respect to time."""
+    i, s = _locate(nodes, t)
+    m = moments(nodes)
+    return ((1 - s) * _at(m, i) + s * _at(m, i + 1)) * (nodes.shape[1] - 1) ** 2
 
 
 def _locate(nodes: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,3 +61,9 @@ def _locate(nodes: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     position = t.to(nodes.dtype) * segments
     i = position.detach().floor().clamp(0, segments - 1).long()
     return i, (position - i).unsqueeze(-1)
+
+
+def _at(values: Tensor, i: Tensor) -> Tensor:
+    if i.ndim == 1:
+        return values[:, i]
+    return values.gather(1, i.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

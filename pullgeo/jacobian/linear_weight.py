@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import LinearKind
+from pullgeo.jacobian.base import LinearKind, chunks
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.weight_kind import WeightKind
 
@@ -96,15 +96,18 @@ class LinearWeight(WeightKind, LinearKind):
         return self._pack((product.T @ self.x.squeeze(1).square()).flatten(), product.sum(0))
 
     def pull_outer_summed(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "p p"]:
-        """``Σ_b (Σ_k w_k v_kᵀ) ⊗ (x, 1)(x, 1)ᵀ`` for plain features: one product of matrices, (b, o²) with (b, i²)."""
+        """``Σ_b (Σ_k w_k v_kᵀ) ⊗ (x, 1)(x, 1)ᵀ`` for plain features: products of (b, o²) with (b, i²)."""
         if self.x.shape[1] != 1:
             return super().pull_outer_summed(W, V)
         product = torch.einsum("kbo,kbp->bop", self._rows(W).squeeze(2), self._rows(V).squeeze(2))
         x = self.x.squeeze(1)
         n, i, j = self.out_features, x.shape[-1], x.shape[-1] + self.bias
         x = torch.cat([x, x.new_ones(len(x), 1)], 1) if self.bias else x
-        pairs = torch.einsum("bi,bj->bij", x, x).flatten(1)
-        whole = (product.flatten(1).T @ pairs).reshape(n, n, j, j).transpose(1, 2)  # o i p j, biases last in i and j
+        total = x.new_zeros(n * n, j * j)
+        for part in chunks(len(x), 1, max(16, n * n)):  # the pairs of inputs of so many take no more than the answer
+            pairs = torch.einsum("bi,bj->bij", x[part], x[part]).flatten(1)
+            total = torch.addmm(total, product[part].flatten(1).T, pairs)
+        whole = total.reshape(n, n, j, j).transpose(1, 2)  # o i p j, biases last in i and j
         weight = whole[:, :i, :, :i].reshape(n * i, n * i)
         if not self.bias:
             return weight

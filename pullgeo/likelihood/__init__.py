@@ -12,11 +12,11 @@ from pullgeo.likelihood.channel_blocks import ChannelBlocks
 from pullgeo.likelihood.distribution import TorchDistribution
 from pullgeo.likelihood.families import fisher_information
 from pullgeo.likelihood.gaussian import Gaussian
-from pullgeo.likelihood.ggn import ggn, ggn_blocks, root_stacks
+from pullgeo.likelihood.ggn import ggn, ggn_blocks, ggn_diag, root_stacks, summed_diag
 from pullgeo.likelihood.heteroscedastic import HeteroscedasticGaussian, Paired
 from pullgeo.likelihood.poisson import Poisson
-from pullgeo.likelihood.roots import FromRoot, PulledRoot, RootMetric
-from pullgeo.likelihood.sampled import SampledDiagonal, sampled_fisher, sampled_ggn, sampled_ggn_diag
+from pullgeo.likelihood.roots import PulledRoot, RootMetric, root_map
+from pullgeo.likelihood.sampled import sampled_fisher, sampled_ggn, sampled_ggn_diag
 from pullgeo.likelihood.scales import LogStd, LogVariance, Scale, Std, Variance
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "Categorical",
     "CategoricalFisher",
     "ChannelBlocks",
-    "FromRoot",
     "Gaussian",
     "HeteroscedasticGaussian",
     "Likelihood",
@@ -35,7 +34,6 @@ __all__ = [
     "Poisson",
     "PulledRoot",
     "RootMetric",
-    "SampledDiagonal",
     "Scale",
     "Std",
     "TorchDistribution",
@@ -43,8 +41,11 @@ __all__ = [
     "fisher_information",
     "ggn",
     "ggn_blocks",
+    "ggn_diag",
+    "root_map",
     "root_stacks",
     "sampled_fisher",
     "sampled_ggn",
     "sampled_ggn_diag",
+    "summed_diag",
 ]

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.jacobian import Jacobian, ParameterLayout, WeightGraph, chunks, linearize
+from pullgeo.jacobian import BatchSum, Jacobian, ParameterLayout, WeightGraph, linearize
 from pullgeo.likelihood.base import Likelihood
-from pullgeo.likelihood.roots import root_map
-from pullgeo.metric import BlockDiagonal, Metric
+from pullgeo.likelihood.roots import PulledRoot, root_map
+from pullgeo.metric import BlockDiagonal, Diagonal, Identity, Metric
 from pullgeo.typing import Decoder
 
 
@@ -49,6 +49,76 @@ def ggn(module: Decoder, x: Shaped[Tensor, "b *x"], likelihood: Likelihood, wrt:
     return likelihood.fisher(y).pullback(J)
 
 
+def ggn_diag(
+    module: Decoder, x: Shaped[Tensor, "b *x"], likelihood: Likelihood, wrt: str = "weight", reduction: str = "none"
+) -> Float[Tensor, "*b n"]:
+    """The exact diagonal of `ggn`, of every sample or of the sum over the batch.
+
+    Args:
+        module: the network.
+        x: a batch of points.
+        likelihood: what the output means.
+        wrt: ``"input"`` or ``"weight"``.
+        reduction: ``"none"``; or for weights, which all samples share, ``"sum"`` or ``"mean"`` over the batch: layers
+            then add up while they contract, and an array of the batch times the weights never exists.
+
+    Returns:
+        ``(b, n)``, or ``(P,)`` with a reduction.
+
+    Raises:
+        OptionError: the reduction is none of these, or given for ``wrt="input"``. Others as `ggn`.
+
+    Cost: r backward sweeps, with r the number of outputs, in chunks.
+
+    Example:
+        >>> from pullgeo.likelihood import Bernoulli
+        >>> ggn_diag(torch.nn.Linear(1, 2), torch.zeros(8, 1), Bernoulli(), reduction="mean").shape
+        torch.Size([4])
+    """
+    y, J = linearize(module, x, wrt)
+    over_batch = batch_sum("ggn_diag", J, reduction)
+    fisher = likelihood.fisher(y)
+    if over_batch is None:
+        return fisher.pullback(J).diag()
+    total = summed_diag(fisher, over_batch)
+    return total / len(x) if reduction == "mean" else total
+
+
+def batch_sum(where: str, J: Jacobian, reduction: str) -> BatchSum | None:
+    """What adds up over the batch, or None for ``"none"``.
+
+    Raises:
+        OptionError: the reduction is none of the choices, or there is nothing that the samples share.
+    """
+    if reduction not in ("none", "sum", "mean"):
+        raise OptionError(f'{where}: reduction must be "none", "sum" or "mean", got {reduction!r}.')
+    if reduction == "none":
+        return None
+    if not isinstance(J, WeightGraph):
+        raise OptionError(
+            f'{where}: reduction={reduction!r} is for wrt="weight", as all samples share the weights; every sample has '
+            'an input of its own. Use reduction="none".'
+        )
+    return BatchSum(J)
+
+
+def summed_diag(fisher: Metric, over_batch: BatchSum) -> Float[Tensor, " p"]:
+    """The diagonal of ``Σ_b J_bᵀ I_b J_b``, exactly.
+
+    Args:
+        fisher: what a likelihood gave for the output.
+        over_batch: the derivative of that output with respect to weights.
+    """
+    s = over_batch.J.signature
+    if isinstance(fisher, Identity | Diagonal):
+        values = fisher.diag().expand(s.batch, s.n_out)
+        return over_batch.pull_squared(values.reshape(1, s.batch, *s.out_shape)).squeeze(0)
+    total = torch.zeros(s.n_in, dtype=s.dtype, device=s.device)
+    for W in root_stacks(fisher, over_batch.J):
+        total = total + over_batch.pull_diag(W, W)
+    return total
+
+
 def ggn_blocks(module: torch.nn.Module, x: Shaped[Tensor, "b *x"], likelihood: Likelihood) -> BlockDiagonal:
     """The blocks of ``ggn(..., wrt="weight")`` for the layers, without what lies between them.
 
@@ -81,7 +151,7 @@ def ggn_blocks(module: torch.nn.Module, x: Shaped[Tensor, "b *x"], likelihood: L
     for W in root_stacks(likelihood.fisher(y), J):
         found = [block for block in J.pull_blocks(W, W) if block is not None]
         totals = [block if t is None else t + block for t, block in zip(totals, found, strict=True)]
-    places = layout.split(torch.arange(layout.size, device=y.device))
+    places = torch.arange(layout.size, device=y.device).split([p.numel() for p in layout.parameters])
     by_parameter = {id(p): place for p, place in zip(layout.parameters, places, strict=True)}
     unique = {frozenset(map(id, own.parameters)): (own, block) for own, block in zip(owners, totals, strict=True)}
     blocks = tuple(block for _, block in unique.values() if block is not None)
@@ -96,9 +166,6 @@ def root_stacks(fisher: Metric, J: Jacobian) -> Iterator[Tensor]:
         fisher: what a likelihood gave for the output.
         J: the derivative of that output.
     """
-    s = J.signature
-    R = root_map(fisher, s.batch)
-    basis = R.signature.in_basis()
-    for part in chunks(len(basis), max(s.n_out, R.signature.n_in) * s.batch * s.dtype.itemsize):
-        columns = R.push(basis[part])
-        yield columns.reshape(len(columns), s.batch, *s.out_shape)
+    s, pulled = J.signature, PulledRoot(J, root_map(fisher, J.signature.batch))
+    for part in J.parts(pulled.terms, max(s.n_out, pulled.terms) * s.batch * s.dtype.itemsize):
+        yield pulled.factors(part)[0]

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import SingularMetricError
-from pullgeo.jacobian import Elementwise, Jacobian, LinearKind, Reshape, Signature, chunks, compose, flat, gram
+from pullgeo.jacobian import Elementwise, Jacobian, LinearKind, Reshape, Signature, compose, flat, gram
 from pullgeo.metric import Diagonal, Identity, Metric, pullback_rule
 
 
@@ -125,7 +125,7 @@ class PulledRoot(RootMetric):
 
     def _chunks(self, k: int) -> list[slice]:
         s = self.J.signature
-        return list(chunks(k, max(s.n_out, self.R.signature.n_in) * s.batch * s.dtype.itemsize))
+        return list(self.J.parts(k, max(s.n_out, self.R.signature.n_in) * s.batch * s.dtype.itemsize))
 
     @property
     def _between(self) -> Reshape:
@@ -162,49 +162,6 @@ class Columns(LinearKind):
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b r"]:
         """``⟨W_r, W⟩``."""
         return torch.einsum("kbn,rbn->kbr", flat(W), flat(self.stack))
-
-
-@dataclass(frozen=True, eq=False)
-class FromRoot(RootMetric):
-    """``M = R Rᵀ`` for a given root.
-
-    Args:
-        R: the root, from r coordinates.
-    """
-
-    R: Jacobian
-
-    @property
-    def root_map(self) -> Jacobian:
-        """``R``."""
-        return self.R
-
-    @property
-    def dim(self) -> int:  # type: ignore[override]
-        """Dimension of the space where the root ends."""
-        return self.R.signature.n_out
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the root."""
-        return self.R.signature.dtype
-
-    def apply(self, v: Float[Tensor, "*k b n"]) -> Float[Tensor, "*k b n"]:
-        """``R Rᵀ v``."""
-        self._check("apply", v)
-        stack = v.reshape(v.shape[:-2].numel(), v.shape[-2], *self.R.signature.out_shape)
-        return self.R.push(self.R.pull(stack)).reshape(v.shape)
-
-    def dense(self) -> Float[Tensor, "b n n"]:
-        """The matrices."""
-        R = self.R.dense()
-        return R @ R.mT
-
-    def diag(self) -> Float[Tensor, "b n"]:
-        """The squared rows of the root, added up."""
-        s = self.R.signature
-        ones = torch.ones(1, s.batch, *s.in_shape, dtype=s.dtype, device=s.device)
-        return flat(self.R.push_squared(ones)).squeeze(0)
 
 
 def root_map(M: Metric, batch: int) -> Jacobian:

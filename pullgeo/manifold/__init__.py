@@ -2,7 +2,24 @@
 
 from pullgeo.manifold.ambient import Ambient, Onto
 from pullgeo.manifold.base import Manifold
+from pullgeo.manifold.density import ConformalMetric, KernelDensity, LandMetric, RHVAEMetric
 from pullgeo.manifold.given import MetricManifold
 from pullgeo.manifold.pullback import PullbackManifold
+from pullgeo.manifold.rbf import RBFDeviation
+from pullgeo.manifold.uncertain import Ensemble, MeanAndDeviation, mean_and_deviation
 
-__all__ = ["Ambient", "Manifold", "MetricManifold", "Onto", "PullbackManifold"]
+__all__ = [
+    "Ambient",
+    "ConformalMetric",
+    "Ensemble",
+    "KernelDensity",
+    "LandMetric",
+    "Manifold",
+    "MeanAndDeviation",
+    "MetricManifold",
+    "Onto",
+    "PullbackManifold",
+    "RBFDeviation",
+    "RHVAEMetric",
+    "mean_and_deviation",
+]

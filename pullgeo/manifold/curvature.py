@@ -4,35 +4,17 @@ Signs and indices: ``R(X, Y)Z = ∇_X ∇_Y Z - ∇_Y ∇_X Z - ∇_[X,Y] Z`` an
 ``R(∂_i, ∂_j)∂_k``; ``Ric_jk = R^i_ijk``; a sphere of radius r has sectional curvature +1/r².
 """
 
-from typing import Protocol
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo.manifold.chart import Chart
 from pullgeo.manifold.directional import directional
-from pullgeo.manifold.second_fundamental import Immersion
-from pullgeo.metric import Dense, Metric
-
-
-class Curved(Protocol):
-    """What curvature is computed from."""
-
-    def metric(self, z: Tensor) -> Metric:
-        """``G(z)``."""
-
-    def connection(self, z: Tensor, u: Tensor, w: Tensor) -> Tensor:
-        """``Γ(u, w)``."""
-
-    def christoffel(self, z: Tensor) -> Tensor:
-        """``Γ^k_ij`` as ``[b, k, i, j]``."""
-
-    def immersion(self, z: Tensor) -> Immersion | None:
-        """The map into flat space whose pullback the metric is, if there is one."""
+from pullgeo.metric import Dense
 
 
 def operator(
-    manifold: Curved,
+    manifold: Chart,
     z: Float[Tensor, "b d"],
     u: Float[Tensor, "b d"],
     v: Float[Tensor, "b d"],
@@ -59,7 +41,7 @@ def operator(
     return Dense(M.gram(immersion.tangents)).solve(paired.mT)
 
 
-def riemann_tensor(manifold: Curved, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d d d"]:
+def riemann_tensor(manifold: Chart, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d d d"]:
     """``R^l_ijk`` as ``[b, l, i, j, k]``; see `operator`."""
     immersion = manifold.immersion(z)
     if immersion is None:
@@ -73,7 +55,7 @@ def riemann_tensor(manifold: Curved, z: Float[Tensor, "b d"]) -> Float[Tensor, "
     return Dense(G).solve(lowered.reshape(b, d, d**3).permute(2, 0, 1)).permute(1, 2, 0).reshape(b, d, d, d, d)
 
 
-def _from_connection(manifold: Curved, z: Tensor) -> Tensor:
+def _from_connection(manifold: Chart, z: Tensor) -> Tensor:
     b, d = z.shape
     # one copy of the points for each direction of differentiation
     directions = torch.eye(d, dtype=z.dtype, device=z.device).unsqueeze(1).expand(d, b, d).reshape(-1, d)
@@ -84,7 +66,7 @@ def _from_connection(manifold: Curved, z: Tensor) -> Tensor:
     return half - half.transpose(2, 3)
 
 
-def ricci(manifold: Curved, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
+def ricci(manifold: Chart, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
     """``Ric_jk = R^i_ijk``; with an immersion ``⟨II_jk, H⟩ - Σ_a ⟨II(∂_j, E_a), II(∂_k, E_a)⟩``.
 
     ``E_a`` is an orthonormal frame and ``H = Σ_a II(E_a, E_a)`` the mean curvature vector; no fourth-order tensor.
@@ -103,14 +85,14 @@ def ricci(manifold: Curved, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
     return torch.einsum("jkbo,bo->bjk", forms, M.apply(mean)) - products
 
 
-def scalar_curvature(manifold: Curved, z: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
+def scalar_curvature(manifold: Chart, z: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
     """``S = G^jk Ric_jk``."""
     tensor = ricci(manifold, z)
     return Dense(manifold.metric(z).dense()).solve(tensor.permute(2, 0, 1)).diagonal(dim1=0, dim2=2).sum(-1)
 
 
 def sectional_curvature(
-    manifold: Curved, z: Float[Tensor, "b d"], u: Float[Tensor, "b d"], v: Float[Tensor, "b d"]
+    manifold: Chart, z: Float[Tensor, "b d"], u: Float[Tensor, "b d"], v: Float[Tensor, "b d"]
 ) -> Float[Tensor, " b"]:
     """``⟨R(u, v)v, u⟩ / (‖u‖² ‖v‖² - ⟨u, v⟩²)``; NaN where u and v span no plane.
 

@@ -37,6 +37,7 @@ class Curved(Chart):
         Cost: three second-order passes with an `immersion`, two connections and their derivatives otherwise.
 
         Example:
+            >>> import torch
             >>> from pullgeo import PullbackManifold
             >>> def saddle(z):  # (x, y, xy)
             ...     return torch.cat([z, z[:, :1] * z[:, 1:]], 1)
@@ -58,7 +59,7 @@ class Curved(Chart):
         if immersion is None:
             raise GeometryError(
                 f"{type(self).__name__}.second_fundamental_form: expected a manifold immersed in a flat space by a "
-                "decoder, got one that is given by its metric, so there are no normal directions. Use riemann_tensor "
-                "or sectional_curvature for its curvature."
+                "decoder, got one that is given by its metric or whose ambient space is curved. riemann_tensor and "
+                "sectional_curvature serve every manifold."
             )
         return immersion.second_form(u.unsqueeze(0), v.unsqueeze(0)).reshape(*lead, -1)

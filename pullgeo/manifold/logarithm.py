@@ -1,6 +1,7 @@
 """The logarithm: a boundary value problem, an initial value problem that polishes it, and its derivatives."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,38 +14,39 @@ from pullgeo.manifold.initial_value import Connection, begin_velocity, polish, s
 GOOD = 1e-7
 """The largest miss, relative to the way, with which a logarithm is given."""
 
-
-class Shooting(Protocol):
-    """What the logarithm asks of a manifold."""
-
-    def connection(self, z: Tensor, u: Tensor, w: Tensor) -> Tensor:
-        """``Γ(u, w)``."""
-
-    def geodesic(self, z0: Tensor, z1: Tensor) -> Solution:
-        """Shortest curves."""
+SAME_SPEED = 1e-3
+"""By how much a speed may change along a geodesic, which keeps it, before the metric is taken to jump on the way."""
 
 
-def logarithm(double: Shooting, x: Float[Tensor, "b d"], y: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+def logarithm(
+    connection: Connection,
+    norm: Callable[[Tensor, Tensor], Tensor],
+    geodesic: Callable[[Tensor, Tensor], Solution],
+    x: Float[Tensor, "b d"],
+    y: Float[Tensor, "b d"],
+) -> Float[Tensor, "b d"]:
     """The initial velocities of shortest geodesics; NaN where none was found. In float64.
 
     Differentiable once, to points and to weights, by the implicit function theorem for ``exp_x(v) = y``.
     """
     with torch.no_grad():
-        solution = double.geodesic(x, y)
+        solution = geodesic(x, y)
         apart = (x != y).any(1)
         keep = solution.converged & apart
-        velocity = begin_velocity(double.connection, solution.curve[keep])
-        polished, miss = polish(double.connection, x[keep], y[keep], velocity)
+        velocity = begin_velocity(connection, solution.curve[keep])
+        polished, miss = polish(connection, x[keep], y[keep], velocity)
         found = torch.zeros_like(x).masked_fill((apart & ~solution.converged).unsqueeze(1), torch.nan)
-        found = found.index_put(
-            (keep.nonzero().squeeze(1),), torch.where((miss < GOOD).unsqueeze(1), polished, torch.nan)
-        )
+        # where the metric jumps on the way, a solution of the geodesic equation is no shortest curve
+        length, speed = solution.length[keep], norm(x[keep], polished)
+        same = (speed - length).abs() <= SAME_SPEED * length + 3 * solution.error_estimate[keep]
+        good = ((miss < GOOD) & same).unsqueeze(1)
+        found = found.index_put((keep.nonzero().squeeze(1),), torch.where(good, polished, torch.nan))
     if not torch.is_grad_enabled() or not len(x):
         return found
-    weights = leaves(double.connection(x[:1].detach(), found[:1], found[:1]))
+    weights = leaves(connection(x[:1].detach(), found[:1], found[:1]))
     if not (weights or x.requires_grad or y.requires_grad):
         return found
-    logarithms: Tensor = _Logarithm.apply(double.connection, found, x, y, *weights)
+    logarithms: Tensor = _Logarithm.apply(connection, found, x, y, *weights)
     return logarithms
 
 

@@ -19,7 +19,7 @@ RTOL = 1e-10
 """Relative error of one step. Errors of a whole geodesic stay near it where neighbours do not run apart."""
 
 MAX_STEPS = 1000
-SMALLEST_STEP = 1e-12
+SMALLEST_STEP = 1e-9
 _STAGES = 12
 _EXPONENT = -1 / 8
 
@@ -55,7 +55,7 @@ def integrate(
     state, slope = start, field(start)
     step = _first_step(field, state, slope, size, rtol).clamp(max=duration)
     left = torch.full_like(step, duration)
-    lost = torch.zeros_like(step, dtype=torch.bool)
+    lost, failed = (torch.zeros_like(step, dtype=torch.bool) for _ in range(2))
     for _ in range(MAX_STEPS):
         going = ((left > 0) & ~lost).nonzero().squeeze(1)
         if not len(going):
@@ -67,8 +67,12 @@ def integrate(
         state = state.index_put((arrived,), after[good])
         slope = slope.index_put((arrived,), after_slope[good])
         left = left.index_put((arrived,), torch.where(h == left[going], 0.0, left[going] - h)[good])
-        # the step that would just have been good enough, with a margin; a last short step says nothing about it
-        step = step.index_put((going,), h * (0.9 * error.clamp(min=1e-12) ** _EXPONENT).clamp(0.2, 8))
+        # the step that would just have been good enough, with a margin; no longer one right after a failure
+        most = torch.where(failed[going], 1.0, 8.0)
+        step = step.index_put(
+            (going,), h * torch.minimum((0.9 * error.clamp(min=1e-12) ** _EXPONENT).clamp(min=0.2), most)
+        )
+        failed = failed.index_put((going,), ~good)
         lost = lost | (step < SMALLEST_STEP * duration)
     return torch.where((lost | (left > 0)).view(-1, 1, 1), torch.nan, state)
 

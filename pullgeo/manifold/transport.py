@@ -17,6 +17,12 @@ from pullgeo.manifold.initial_value import Connection
 STAGES = 3
 """Gauss points of a segment: order 6."""
 
+RTOL = 1e-9
+"""By how much, relatively, a result may change when the segments are halved."""
+
+ROUGH_RTOL = 1e-5
+"""The same, for a curve that is computed in single precision."""
+
 SEGMENTS = 8
 MAX_SEGMENTS = 4096
 BATCH = 4096
@@ -37,9 +43,7 @@ class Moving(Protocol):
         """Velocities ``(b, m, d)`` at times ``(m,)``."""
 
 
-def parallel_transport(
-    connection: Connection, curve: CurveFunction, v: Float[Tensor, "b d"], *, rtol: float = 1e-9
-) -> Float[Tensor, "b d"]:
+def parallel_transport(connection: Connection, curve: CurveFunction, v: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
     """``w(1)`` where ``ẇ = -Γ(ż, w)`` along the curves z, with ``w(0) = v``.
 
     The equation is linear with known coefficients, so nothing has to be integrated step after step: the connection is
@@ -54,7 +58,13 @@ def parallel_transport(
 
     Source: Hairer, Lubich, Wanner, *Geometric Numerical Integration*, section II.1.3.
     """
-    n = curve.segments if isinstance(curve, DiscreteCurve) else SEGMENTS
+    if isinstance(curve, DiscreteCurve):
+        # the spline through rounded nodes is smooth, a spline evaluated in single precision is not
+        curve, n = curve.to(v.dtype), curve.segments
+    else:
+        n = SEGMENTS
+    precision = curve(v.new_zeros(1)).dtype
+    rtol = RTOL if precision == torch.float64 else ROUGH_RTOL
     previous: Tensor | None = None
     while n <= MAX_SEGMENTS:
         moved = _transport(connection, curve, v, n)
@@ -73,7 +83,7 @@ def _transport(connection: Connection, curve: CurveFunction, v: Tensor, n: int) 
     b, d = v.shape
     nodes, inner, outer = (torch.tensor(a, dtype=v.dtype, device=v.device) for a in _gauss(STAGES))
     times = ((torch.arange(n, dtype=v.dtype, device=v.device).unsqueeze(1) + nodes) / n).flatten()
-    points, speeds = _follow(curve, times)
+    points, speeds = (a.to(v.dtype) for a in _follow(curve, times))
     if points.shape != (b, len(times), d):
         raise ShapeError(
             f"parallel_transport: at {len(times)} times the curve gives points {tuple(points.shape)}; for tangents "

@@ -62,8 +62,9 @@ def _second_derivatives(function: ScalarField, z: Tensor, frame: Tensor) -> tupl
         for direction in frame.unbind(1):
             bend = None
             if slope.requires_grad:
-                along = (slope * direction.detach()).sum()
-                (bend,) = torch.autograd.grad(along, z, create_graph=again, retain_graph=True, allow_unused=True)
+                (bend,) = torch.autograd.grad(
+                    slope, z, direction, create_graph=again, retain_graph=True, allow_unused=True
+                )
             bends.append(torch.zeros_like(value) if bend is None else (bend * direction).sum(1))
         stacked = torch.stack(bends, 1)
     return (slope, stacked) if again else (slope.detach(), stacked.detach())

@@ -3,7 +3,7 @@
 from pullgeo.metric import rules
 from pullgeo.metric.base import Metric, pullback, pullback_rule
 from pullgeo.metric.block_diagonal import BlockDiagonal
-from pullgeo.metric.estimates import Estimate, Gaussian, Probe, Rademacher, hutchinson_diag, monte_carlo_diag
+from pullgeo.metric.estimates import Estimate, Gaussian, Probe, Rademacher, averaged, hutchinson_diag, monte_carlo_diag
 from pullgeo.metric.implicit import Implicit
 from pullgeo.metric.low_rank import LowRank
 from pullgeo.metric.structured import Dense, Diagonal, Identity
@@ -20,6 +20,7 @@ __all__ = [
     "Metric",
     "Probe",
     "Rademacher",
+    "averaged",
     "hutchinson_diag",
     "monte_carlo_diag",
     "pullback",

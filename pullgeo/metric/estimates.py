@@ -109,7 +109,7 @@ def hutchinson_diag(
             z = probe.draw((part.stop - part.start, s.batch, s.n_in), like, generator)
             yield z * G.apply(z)
 
-    return _averaged(draws(), samples)
+    return averaged(draws(), samples)
 
 
 def monte_carlo_diag(
@@ -179,7 +179,7 @@ def monte_carlo_diag(
             else:
                 yield torch.stack([over_batch.pull_diag(w, w) for w in W.split(1)])
 
-    estimate = _averaged(draws(), samples)
+    estimate = averaged(draws(), samples)
     if reduction != "mean":
         return estimate
     return Estimate(estimate.value / s.batch, estimate.standard_error / s.batch, samples)
@@ -198,8 +198,13 @@ def _root(M: Metric, batch: int) -> tuple[Callable[[Tensor], Tensor], int]:
     return lambda noise: torch.einsum("bor,kbr->kbo", root, noise), root.shape[-1]
 
 
-def _averaged(draws: Iterator[Tensor], samples: int) -> Estimate:
-    """Mean and standard error of the mean, merged from chunks without subtracting large squares."""
+def averaged(draws: Iterator[Float[Tensor, "k *n"]], samples: int) -> Estimate:
+    """Mean and standard error of the mean, merged from chunks without subtracting large squares.
+
+    Args:
+        draws: stacks of independent draws, each at least one long.
+        samples: how many there are in all, at least two.
+    """
     first = next(draws)
     count, mean = len(first), first.mean(0)
     spread = (first - mean).square().sum(0)

@@ -13,11 +13,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import OptionError, TargetError
-from pullgeo.jacobian import Jacobian, linearize
-from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, PulledRoot
-from pullgeo.metric import Implicit, Metric
+from pullgeo.jacobian import BatchSum, WeightGraph, as_weight_kind, chunks, flat, linearize
+from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, PulledRoot, root_map, summed_diag
 from pullgeo.nnj.arguments import checked_wrt
-from pullgeo.nnj.weight_blocks import Layout, pull_blocks, weight_layout
+from pullgeo.nnj.weight_blocks import pull_blocks, sum_blocks, weight_layout
 from pullgeo.typing import Decoder, Wrt
 
 _CHOICES = {
@@ -94,8 +93,10 @@ class LogLikelihood(nn.Module):
         if _without_weights(model, wrt_):
             return None
         val, J = linearize(model, x, wrt_)
-        slope = self.likelihood.gradient(val, self._target("gradient", val, target))
-        return self._aggregated(J.pull(-slope.unsqueeze(0)).squeeze(0).flatten(1))
+        uphill = -self.likelihood.gradient(val, self._target("gradient", val, target)).unsqueeze(0)
+        if isinstance(J, WeightGraph) and self.aggregate_batch != "return all":
+            return self._of_sum(_summed_pull(J, uphill), len(x))
+        return self._aggregated(flat(J.pull(uphill)).squeeze(0))
 
     def ggn(
         self,
@@ -126,14 +127,22 @@ class LogLikelihood(nn.Module):
             return None
         val, J = linearize(model, x, wrt_)
         fisher = self.likelihood.fisher(val)
+        over_batch = BatchSum(J) if isinstance(J, WeightGraph) and self.aggregate_batch != "return all" else None
         if self.metric_backprop == "approx":
             values = fisher.diag().expand(len(x), -1).reshape(1, *val.shape)
-            return self._aggregated(-J.pull_squared_layerwise(values).squeeze(0).flatten(1))
+            if over_batch is not None:
+                return self._of_sum(-over_batch.pull_squared_layerwise(values).squeeze(0), len(x))
+            return self._aggregated(-flat(J.pull_squared_layerwise(values)).squeeze(0))
         if self.metric_shape == "diag":
+            if over_batch is not None:
+                return self._of_sum(-summed_diag(fisher, over_batch), len(x))
             return self._aggregated(-fisher.pullback(J).diag())
         layout = weight_layout(model, x.device) if wrt_ == "weight" and isinstance(model, nn.Module) else None
         if isinstance(layout, list):
-            return self._aggregated(_blocks(fisher, J, layout))
+            pulled = PulledRoot(J, root_map(fisher, len(x)))
+            if over_batch is not None:
+                return self._of_sum(_mapped(operator.neg, sum_blocks(pulled, layout)), len(x))
+            return _mapped(operator.neg, pull_blocks(pulled, layout))
         return self._aggregated(-fisher.pullback(J).dense())
 
     def _log_prob(self, val: Tensor, target: Tensor) -> Tensor:
@@ -144,10 +153,13 @@ class LogLikelihood(nn.Module):
             raise TargetError(f"{type(self).__name__}.{where}: there is no target. Only ggn does without one.")
         return target
 
-    def _aggregated(self, answer: Any) -> Any:
+    def _aggregated(self, answer: Tensor) -> Tensor:
         if self.aggregate_batch == "return all":
             return answer
-        return _combined(lambda t: t.sum(0) if self.aggregate_batch == "sum" else t.mean(0), answer)
+        return answer.sum(0) if self.aggregate_batch == "sum" else answer.mean(0)
+
+    def _of_sum(self, total: Any, batch: int) -> Any:
+        return _mapped(lambda t: t / batch, total) if self.aggregate_batch == "average" else total
 
 
 class LogGaussian(LogLikelihood):
@@ -204,16 +216,19 @@ def _without_weights(model: Decoder, wrt: Wrt) -> bool:
     return wrt == "weight" and isinstance(model, nn.Module) and not any(True for _ in model.parameters())
 
 
-def _blocks(fisher: Metric, J: Jacobian, layout: Layout) -> Any:
-    """The blocks of ``-Jᵀ I J``."""
-    pulled = fisher.pullback(J)
-    if not isinstance(pulled, Implicit | PulledRoot):
-        pulled = Implicit(J, fisher)
-    return _combined(operator.neg, pull_blocks(pulled, layout))
+def _summed_pull(J: WeightGraph, W: Tensor) -> Float[Tensor, " p"]:
+    """``Σ_b J_bᵀ W_b`` for a stack of one, with the weights of some samples of one layer at a time."""
+    found: dict[int, Tensor] = {}
+    for own, delta in J.sweep(lambda J, w: J.pull(w), W):
+        kind = as_weight_kind(own.J)
+        total = W.new_zeros(kind.signature.n_in)
+        for part in chunks(kind.signature.batch, kind.signature.n_in * W.element_size()):
+            total = total + kind.at(part).pull(delta[:, part]).sum((0, 1))
+        for p, piece in own.split(total):
+            found[id(p)] = found[id(p)] + piece if id(p) in found else piece
+    return J.in_order(found)
 
 
-def _combined(function: Callable[..., Any], *nested: Any) -> Any:
-    """A function of the tensors that stand at the same place of nested lists."""
-    if isinstance(nested[0], list):
-        return [_combined(function, *entries) for entries in zip(*nested, strict=True)]
-    return function(*nested)
+def _mapped(function: Callable[[Tensor], Tensor], nested: Any) -> Any:
+    """A function of every tensor in nested lists."""
+    return [_mapped(function, entry) for entry in nested] if isinstance(nested, list) else function(nested)

@@ -71,14 +71,15 @@ def pull_blocks(metric: Implicit | PulledRoot, layout: Layout) -> Blocks:
     return _nest(layout, iter(totals))
 
 
-def sum_blocks(metric: Implicit, layout: Layout) -> Blocks:
+def sum_blocks(metric: Implicit | PulledRoot, layout: Layout) -> Blocks:
     """The same blocks added up over the batch; an array of the batch times the weights is never formed."""
     J = metric.J
     if not isinstance(J, WeightGraph):
         raise OptionError("sum_blocks: expected a metric pulled back to the weights of a network.")
     groups = [tuple(layer.module.parameters()) for layer in layers(layout)]
     totals: list[Tensor] = []
-    for part in list(J.sweep_parts(J.signature.out_basis())) or [slice(0, 0)]:
+    terms = torch.empty(metric.terms, 0, dtype=J.signature.dtype)
+    for part in list(J.sweep_parts(terms)) or [slice(0, 0)]:
         found = BatchSum(J).pull_blocks(*metric.factors(part), groups)
         totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
     return _nest(layout, iter(totals))

@@ -141,17 +141,19 @@ def residual(
     weight = weights * derivatives(energy, power)[0]
     pull = bundle.sum(weight.unsqueeze(1) * found.slope)
     size = bundle.sum(2 * weight * energy.sqrt())
-    G = space.metric(bundle.p).dense()
-    finite = torch.isfinite(G).flatten(1).all(1)
-    values, vectors = torch.linalg.eigh(torch.where(finite.view(-1, 1, 1), G, 0.0))
+    # where the decoder is not finite there is no metric to ask for
+    finite = bundle.most((~torch.isfinite(energy)).double()) == 0
+    G = torch.zeros(*bundle.p.shape, bundle.p.shape[1], dtype=bundle.p.dtype, device=bundle.p.device)
+    if bool(finite.any()):
+        G[finite] = space.metric(bundle.p[finite]).dense()
+    values, vectors = torch.linalg.eigh(G)
     seen = values > 1e-13 * values.amax(1, keepdim=True)
     along = torch.einsum("gik,gi->gk", vectors, pull).square()
     norm = torch.where(seen, along / torch.where(seen, values, 1.0), 0.0).sum(1).sqrt()
     mean = torch.where(size > 0, norm / torch.where(size > 0, size, 1.0), 0.0)
     at = found.at
     curve = torch.where(at.residual <= MARGIN * at.rounding, 0.0, at.residual)
-    # amax does not tell of NaN
-    curve = torch.where(torch.isfinite(at.energy), torch.nan_to_num(curve, nan=torch.inf), torch.inf)
+    curve = torch.nan_to_num(curve, nan=torch.inf)  # of which the largest is known
     return torch.where(finite, mean.maximum(bundle.most(curve)), torch.inf)
 
 

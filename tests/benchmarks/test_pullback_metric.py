@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.func import jacfwd, vmap
 
-from pullgeo import PullbackManifold
+from pullgeo import PullbackManifold, zoo
 from tests.benchmarks.side_by_side import medians, show
 
 
@@ -44,3 +44,23 @@ def test_mlp(batch: int) -> None:
             }
         )
     show("pullback metric, MLP d-512-512-784", rows)
+    assert all(row["ours / (d+1) forwards"] < 1.15 for row in rows)
+
+
+def test_convolutional_decoder() -> None:
+    rows: list[dict[str, object]] = []
+    for d in (2, 10):
+        decoder = zoo.mnist_vae(d=d).decoder.eval()
+        manifold = PullbackManifold(decoder)
+        for batch in (16, 64, 256):
+            z = torch.randn(batch, d)
+            with torch.no_grad():
+                run = medians(
+                    {
+                        "forward": lambda f=decoder, z=z: f(z),
+                        "ours": lambda m=manifold, z=z: m.metric(z).dense(),
+                    }
+                )
+            rows.append({"d": d, "batch": batch, "ours / (d+1) forwards": run["ours"] / (d + 1) / run["forward"]})
+    show("pullback metric, convolutional decoder", rows)
+    assert all(row["ours / (d+1) forwards"] < 1.3 for row in rows)

@@ -41,12 +41,12 @@ class ResidualUNet(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, norm_first: bool = True) -> None:
         super().__init__()
         self.patches = nn.Conv2d(1, 4, 2, stride=2)
         self.token = nn.Parameter(0.3 * torch.randn(1, 1, 4))
         self.position = nn.Parameter(0.3 * torch.randn(1, 3, 4))
-        layer = nn.TransformerEncoderLayer(4, 2, 5, activation="gelu", batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(4, 2, 5, activation="gelu", batch_first=True, norm_first=norm_first)
         self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
         self.norm, self.head = nn.LayerNorm(4), nn.Linear(4, 3)
 
@@ -192,6 +192,7 @@ def normalized_mlp() -> nn.Module:
 NETWORKS = {
     "residual U-Net": (ResidualUNet, (1, 4, 2)),
     "vision transformer": (VisionTransformer, (1, 4, 2)),
+    "vision transformer with norms behind": (lambda: VisionTransformer(norm_first=False), (1, 4, 2)),
     "GRU decoder": (GRUDecoder, (2,)),
     "LSTM from its state": (LSTMFromState, (2,)),
     "cells in a loop": (CellsInALoop, (2,)),

@@ -39,6 +39,26 @@ def test_products_with_respect_to_the_weights_equal_the_oracle(name: str) -> Non
     assert (explain(module, x, "weight")[""].path == "autodiff") == (name in BY_AUTODIFF)
 
 
+@pytest.mark.filterwarnings("ignore")  # whatever diffusers warns of
+def test_a_decoder_of_images_from_a_library_of_models() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(3)
+    decoder = diffusers.AutoencoderTiny(
+        in_channels=1,
+        out_channels=1,
+        encoder_block_out_channels=(2, 2),
+        decoder_block_out_channels=(2, 2),
+        latent_channels=2,
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+    ).decoder
+    decoder, z = decoder.double().eval(), random(3, 2, 2, 1)
+    check_input(decoder, z)
+    check_weight(decoder, z)
+    table = explain(decoder, z)
+    assert {row.path for row in table} == {"graph", "rule"}
+
+
 class Gate(nn.Module):
     """``A x ∘ σ(x) + s``, with the scale of a parameter."""
 

@@ -11,8 +11,8 @@ from pullgeo.testing import oracles
 from pullgeo.testing.tolerances import tolerance_for
 from tests.nnj.cases import CASES, LAYERWISE, arguments, module, oracle, points, random, twin
 
-SETTINGS = [(torch.float64, 1), (torch.float64, 5), (torch.float32, 1), (torch.float32, 3), (torch.float32, 5)]
 REPRESENTATIVE = ("linear without bias on rows", "two branches")
+SETTINGS = [(torch.float64, 1), (torch.float32, 3), (torch.float32, 1)]
 Ask = Callable[[nnj.Module, Tensor, Tensor, torch.dtype, str], tuple[object, object]]
 """``(network, x, J, dtype, wrt) -> (answer, expected)``, with J the oracle's."""
 
@@ -68,44 +68,41 @@ def asks() -> Iterator[tuple[str, Ask]]:
         yield f"jTmjp {given} to full matrix", _two_sided("jTmjp", given, to_diag=False, full=True)
 
 
-PRODUCTS: dict[str, dict[str, Ask]] = {}
-for name, ask in asks():
-    PRODUCTS.setdefault(name.split()[0], {})[name] = ask
+ASKS = list(asks())
 
 
-def assert_equal(answer: object, expected: object, dtype: torch.dtype, what: str = "") -> None:
+def assert_equal(answer: object, expected: object, dtype: torch.dtype, what: str = "", looser: float = 1.0) -> None:
     if isinstance(expected, list):
         assert isinstance(answer, list), what
         for a, e in zip(answer, expected, strict=True):
-            assert_equal(a, e, dtype, what)
+            assert_equal(a, e, dtype, what, looser)
         return
     assert isinstance(answer, Tensor), what
     assert answer.dtype == dtype, what
     assert answer.shape == expected.shape, what
     tolerance = tolerance_for(dtype)
-    error = (answer.double() - expected).abs().max()
-    assert error <= tolerance.exact * expected.abs().max() + tolerance.floor, what
+    error, size = (float(t.abs().max()) for t in (answer.detach().double() - expected, expected))
+    assert error <= looser * (tolerance.exact * size + tolerance.floor), f"{what}: off by {error} of {size}"
 
 
-@pytest.mark.parametrize("product", list(PRODUCTS))
-@pytest.mark.parametrize(("case", "wrt"), [(case, wrt) for case in CASES for wrt in arguments(case)])
-def test_product_equals_the_oracle(case: str, wrt: str, product: str) -> None:
-    check(case, wrt, product, torch.float64, 3)
+CASES_WRT = [(case, wrt) for case in CASES for wrt in arguments(case)]
 
 
-@pytest.mark.parametrize(("dtype", "batch"), SETTINGS)
-@pytest.mark.parametrize("product", list(PRODUCTS))
-def test_every_precision_and_batch_size(
-    product: str, dtype: torch.dtype, batch: int, without_type_checks: None
-) -> None:  # which the test before has on the same calls, and which cost more than they
-    for case in REPRESENTATIVE:
-        for wrt in arguments(case):
-            check(case, wrt, product, dtype, batch)
+@pytest.mark.parametrize(("case", "wrt"), CASES_WRT)
+def test_products_equal_the_oracle(case: str, wrt: str) -> None:
+    check(case, wrt, torch.float64, 3, ASKS)
 
 
-def check(case: str, wrt: str, product: str, dtype: torch.dtype, batch: int) -> None:
-    x, J = points(case, batch, dtype), oracle(case, batch, wrt)
-    for what, ask in PRODUCTS[product].items():
+@pytest.mark.parametrize(("case", "wrt"), CASES_WRT)
+def test_every_precision_and_batch_size(case: str, wrt: str, without_type_checks: None) -> None:
+    # which the test before has on the same calls, and which cost more than they
+    for number, (dtype, batch) in enumerate(SETTINGS):
+        check(case, wrt, dtype, batch, ASKS if case in REPRESENTATIVE else ASKS[number :: len(SETTINGS)])
+
+
+def check(case: str, wrt: str, dtype: torch.dtype, batch: int, asks: list[tuple[str, Ask]]) -> None:
+    x, J = points(case, 3, dtype)[:batch], oracle(case, 3, wrt)[:batch]
+    for what, ask in asks:
         assert_equal(*ask(twin(case, dtype), x, J, dtype, wrt), dtype, what)
 
 

@@ -75,23 +75,24 @@ def test_flat_means_and_medians():
     w[2] = 0
     expected = (w[:, None] * z).sum(0) / w.sum()
     torch.testing.assert_close(frechet_mean(manifold, z, w).point[0], expected)
-    y = plane(z).detach()
-    p = frechet_median(manifold, z, w).point
-    gap = y - plane(p)
-    gap = gap[w > 0] / gap[w > 0].norm(dim=1, keepdim=True)
-    assert ((w[w > 0, None] * gap).sum(0) @ plane.weight).norm() < 1e-7
+    z = torch.tensor([[0.9, 0.1], [-0.7, 0.2], [0.1, 0.8], [0.2, -0.9], [0.7, 0.8]], dtype=torch.float64)
+    w = torch.tensor([1.0, 1.1, 0.0, 1.2, 0.8], dtype=torch.float64)
+    found = frechet_median(manifold, z, w, tol=1e-10)
+    assert found.status == (Status.CONVERGED,)
+    gap = plane(z) - plane(found.point)
+    assert ((w[:, None] * gap / gap.norm(dim=1, keepdim=True)).sum(0) @ plane.weight).norm() < 1e-8
 
 
 def test_a_median_may_be_one_of_the_points():
     manifold = PullbackManifold(StereographicSphere(2))
-    z = torch.tensor([[0.0, 0.0], [1.0, 0.0], [-0.5, 0.9], [-0.6, -0.8], [3.0, 0.1]], dtype=torch.float64)
+    z = torch.tensor([[0.0, 0.0], [0.8, 0.1], [-0.5, 0.9], [-0.6, -0.8]], dtype=torch.float64)
     z.requires_grad_()
     found = frechet_median(manifold, z, solver=COARSE)
     assert torch.equal(found.point[0], z[0])
     assert found.status == (Status.CONVERGED,)
     assert found.geodesics.length[0] == 0
     (gradient,) = torch.autograd.grad(found.point.sum(), z)
-    assert torch.equal(gradient, torch.tensor([[1.0, 1.0]] + 4 * [[0.0, 0.0]], dtype=torch.float64))
+    assert torch.equal(gradient, torch.tensor([[1.0, 1.0]] + 3 * [[0.0, 0.0]], dtype=torch.float64))
 
 
 def test_one_point_and_equal_points():
@@ -99,7 +100,7 @@ def test_one_point_and_equal_points():
     z = torch.tensor([[0.3, 0.4]] * 3 + [[1.0, 0.1]], dtype=torch.float64)
     found = frechet_mean(manifold, z, groups=[0, 0, 0, 1])
     torch.testing.assert_close(found.point, z[[0, 3]])
-    assert found.variance.tolist() == [0, 0]
+    torch.testing.assert_close(found.variance, torch.zeros(2, dtype=torch.float64))
     assert bool(found.converged.all())
 
 

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Self
 
 import geoopt
 import torch
@@ -68,7 +67,7 @@ class Ambient(ABC):
         """Lengths of segments between the outputs of all points of successive layers."""
         return mapped_lengths(self.segment_energy, decode, layers)
 
-    def in_double(self) -> Self:
+    def in_double(self) -> "Ambient":
         """This space in float64, connected to the same parameters."""
         entries = {f.name: getattr(self, f.name) for f in fields(self)}
         # what measures stays: a ball's curvature is the number that its float32 parameter gives in float32
@@ -88,8 +87,12 @@ class Ambient(ABC):
         """
         if self.constraint is None:
             return
-        finite = y.detach()[torch.isfinite(y.detach()).flatten(1).all(1)]
-        good, reason = self.constraint.check_point_on_manifold(finite, explain=True) if len(finite) else (True, None)
+        finite = y.detach()[torch.isfinite(y.detach()).flatten(1).all(1)].double()
+        if not len(finite):
+            return
+        good, reason = in_double(self.constraint).check_point_on_manifold(
+            finite, atol=self._tolerance(finite), explain=True
+        )
         if not good:
             raise OffManifoldError(
                 f"PullbackManifold: the decoder's outputs, of shape {tuple(y.shape)}, are not points of "
@@ -100,6 +103,10 @@ class Ambient(ABC):
     def mend(self) -> str:
         """How a decoder is made to end on the constraint."""
         return "Append its projection to the decoder: torch.nn.Sequential(decoder, pullgeo.manifold.Onto(manifold))."
+
+    def _tolerance(self, y: Tensor) -> float:
+        """How far from the constraint rounding in float32 may carry an output."""
+        return 1e-5
 
     def _squares(self, y: Tensor, T: Tensor) -> Tensor:
         return self.metric(y).quadratic(T)

@@ -4,8 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo.manifold.chart import Chart
 from pullgeo.manifold.frames import orthonormal_frame
-from pullgeo.manifold.sampling.chain import Chart, check_count, check_step_size
+from pullgeo.manifold.sampling.options import check_count, check_step_size
 
 
 def random_walk(

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import NonFiniteError, ShapeError
+from pullgeo.manifold.chart import Chart
 from pullgeo.manifold.frames import orthonormal_frame
-from pullgeo.manifold.sampling.chain import Chart, check_count, check_step_size
+from pullgeo.manifold.sampling.options import check_count, check_step_size
 from pullgeo.manifold.volume import mean_turn
 
 LogDensity = Callable[[Tensor], Tensor]

@@ -1,22 +1,8 @@
-"""What random motion asks of a manifold, and of its caller."""
+"""What random motion asks of its caller."""
 
 import math
-from typing import Protocol
-
-from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.metric import Metric
-
-
-class Chart(Protocol):
-    """A metric and its connection."""
-
-    def metric(self, z: Tensor) -> Metric:
-        """``G(z)``."""
-
-    def connection(self, z: Tensor, u: Tensor, w: Tensor) -> Tensor:
-        """``Γ(u, w)``."""
 
 
 def check_step_size(where: str, step_size: float) -> None:

@@ -1,0 +1,144 @@
+"""A standard deviation that grows away from the data."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+
+from pullgeo.errors import OptionError, ShapeError
+
+LEAST = 1e-3
+"""The least error that is believed, in units of the root mean square of all errors."""
+
+
+class RBFDeviation(nn.Module):
+    """``σ(z) = (W φ(z) + ζ)^(-½)`` with radial basis functions ``φ_k = exp(-λ_k ‖z - c_k‖²)``, for each output.
+
+    The precision ``1/σ²`` is large near the centres and falls to ``ζ`` away from them, unlike that of a network, which
+    extrapolates anyhow. With `MeanAndDeviation` it makes latent distances grow where there are no data.
+
+    Args:
+        centers: ``c_k``, ``(k, d)``.
+        rates: ``λ_k``, ``(k,)``, positive, in units of one over the latents' squared.
+        weights: ``W``, ``(D, k)``, not negative, in units of one over the outputs' squared.
+        floor: ``ζ``, the least precision; the deviation never exceeds ``1/√ζ``.
+
+    Raises:
+        ShapeError, OptionError: the tensors do not fit together, or a number is out of its range.
+
+    Source: Arvanitidis, Hansen, Hauberg, *Latent Space Oddity*, ICLR 2018, equations 10 and 11.
+
+    Example:
+        >>> import torch
+        >>> from pullgeo.manifold import RBFDeviation
+        >>> z = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> squared_errors = torch.full((200, 3), 0.01)  # (x - μ(z))²
+        >>> sigma = RBFDeviation.fit(z, squared_errors, centers=8, floor=1e-2, generator=torch.Generator())
+        >>> sigma(torch.tensor([[0.0, 0.0], [20.0, 0.0]])).amax(1)  # at the data, and far away
+        tensor([ 0.1, 10.0], grad_fn=<AmaxBackward0>)
+    """
+
+    def __init__(
+        self,
+        centers: Float[Tensor, "k d"],
+        rates: Float[Tensor, " k"],
+        weights: Float[Tensor, "D k"],
+        floor: float,
+    ) -> None:
+        super().__init__()
+        if centers.ndim != 2 or rates.shape != centers.shape[:1] or weights.shape[1:] != rates.shape:
+            raise ShapeError(
+                "RBFDeviation: expected centers (k, d), rates (k,) and weights (D, k), got "
+                f"{tuple(centers.shape)}, {tuple(rates.shape)} and {tuple(weights.shape)}."
+            )
+        if not floor > 0 or bool((rates <= 0).any()) or bool((weights < 0).any()):
+            raise OptionError("RBFDeviation: floor and rates must be positive and weights not negative.")
+        self.centers: Tensor
+        self.rates: Tensor
+        self.register_buffer("centers", centers)
+        self.register_buffer("rates", rates)
+        self.weights = nn.Parameter(weights)
+        self.floor = floor
+
+    @classmethod
+    def fit(
+        cls,
+        latents: Float[Tensor, "n d"],
+        squared_errors: Float[Tensor, "n *out"],
+        *,
+        centers: int = 64,
+        floor: float,
+        spread: float = 1.0,
+        steps: int = 200,
+        generator: torch.Generator,
+    ) -> "RBFDeviation":
+        """Centres by k-means of latents, rates from the width of clusters, weights by maximum likelihood.
+
+        The weights maximise the likelihood of Gaussian errors ``Σ log β - β e²`` with ``β = W φ + ζ`` over ``W ≥ 0``, a
+        concave problem, by multiplicative steps that never lower it; ``λ_k = ½ (spread · mean distance in cluster)⁻²``.
+
+        Args:
+            latents: where the data are.
+            squared_errors: ``e² = (x - μ(z))²`` of the mean decoder there, for every output; flattened. An error counts
+                as no less than a thousandth of the root mean square of all.
+            centers: the number of basis functions.
+            floor: ``ζ``.
+            spread: widens the basis functions.
+            steps: multiplicative steps.
+            generator: source of the clusters' starts.
+
+        Raises:
+            ShapeError, OptionError: there are fewer latents than centres, or errors are not one row for each latent.
+
+        Cost: k-means, and ``steps`` products of ``(n, k)`` with ``(k, D)``.
+        """
+        errors = squared_errors.flatten(1)
+        if latents.ndim != 2 or len(errors) != len(latents):
+            raise ShapeError(
+                f"RBFDeviation.fit: expected latents (n, d) and squared_errors (n, *out), got {tuple(latents.shape)} "
+                f"and {tuple(squared_errors.shape)}."
+            )
+        if not 1 <= centers <= len(latents) or not spread > 0 or not floor > 0 or not _usable(errors):
+            raise OptionError(
+                f"RBFDeviation.fit: expected 1 <= centers <= {len(latents)}, spread > 0, floor > 0 and errors that are "
+                f"finite, not negative and not all zero, got centers={centers}, spread={spread}, floor={floor}."
+            )
+        with torch.no_grad():
+            z, e = latents.detach().double(), errors.detach().double()
+            # an output without errors, such as a pixel that is always black, would have no bound
+            e = e.clamp(min=LEAST**2 * float(e.mean()))
+            middle, rates = _clusters(z, centers, spread, generator)
+            phi = (-rates * torch.cdist(z, middle).square()).exp()
+            felt = phi.mT @ e
+            # e² is 1/β on average: a start of the right size
+            weights = (1 / e.mean(0)).unsqueeze(1).expand(-1, centers)
+            for _ in range(steps):
+                precision = phi @ weights.mT + floor
+                weights = weights * ((1 / precision).mT @ phi) / felt.mT
+        return cls(middle.to(latents), rates.to(latents), weights.to(latents), floor)
+
+    def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
+        """``σ(z)``."""
+        away = (z.unsqueeze(1) - self.centers).square().sum(2)
+        return (torch.nn.functional.linear((-self.rates * away).exp(), self.weights) + self.floor).rsqrt()
+
+
+def _usable(errors: Tensor) -> bool:
+    return bool((errors >= 0).all() & torch.isfinite(errors).all() & (errors > 0).any())
+
+
+def _clusters(
+    z: Float[Tensor, "n d"], count: int, spread: float, generator: torch.Generator
+) -> tuple[Float[Tensor, "k d"], Float[Tensor, " k"]]:
+    seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
+    found: Any = KMeans(count, n_init=1, random_state=seed).fit(z.cpu().numpy())
+    middle = torch.as_tensor(found.cluster_centers_, dtype=z.dtype, device=z.device)
+    label = torch.as_tensor(found.labels_, dtype=torch.long, device=z.device)
+    away = (z - middle[label]).norm(dim=1)
+    members = torch.bincount(label, minlength=count).to(z)
+    width = torch.zeros_like(members).index_add(0, label, away) / members.clamp(min=1)
+    # a cluster of one point has no width of its own: it takes the average
+    typical = width[width > 0].mean() if bool((width > 0).any()) else torch.ones_like(width[0])
+    return middle, 0.5 / (spread * torch.where(width > 0, width, typical)).square()

@@ -1,0 +1,156 @@
+"""Principal component analysis in the tangent space at a mean."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pullgeo.errors import OptionError, ShapeError
+from pullgeo.geodesic import Solver
+from pullgeo.manifold import Manifold
+from pullgeo.stats.frame import logarithms, orthonormal_frame
+from pullgeo.stats.frechet import checked_weights, frechet_mean
+from pullgeo.stats.points import Points, as_points
+
+
+@dataclass(frozen=True, eq=False)
+class TangentPCA:
+    """Principal directions of points, as seen from a base point.
+
+    Attributes:
+        manifold: where the points live.
+        base: the base point.
+        directions: tangents at the base, orthonormal in the metric there, by falling variance.
+        variances: of the points' coordinates along them, in squared ambient units.
+        total: the variance along all directions.
+        coordinates: of the points; NaN where no geodesic to a point was found.
+        found: where it was.
+    """
+
+    manifold: Manifold
+    base: Float[Tensor, " d"]
+    directions: Float[Tensor, "k d"]
+    variances: Float[Tensor, " k"]
+    total: float
+    coordinates: Float[Tensor, "n k"]
+    found: Bool[Tensor, " n"]
+
+    @property
+    def ratios(self) -> Float[Tensor, " k"]:
+        """The share of each direction in the total variance."""
+        return self.variances / self.total
+
+    def points(self, coordinates: Float[Tensor, "m k"]) -> Float[Tensor, "m d"]:
+        """``exp`` of tangents given by coordinates along the directions.
+
+        Raises:
+            NonFiniteError: a geodesic leaves the region where the metric is finite.
+        """
+        return self.manifold.expmap(self.base, coordinates.to(self.directions) @ self.directions)
+
+    def principal_geodesic(self, component: int, t: Float[Tensor, " m"]) -> Float[Tensor, "m d"]:
+        """Points on the geodesic through the base along a direction, at signed distances ``t`` from it.
+
+        Raises:
+            OptionError: there is no such component.
+            NonFiniteError: the geodesic leaves the region where the metric is finite.
+        """
+        if not 0 <= component < len(self.directions):
+            raise OptionError(
+                f"TangentPCA.principal_geodesic: component must be one of 0 ... {len(self.directions) - 1}, "
+                f"got {component}."
+            )
+        return self.manifold.expmap(self.base, t.to(self.base).unsqueeze(1) * self.directions[component])
+
+    def project(self, z: Points) -> Float[Tensor, "m k"]:
+        """Coordinates of any points: of ``log_base(z)`` along the directions; NaN where no geodesic was found.
+
+        Raises:
+            ShapeError, DtypeError, NonFiniteError: the points are no finite ``(m, d)``, or none can be reached.
+        """
+        where = "TangentPCA.project"
+        plain = as_points(where, z)
+        v = logarithms(where, self.manifold, self.base, plain)[0]
+        lower = orthonormal_frame(where, self.manifold, self.base)
+        return ((v @ lower) @ (self.directions.double() @ lower).mT).to(self.base.dtype)
+
+
+def tangent_pca(
+    manifold: Manifold,
+    points: Points,
+    weights: Tensor | np.ndarray | None = None,
+    *,
+    base: Tensor | np.ndarray | None = None,
+    components: int | None = None,
+    solver: Solver | None = None,
+) -> TangentPCA:
+    """Principal directions: eigenvectors of the covariance of ``log_base(z_i)``, in an orthonormal frame at the base.
+
+    The first principal geodesic runs from the base along the first direction, and so on: to first order in the spread
+    of the points it is the geodesic that they are closest to.
+
+    Args:
+        manifold: where the points live.
+        points: ``(n, d)``, tensor or numpy array.
+        weights: ``(n,)``, not negative; all 1 if ``None``.
+        base: ``(d,)``; the Fréchet mean if ``None``. From another base the mean tangent is not zero: it is not
+            subtracted.
+        components: how many directions; all if ``None``.
+        solver: how the geodesics to the mean are found.
+
+    Raises:
+        ShapeError, DtypeError, NonFiniteError: the points are no finite ``(n, d)``, or none can be reached.
+        OptionError: ``components`` is not between 1 and d.
+        SingularMetricError: the metric is singular at the base.
+
+    Source: Fletcher, Lu, Pizer, Joshi, *Principal geodesic analysis for the study of nonlinear statistics of shape*,
+    IEEE TMI 23, 2004, section IV.
+
+    Example:
+        >>> from pullgeo import PullbackManifold
+        >>> line = torch.linspace(-1, 1, 5, dtype=torch.float64)
+        >>> z = torch.stack([3 * line, line.square() - 0.5], 1)
+        >>> pca = tangent_pca(PullbackManifold(torch.nn.Identity()), z)
+        >>> pca.directions[0].abs().round(decimals=6)
+        tensor([1., 0.], dtype=torch.float64)
+    """
+    where = "tangent_pca"
+    plain = as_points(where, points, name="points")
+    n, d = plain.shape
+    k = d if components is None else components
+    if not 1 <= k <= d:
+        raise OptionError(f"{where}: components must be between 1 and {d}, got {components}.")
+    w = checked_weights(where, weights, plain.double(), torch.zeros(n, dtype=torch.long, device=plain.device), 1)
+    w = w.detach()
+    if base is None:
+        with torch.no_grad():
+            p = frechet_mean(manifold, plain.double(), w, solver=solver).point[0]
+    else:
+        p = torch.as_tensor(base, device=plain.device).detach().double()
+        if p.shape != (d,):
+            raise ShapeError(f"{where}: base must have shape ({d},), got {tuple(p.shape)}.")
+    lower = orthonormal_frame(where, manifold, p)
+    v, found = logarithms(where, manifold, p, plain)
+    x = v @ lower
+    seen = torch.where(found.unsqueeze(1), x, 0.0)
+    w = torch.where(found, w, 0.0)
+    covariance = seen.mT @ (w.unsqueeze(1) * seen) / w.sum()
+    values, vectors = torch.linalg.eigh(covariance)
+    values, vectors = values.flip(0).clamp(min=0)[:k], vectors.flip(1)[:, :k]
+    directions = torch.linalg.solve_triangular(lower.mT, vectors, upper=True).mT
+    # eigenvectors have no sign of their own: the largest coordinate is positive
+    largest = directions.abs().argmax(1, keepdim=True)
+    sign = directions.gather(1, largest).sign()
+    directions, vectors = directions * sign, vectors * sign.mT
+    dtype = plain.dtype
+    return TangentPCA(
+        manifold=manifold,
+        base=p.to(dtype),
+        directions=directions.to(dtype),
+        variances=values.to(dtype),
+        total=float(covariance.trace()),
+        coordinates=(x @ vectors).to(dtype),
+        found=found,
+    )

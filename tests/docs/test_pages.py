@@ -1,0 +1,46 @@
+"""Pages that are made by programs, and programs that stand on pages."""
+
+import doctest
+import importlib.util
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.filterwarnings("ignore")  # of layers that torch deprecates
+def test_the_table_of_coverage_is_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("coverage_page", ROOT / "docs" / "coverage.py")
+    assert spec is not None
+    assert spec.loader is not None
+    coverage = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(coverage)
+    committed = coverage.PAGE.read_text(encoding="utf-8")
+    if f"from torch {coverage.VERSION}:" not in committed:
+        pytest.skip(f"the page was made from another release than torch {coverage.VERSION}")
+    assert coverage.page() == committed, "run python docs/coverage.py"
+
+
+def test_the_layer_that_is_added_is_right(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "examples" / "add_a_layer.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "1              Snake       rule   its class has a rule" in printed
+
+
+def test_the_page_takes_every_part_of_that_example() -> None:
+    page = (ROOT / "docs" / "add_a_layer.rst").read_text(encoding="utf-8")
+    example = (ROOT / "examples" / "add_a_layer.py").read_text(encoding="utf-8")
+    for mark in ("# rule:", "# weight rule:", "# proof", "if __name__"):
+        assert mark in page
+        assert example.count(mark) == 1
+
+
+@pytest.mark.parametrize("page", ["jacobians.rst"])
+def test_what_pages_print_is_what_it_prints(page: str) -> None:
+    results = doctest.testfile(
+        str(ROOT / "docs" / page), module_relative=False, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    )
+    assert results.attempted > 0
+    assert results.failed == 0
