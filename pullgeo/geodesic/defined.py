@@ -12,7 +12,8 @@ def where_defined(function: Callable[..., Tensor], shape: tuple[int, ...], *poin
     """``function(*points)``, NaN for the samples at which it raises.
 
     A metric or a connection raises if it does not exist at one point of a batch, while a solver must not lose the
-    other curves. A batch that is refused is halved until the points that are to blame stand alone.
+    other curves. Points that are not finite are left out, and a batch that is refused is halved until the points that
+    are to blame stand alone.
 
     Args:
         function: batches ``(n, d)`` to ``(n, *shape)``, sample by sample.
@@ -21,6 +22,12 @@ def where_defined(function: Callable[..., Tensor], shape: tuple[int, ...], *poin
 
     Cost: one call; about 2 log n further ones for each bad point.
     """
+    finite = torch.stack([torch.isfinite(p).flatten(1).all(1) for p in points]).all(0)
+    if not bool(finite.all()):
+        whole = points[0].new_full((len(finite), *shape), torch.nan)
+        return whole.index_put(
+            (finite.nonzero().squeeze(1),), where_defined(function, shape, *(p[finite] for p in points))
+        )
     try:
         return function(*points)
     except (NonFiniteError, SingularMetricError):

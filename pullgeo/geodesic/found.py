@@ -8,12 +8,17 @@ from torch import Tensor
 
 from pullgeo.geodesic.descent import ROUNDING_MARGIN, Descent, reached
 from pullgeo.geodesic.solver import Minimised
+from pullgeo.geodesic.space import EnergyExpansion
 from pullgeo.geodesic.status import Status
 
 _STATUSES = tuple(Status)
 
 CODES = {status: number for number, status in enumerate(_STATUSES)}
 """The number that stands for a status."""
+
+
+EXACT = 1e-6
+"""Residual below which nothing is left to be gained; what is follows its square."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +67,11 @@ class Found:
             (Status.NON_FINITE, ~finite & ~(torch.isinf(at.residual) & torch.isfinite(at.energy))),
         ):
             code[which] = CODES[status]
-        return Found(descent.nodes, at.energy, at.residual, at.rounding, at.speed_ratio, descent.steps, code)
+        excess = torch.zeros_like(at.energy)
+        loose = (~(at.residual <= EXACT) & finite).nonzero().squeeze(1)
+        if len(loose):
+            excess[loose] = _excess(at[loose], at.residual[loose] <= tol)
+        return Found(descent.nodes, at.energy, at.residual, at.rounding, at.speed_ratio, descent.steps, code, excess)
 
     @property
     def converged(self) -> Bool[Tensor, " p"]:
@@ -129,3 +138,14 @@ class Found:
             excess=self.excess,
             minima=self.minima,
         )
+
+
+def _excess(at: EnergyExpansion, done: Tensor) -> Float[Tensor, " p"]:
+    """Half the Newton decrement, ``½ gᵀ H⁻¹ g``: how far energies lie above the minima near them.
+
+    Where H is not positive definite no minimum is in sight: infinite, unless the curve is done.
+    """
+    factor = at.hessian.cholesky()
+    decrement = (at.gradient * factor.solve(at.gradient)).flatten(1).sum(1) / 2
+    known = factor.good & torch.isfinite(decrement)
+    return torch.where(known, decrement.clamp(min=0), torch.where(done, 0.0, torch.inf))

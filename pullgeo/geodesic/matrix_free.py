@@ -197,8 +197,8 @@ def assess_free(space: Space, nodes: Float[Tensor, "p n d"], tol: float, steps: 
     precondition = at.preconditioner(none)
     step, bent, _ = conjugate_gradients(at.hessian, precondition, at.gradient, torch.full_like(none, LOOSE / 10))
     decrement = (at.gradient * step).flatten(1).sum(1) / 2
-    excess = torch.where(bent | ~torch.isfinite(decrement), torch.inf, decrement.clamp(min=0))
-    return found.exceeding(torch.where(found.converged, 0.0, excess))
+    unknown = torch.where(found.converged, 0.0, torch.inf)
+    return found.exceeding(torch.where(bent | ~torch.isfinite(decrement), unknown, decrement.clamp(min=0)))
 
 
 def solve_free(space: Space, nodes: Float[Tensor, "p n d"], v: Float[Tensor, "p m d"]) -> Float[Tensor, "p m d"]:

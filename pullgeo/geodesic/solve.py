@@ -8,13 +8,16 @@ from torch import Tensor
 
 from pullgeo.curve import DiscreteCurve
 from pullgeo.geodesic.implicit import differentiable
-from pullgeo.geodesic.precision import rough
+from pullgeo.geodesic.precision import precision, rough
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solver import Discretising, Minimised, Refining, Solver
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.space import Space
 from pullgeo.geodesic.status import Status
+
+ROUNDING = 100
+"""Change of a length, in units of rounding errors, that is more than these."""
 
 
 def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
@@ -43,14 +46,14 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
         space = near = solver.discretised(space)
     with torch.no_grad():
         found = solver.minimise(space, near, z0.detach(), z1.detach())
-    solution = _solution(space, found, z0, z1, problem.z0.dtype)
+    solution = _solution(space, near, found, z0, z1, problem.z0.dtype)
     if isinstance(solver, Refining) and solver.rtol is not None:
         return _refined(space, solver, solution, z0, z1)
     return solution
 
 
 def _solution(
-    space: Space, found: Minimised, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"], dtype: torch.dtype
+    space: Space, near: Space, found: Minimised, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"], dtype: torch.dtype
 ) -> Solution:
     same = (z0 == z1).all(1)
     status = tuple(Status.COINCIDENT if point else end for point, end in zip(same.tolist(), found.status, strict=True))
@@ -62,6 +65,7 @@ def _solution(
     gain = 2**found.order - 1 if found.order > 1 else torch.inf
     # a curve too coarse for its bends does not show the order that extrapolation trusts in: assume the least there is
     doubt = (length - coarse_length).abs() / (3 if found.order > 1 else 1)
+    doubt = torch.maximum(doubt, _between(near, found, length, precision(near) / precision(space)))
     doubt = doubt + torch.where(length > 0, found.rounding * length, 0.0)
     doubt = doubt + torch.where(length > 0, found.excess / torch.where(length > 0, 2 * length, 1.0), 0.0)
     return Solution(
@@ -77,6 +81,18 @@ def _solution(
     )
 
 
+def _between(near: Space, found: Minimised, length: Float[Tensor, " p"], coarser: float) -> Float[Tensor, " p"]:
+    """By how much lengths change if curves are measured between their nodes too; 0 if it drowns in rounding errors.
+
+    Chords know nothing of what lies between their ends: a curve may be short for hopping over it.
+    """
+    with torch.no_grad():
+        curve = DiscreteCurve(found.nodes)
+        change = (_root(near.energy(curve.resample(2 * curve.segments).nodes)) - length).abs()
+        noise = ROUNDING * (precision(near) + coarser * found.rounding)
+        return torch.where((length > 0) & (change > noise * length), change, 0.0)
+
+
 def _refined(space: Space, solver: Refining, solution: Solution, z0: Tensor, z1: Tensor) -> Solution:
     """The solution with more segments for the pairs whose error estimate is too large."""
     rtol = float(solver.rtol or 0)
@@ -85,7 +101,11 @@ def _refined(space: Space, solver: Refining, solution: Solution, z0: Tensor, z1:
     places: list[int] = []
     while True:
         wide = solution.error_estimate > rtol * solution.length.detach()
-        again = (wide & solution.converged).nonzero().squeeze(1).tolist()
+        again = [
+            i
+            for i, (one, status) in enumerate(zip(wide.tolist(), solution.status, strict=True))
+            if one and status is Status.CONVERGED
+        ]
         if again and 2 * solution.curve.segments > solver.max_segments:
             status = [Status.COARSE if i in again else end for i, end in enumerate(solution.status)]
             solution, again = replace(solution, status=tuple(status)), []
@@ -98,7 +118,7 @@ def _refined(space: Space, solver: Refining, solution: Solution, z0: Tensor, z1:
         before = solution[again]
         with torch.no_grad():
             found = solver.refined(space, before.curve.nodes.detach().double())
-        solution = _solution(space, found, z0[index], z1[index], before.length.dtype)
+        solution = _solution(space, space, found, z0[index], z1[index], before.length.dtype)
         solution = replace(
             solution,
             iterations=solution.iterations + before.iterations,

@@ -220,20 +220,8 @@ def _given(bundle: Bundle) -> Given:
 
 
 def _chosen(first: Tensor, a: Solution, b: Solution) -> Solution:
-    def choose(x: Tensor, y: Tensor) -> Tensor:
-        return torch.where(first.view(-1, *[1] * (x.ndim - 1)), x, y)
-
-    return Solution(
-        curve=DiscreteCurve(choose(a.curve.nodes, b.curve.nodes)),
-        length=choose(a.length, b.length),
-        energy=choose(a.energy, b.energy),
-        status=tuple(x if c else y for c, x, y in zip(first.tolist(), a.status, b.status, strict=True)),
-        iterations=choose(a.iterations, b.iterations),
-        residual=choose(a.residual, b.residual),
-        error_estimate=choose(a.error_estimate, b.error_estimate),
-        speed_ratio=choose(a.speed_ratio, b.speed_ratio),
-        minima=choose(a.minima, b.minima),
-    )
+    places = [i if c else len(a) + i for i, c in enumerate(first.tolist())]
+    return Solution.cat([a, b])[places]
 
 
 def _statuses(

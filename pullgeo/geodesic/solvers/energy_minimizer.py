@@ -105,8 +105,9 @@ class EnergyMinimizer:
             energy = space.energy(curve(inner)) / scale
             (slope,) = torch.autograd.grad(energy.sum(), inner)
             # a curve that has left the decoder's domain stays there and leaves the others alone
-            inner.grad = torch.where(torch.isfinite(slope), slope, 0.0)
-            return float(energy.detach()[torch.isfinite(energy)].sum())
+            finite = torch.isfinite(energy.detach())
+            inner.grad = torch.where(finite[:, None, None] & torch.isfinite(slope), slope, 0.0)
+            return float(energy.detach()[finite].sum())
 
         def residual() -> Tensor:
             closure()

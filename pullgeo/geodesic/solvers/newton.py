@@ -61,8 +61,9 @@ class Newton:
         race: steps after which the candidates' energies tell which of them goes on. ``None``: all go on to the end, the
             shortest is taken and `Solution.minima` counts the distinct ones.
         rtol: error estimate, relative to the length, that is asked for: pairs above it are solved again with twice the
-            segments until they are below. ``None``: all curves have ``segments`` segments.
-        max_segments: bound on the segments that ``rtol`` may lead to.
+            segments until they are below, or else said not to have converged. The default is there for curves that
+            hop over what lies between their nodes. ``None``: all curves have ``segments`` segments.
+        max_segments: bound on the segments that ``rtol`` may lead to; ``segments`` if that is more.
 
     Raises:
         OptionError: a field is out of its range.
@@ -82,8 +83,8 @@ class Newton:
     max_steps: int = 200
     starts: tuple[Start, ...] = (Corridor(),)
     race: int | None = 3
-    rtol: float | None = None
-    max_segments: int = 1024
+    rtol: float | None = 0.1
+    max_segments: int = 256
 
     def __post_init__(self) -> None:
         check_search("Newton", self.tol, self.segments, self.max_steps, self.starts)
@@ -92,9 +93,7 @@ class Newton:
         if self.rtol is not None and self.rtol <= 0:
             raise OptionError(f"Newton: rtol must be positive, or None, got {self.rtol}.")
         if self.max_segments < self.segments:
-            raise OptionError(
-                f"Newton: max_segments must be at least segments = {self.segments}, got {self.max_segments}."
-            )
+            object.__setattr__(self, "max_segments", self.segments)
 
     def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> Minimised:
         """Discrete geodesics with T segments.

@@ -117,7 +117,7 @@ class Shooting:
         probe = PROBE * velocity.norm(dim=1).clamp(min=torch.finfo(z.dtype).tiny)
         beside = probe[:, None, None] * torch.eye(d, dtype=z.dtype, device=z.device)
         bundle = torch.cat([velocity.unsqueeze(1), velocity.unsqueeze(1) + beside], 1)
-        start = z.unsqueeze(1).expand(-1, d + 1, -1).reshape(-1, d)
+        start = z.repeat_interleave(d + 1, 0)
         nodes = flow(connection, start, bundle.reshape(-1, d), self.segments, self.substeps).unflatten(0, (b, d + 1))
         ends = nodes[:, :, -1]
         return nodes[:, 0], ((ends[:, 1:] - ends[:, :1]) / probe[:, None, None]).mT
