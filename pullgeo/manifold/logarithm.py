@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pullgeo.geodesic import Solution, leaves
-from pullgeo.manifold.initial_value import Connection, begin_velocity, polish, shoot
+from pullgeo.manifold.initial_value import Connection, shoot
+from pullgeo.manifold.multiple_shooting import meet
 
 GOOD = 1e-7
-"""The largest miss, relative to the way, with which a logarithm is given."""
+"""The largest mismatch, relative to the velocity, with which a logarithm is given."""
 
 
 def logarithm(
@@ -29,8 +30,7 @@ def logarithm(
         solution = geodesic(x, y)
         apart = (x != y).any(1)
         keep = solution.converged & apart
-        velocity = begin_velocity(connection, solution.curve[keep])
-        polished, miss = polish(connection, x[keep], y[keep], velocity)
+        polished, miss = meet(connection, solution.curve[keep])
         found = torch.zeros_like(x).masked_fill((apart & ~solution.converged).unsqueeze(1), torch.nan)
         found = found.index_put(
             (keep.nonzero().squeeze(1),), torch.where((miss < GOOD).unsqueeze(1), polished, torch.nan)
