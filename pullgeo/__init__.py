@@ -6,12 +6,12 @@ of a decoder come geodesics, distances, statistics and pictures of its latent sp
 
 import logging
 
-from pullgeo import datasets, nnj, viz, zoo
+from pullgeo import datasets, likelihood, nnj, stats, viz, zoo
 from pullgeo._version import __version__
 from pullgeo.geodesic import BoundaryValue, Newton, Solution, Status, solve
 from pullgeo.jacobian import linearize
 from pullgeo.manifold import Manifold, MetricManifold, PullbackManifold
-from pullgeo.stats import pairwise_distances
+from pullgeo.stats import frechet_mean, pairwise_distances
 
 __all__ = [
     "BoundaryValue",
@@ -23,10 +23,13 @@ __all__ = [
     "Status",
     "__version__",
     "datasets",
+    "frechet_mean",
+    "likelihood",
     "linearize",
     "nnj",
     "pairwise_distances",
     "solve",
+    "stats",
     "viz",
     "zoo",
 ]

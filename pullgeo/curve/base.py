@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor
 from pullgeo.curve import spline
 from pullgeo.curve.arc_length import equal_arcs
 from pullgeo.errors import OptionError, ShapeError
+
+C = TypeVar("C", bound="Curve")
+"""A kind of curve; methods that change curves keep it."""
 
 OVERSAMPLING = 32
 """Pieces that a segment is cut into to measure where on it equal arcs end."""
@@ -35,7 +38,7 @@ class Curve(ABC):
     nodes: Float[Tensor, "b n d"]
 
     @abstractmethod
-    def with_nodes(self, nodes: Float[Tensor, "b n d"]) -> Self:
+    def with_nodes(self: C, nodes: Float[Tensor, "b n d"]) -> C:
         """Curves of this kind through other nodes."""
 
     def __call__(self, t: Tensor) -> Float[Tensor, "b m d"]:
@@ -68,7 +71,7 @@ class Curve(ABC):
         """Number of curves in the batch."""
         return len(self.nodes)
 
-    def __getitem__(self, index: int | slice | Tensor | list[int]) -> Self:
+    def __getitem__(self: C, index: int | slice | Tensor | list[int]) -> C:
         """Some curves of the batch; a single index keeps the batch dimension."""
         chosen = self.nodes[index]
         return self.with_nodes(chosen.unsqueeze(0) if chosen.ndim == 2 else chosen)
@@ -78,11 +81,11 @@ class Curve(ABC):
         """T, the number of segments."""
         return self.nodes.shape[1] - 1
 
-    def to(self, dtype: torch.dtype) -> Self:
+    def to(self: C, dtype: torch.dtype) -> C:
         """The same curves with nodes of another dtype."""
         return self.with_nodes(self.nodes.to(dtype))
 
-    def resample(self, segments: int) -> Self:
+    def resample(self: C, segments: int) -> C:
         """The same curves through another number of nodes, by cubic interpolation.
 
         Raises:
@@ -124,7 +127,7 @@ class Curve(ABC):
         """
         return self.length(None, segments)
 
-    def constant_speed(self, measure: Measure = None, segments: int | None = None) -> Self:
+    def constant_speed(self: C, measure: Measure = None, segments: int | None = None) -> C:
         """The same curves, run through at constant speed: as a manifold measures it, of the image, or in the chart.
 
         The new nodes lie on the curves, at equal distances along them. Differentiable in the nodes, not in the times.
@@ -147,7 +150,7 @@ class Curve(ABC):
             t = equal_arcs(fine[None, :, None].expand(len(self), -1, 1), lengths, segments).squeeze(2)
         return self.with_nodes(torch.cat([self.nodes[:, :1], self(t[:, 1:-1]), self.nodes[:, -1:]], 1))
 
-    def fit(self, t: Tensor, x: Float[Tensor, "b m d"], *, free_ends: bool = False) -> Self:
+    def fit(self: C, t: Tensor, x: Float[Tensor, "b m d"], *, free_ends: bool = False) -> C:
         """The curves with the same end points and number of nodes that come closest to given points: least squares.
 
         ``min Σ_j ‖z(t_j) - x_j‖²`` over the inner nodes, which the curve depends on linearly; where the points leave

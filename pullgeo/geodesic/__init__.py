@@ -4,14 +4,15 @@ from pullgeo.geodesic.block_banded import BlockBanded
 from pullgeo.geodesic.chords import chord_energy, chord_lengths, expand_chord_energy
 from pullgeo.geodesic.corridor import Corridor
 from pullgeo.geodesic.implicit import leaves
+from pullgeo.geodesic.left_endpoint import LeftEndpoint
 from pullgeo.geodesic.mapped import expand_mapped_energy, mapped_energy, mapped_lengths
-from pullgeo.geodesic.newton import Newton
 from pullgeo.geodesic.problem import BoundaryValue
-from pullgeo.geodesic.segments import expand_segment_energy, segment_lengths, segment_sum
+from pullgeo.geodesic.segments import expand_segment_energy, linearised, segment_lengths, segment_sum
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solve import solve
 from pullgeo.geodesic.solver import Minimised, Solver
-from pullgeo.geodesic.space import EnergyExpansion, Expansion, SingleSpace, Space
+from pullgeo.geodesic.solvers import CollocationBVP, EnergyMinimizer, GaussNewton, Georce, GraphPath, Newton, Shooting
+from pullgeo.geodesic.space import EnergyExpansion, Expansion, SingleSpace, Space, linearised_map
 from pullgeo.geodesic.start import Candidates, Given, Line, Start
 from pullgeo.geodesic.status import Status
 
@@ -19,13 +20,20 @@ __all__ = [
     "BlockBanded",
     "BoundaryValue",
     "Candidates",
+    "CollocationBVP",
     "Corridor",
     "EnergyExpansion",
+    "EnergyMinimizer",
     "Expansion",
+    "GaussNewton",
+    "Georce",
     "Given",
+    "GraphPath",
+    "LeftEndpoint",
     "Line",
     "Minimised",
     "Newton",
+    "Shooting",
     "SingleSpace",
     "Solution",
     "Solver",
@@ -38,6 +46,8 @@ __all__ = [
     "expand_mapped_energy",
     "expand_segment_energy",
     "leaves",
+    "linearised",
+    "linearised_map",
     "mapped_energy",
     "mapped_lengths",
     "segment_lengths",

@@ -1,6 +1,6 @@
 """What a search has found so far, pair by pair."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,6 +11,9 @@ from pullgeo.geodesic.solver import Minimised
 from pullgeo.geodesic.status import Status
 
 _STATUSES = tuple(Status)
+
+CODES = {status: number for number, status in enumerate(_STATUSES)}
+"""The number that stands for a status."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +28,8 @@ class Found:
         speed_ratio: largest over median length of a curve's segments.
         steps: steps taken or tried.
         code: how the search ended, counted in `Status`.
+        excess: by how much the energies may lie above their minima; 0 where the gradient says that they do not.
+        minima: how many distinct curves the candidates ended at.
     """
 
     nodes: Float[Tensor, "p n d"]
@@ -34,12 +39,20 @@ class Found:
     speed_ratio: Float[Tensor, " p"]
     steps: Int[Tensor, " p"]
     code: Int[Tensor, " p"]
+    excess: Float[Tensor, " p"] = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    minima: Int[Tensor, " p"] = field(default_factory=lambda: torch.ones((), dtype=torch.long))
+
+    def __post_init__(self) -> None:
+        for name in ("excess", "minima"):
+            value = getattr(self, name)
+            if value.ndim == 0:
+                object.__setattr__(self, name, value.to(self.energy.device).expand(len(self.energy)))
 
     @staticmethod
     def after(descent: Descent, tol: float) -> "Found":
         """How a descent ended."""
         at = descent.at
-        code = torch.full_like(descent.steps, _STATUSES.index(Status.MAX_STEPS))
+        code = torch.full_like(descent.steps, CODES[Status.MAX_STEPS])
         finite = torch.isfinite(at.energy) & torch.isfinite(at.residual)
         for status, which in (
             (Status.STALLED, descent.stalled),
@@ -48,7 +61,7 @@ class Found:
             (Status.DEGENERATE, ROUNDING_MARGIN * at.rounding >= 1),
             (Status.NON_FINITE, ~finite & ~(torch.isinf(at.residual) & torch.isfinite(at.energy))),
         ):
-            code[which] = _STATUSES.index(status)
+            code[which] = CODES[status]
         return Found(descent.nodes, at.energy, at.residual, at.rounding, at.speed_ratio, descent.steps, code)
 
     @property
@@ -56,6 +69,38 @@ class Found:
         """Which curves are discrete geodesics."""
         good = torch.tensor([status.converged for status in _STATUSES], device=self.code.device)
         return good[self.code]
+
+    def coded(self, code: Int[Tensor, " p"]) -> "Found":
+        """The same with another end of the search."""
+        return replace(self, code=code)
+
+    def solved(
+        self, residual: Float[Tensor, " p"], good: Bool[Tensor, " p"], singular: Bool[Tensor, " p"], otherwise: Status
+    ) -> "Found":
+        """The same for a solver of the geodesic equation: its residual, and its verdict.
+
+        Args:
+            residual: that of its equation.
+            good: which pairs it has solved.
+            singular: for which pairs the equation does not exist.
+            otherwise: what is to be said of pairs that it has not solved.
+        """
+        code = torch.where(singular, CODES[Status.SINGULAR], CODES[otherwise])
+        code = torch.where(self.code == CODES[Status.NON_FINITE], self.code, code)
+        code = torch.where(good, CODES[Status.CONVERGED], code)
+        return replace(self, residual=residual, code=code, excess=torch.where(good, 0.0, self.excess))
+
+    def exceeding(self, excess: Float[Tensor, " p"]) -> "Found":
+        """The same with another estimate of how far the energies lie above their minima."""
+        return replace(self, excess=excess)
+
+    def stepped(self, index: Int[Tensor, " q"]) -> "Found":
+        """The same with one step more at some places."""
+        return replace(self, steps=self.steps.index_put((index,), self.steps[index] + 1))
+
+    def ended(self, which: Bool[Tensor, " p"], status: Status) -> "Found":
+        """The same where some curves ended with a given status."""
+        return self.coded(torch.where(which, CODES[status], self.code))
 
     def replaced(self, index: Int[Tensor, " q"], other: "Found") -> "Found":
         """The same with the curves of another search at some places."""
@@ -72,10 +117,15 @@ class Found:
 
     def result(self, order: int) -> Minimised:
         """The same, as solvers return it."""
-        status = tuple(_STATUSES[i] for i in self.code.tolist())
-        tensors = (self.nodes, self.energy, self.residual, self.rounding, self.speed_ratio, self.steps)
-        return Minimised(*tensors, status, order)
-
-
-CONVERGED = _STATUSES.index(Status.CONVERGED)
-"""The code of `Status.CONVERGED`."""
+        return Minimised(
+            nodes=self.nodes,
+            energy=self.energy,
+            residual=self.residual,
+            rounding=self.rounding,
+            speed_ratio=self.speed_ratio,
+            iterations=self.steps,
+            status=tuple(_STATUSES[i] for i in self.code.tolist()),
+            order=order,
+            excess=self.excess,
+            minima=self.minima,
+        )

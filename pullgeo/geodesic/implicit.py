@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.geodesic.block_banded import BlockBanded
+from pullgeo.geodesic.matrix_free import LARGE, solve_free
 from pullgeo.geodesic.solver import Minimised
 from pullgeo.geodesic.space import Space
 
@@ -83,6 +84,11 @@ def attach(
     """
     inner = nodes[:, 1:-1].detach()
     joined = torch.cat([z0.unsqueeze(1), inner, z1.unsqueeze(1)], 1)
+    if nodes.shape[2] >= LARGE:
+        joined = joined if joined.requires_grad else joined.requires_grad_()
+        (gradient,) = torch.autograd.grad(space.energy(joined).sum(), joined, create_graph=True)
+        step = _FreeSolve.apply(space, joined.detach(), gradient[:, 1:-1])
+        return torch.cat([z0.unsqueeze(1), inner - (step - step.detach()), z1.unsqueeze(1)], 1)
     at = space.expand_energy(joined)
     factor = BlockBanded(tuple(band.detach() for band in at.hessian.bands)).cholesky()
     step = factor.solve(at.gradient)
@@ -90,6 +96,20 @@ def attach(
     good = factor.good.view(-1, 1, 1) & torch.isfinite(step.detach())
     step = torch.where(good, step - step.detach(), 0.0)
     return torch.cat([z0.unsqueeze(1), inner - step, z1.unsqueeze(1)], 1)
+
+
+class _FreeSolve(torch.autograd.Function):
+    """``v -> H⁻¹ v`` by conjugate gradients, with a Hessian that is held fixed; its own transpose."""
+
+    @staticmethod
+    def forward(ctx: Any, space: Space, nodes: Tensor, v: Tensor) -> Tensor:
+        ctx.space = space
+        ctx.save_for_backward(nodes)
+        return solve_free(space, nodes, v)
+
+    @staticmethod
+    def backward(ctx: Any, weight: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, _FreeSolve.apply(ctx.space, ctx.saved_tensors[0], weight)
 
 
 def leaves(output: Tensor) -> list[Tensor]:

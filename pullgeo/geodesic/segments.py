@@ -1,17 +1,16 @@
 """Discrete energies made of the energies of single segments, for metrics of any kind."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import grad, hessian, vmap
 
 from pullgeo.geodesic.block_banded import BlockBanded
 from pullgeo.geodesic.residual import scale_free
 from pullgeo.geodesic.space import EnergyExpansion
 from pullgeo.geodesic.speed import speed_ratio
-from pullgeo.jacobian import one_thread_at_a_time
 
 SegmentEnergy = Callable[[Tensor, Tensor], Tensor]
 """``a, b -> e(a, b)``, ``(n, d), (n, d) -> (n,)``: squared lengths of short segments, the same from either end."""
@@ -24,21 +23,23 @@ def segment_sum(segment_energy: SegmentEnergy, nodes: Float[Tensor, "p n d"]) ->
     return (n - 1) * each.reshape(p, n - 1).sum(1)
 
 
-def expand_segment_energy(segment_energy: SegmentEnergy, nodes: Float[Tensor, "p n d"]) -> EnergyExpansion:
-    """`segment_sum` to second order, from the 2d x 2d Hessian of every segment by automatic differentiation."""
-    p, n, d = nodes.shape
-    ends = torch.cat([nodes[:, :-1], nodes[:, 1:]], -1).reshape(-1, 2 * d)
+def expand_segment_energy(
+    segment_energy: SegmentEnergy, nodes: Float[Tensor, "p n d"], order: int = 2
+) -> EnergyExpansion:
+    """`segment_sum` to second order, from the 2d x 2d Hessian of every segment by automatic differentiation.
 
-    def one(both: Tensor) -> Tensor:
-        return segment_energy(both[:d].unsqueeze(0), both[d:].unsqueeze(0)).squeeze(0)
+    Args:
+        segment_energy: the energy of one segment; if it is not the same from either end, the formula still holds.
+        nodes: the curves.
+        order: the sum is the energy of the curve up to O(T^-order).
 
-    slopes = vmap(grad(one))(ends).reshape(p, n - 1, 2, d)
-    with one_thread_at_a_time:
-        blocks = vmap(hessian(one))(ends).reshape(p, n - 1, 2, d, 2, d)
+    Cost: 2d + 1 backward passes over all segments.
+    """
+    n = nodes.shape[1]
+    pieces, slopes, blocks = _expanded(segment_energy, nodes)
     factor = float(n - 1)
     gradient = factor * (slopes[:, :-1, 1] + slopes[:, 1:, 0])
     diagonal = factor * (blocks[:, :-1, 1, :, 1] + blocks[:, 1:, 0, :, 0])
-    pieces = segment_energy(nodes[:, :-1].reshape(-1, d), nodes[:, 1:].reshape(-1, d)).reshape(p, n - 1)
     energy = factor * pieces.sum(1)
     numbers = torch.finfo(nodes.dtype)
     damping = diagonal.diagonal(dim1=-2, dim2=-1).abs()
@@ -53,8 +54,46 @@ def expand_segment_energy(segment_energy: SegmentEnergy, nodes: Float[Tensor, "p
         residual=scale_free(gradient, stretch, energy),
         rounding=factor * (magnitude / energy.clamp(min=numbers.tiny)).sqrt() * numbers.eps,
         speed_ratio=speed_ratio(pieces),
-        order=2,
+        order=order,
     )
+
+
+def linearised(
+    at: EnergyExpansion, nodes: Float[Tensor, "p n d"], metric: Callable[[Tensor], Tensor]
+) -> EnergyExpansion:
+    """`expand_segment_energy` with the Hessian of a metric that does not change along the curve.
+
+    Args:
+        at: the expansion whose Hessian is replaced.
+        nodes: the curves.
+        metric: ``G`` at points ``(n, d)``; it is taken in the middle of each segment.
+    """
+    p, n, d = nodes.shape
+    middles = (nodes[:, :-1] + nodes[:, 1:]) / 2
+    G = 2 * (n - 1) * metric(middles.reshape(-1, d)).reshape(p, n - 1, d, d)
+    return replace(at, hessian=BlockBanded((G[:, :-1] + G[:, 1:], -G[:, 1:-1])))
+
+
+def _expanded(
+    segment_energy: SegmentEnergy, nodes: Float[Tensor, "p n d"]
+) -> tuple[Float[Tensor, "p s"], Float[Tensor, "p s 2 d"], Float[Tensor, "p s 2 d 2 d"]]:
+    """Energies of all segments, their gradients and their Hessians with respect to both ends."""
+    p, n, d = nodes.shape
+    connected = torch.is_grad_enabled()
+    with torch.enable_grad():
+        ends = torch.cat([nodes[:, :-1], nodes[:, 1:]], -1).reshape(-1, 2 * d)
+        ends = ends if connected and ends.requires_grad else ends.detach().requires_grad_()
+        pieces = segment_energy(ends[:, :d], ends[:, d:])
+        # no segment knows of another: the gradient of a sum over segments is that of each
+        (slopes,) = torch.autograd.grad(pieces.sum(), ends, create_graph=True)
+        rows = [
+            torch.autograd.grad(column.sum(), ends, create_graph=connected, retain_graph=True)[0]
+            for column in slopes.unbind(1)
+        ]
+    if not connected:
+        pieces, slopes = pieces.detach(), slopes.detach()
+    blocks = torch.stack(rows, 1)
+    return pieces.reshape(p, n - 1), slopes.reshape(p, n - 1, 2, d), blocks.reshape(p, n - 1, 2, d, 2, d)
 
 
 def segment_lengths(segment_energy: SegmentEnergy, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:

@@ -24,6 +24,8 @@ class Solution:
         residual: scale-free norms of the energy's gradient.
         error_estimate: estimated discretisation errors of ``length``, in its unit.
         speed_ratio: largest over median length of a curve's chords; far from 1 tells of a curve that is too coarse.
+        minima: how many distinct locally shortest curves the search saw, of those it followed to the end: more than 1
+            only if all candidates are, as with ``Newton(race=None)``.
     """
 
     curve: DiscreteCurve
@@ -34,6 +36,7 @@ class Solution:
     residual: Float[Tensor, " b"]
     error_estimate: Float[Tensor, " b"]
     speed_ratio: Float[Tensor, " b"]
+    minima: Int[Tensor, " b"]
 
     @property
     def converged(self) -> Bool[Tensor, " b"]:
@@ -44,18 +47,41 @@ class Solution:
         """Number of pairs."""
         return len(self.status)
 
-    def __getitem__(self, index: int | slice) -> "Solution":
+    def __getitem__(self, index: int | slice | list[int]) -> "Solution":
         """Some of the pairs; a single index keeps the batch dimension."""
         chosen = slice(index, index + 1 or None) if isinstance(index, int) else index
+        status = tuple(self.status[i] for i in chosen) if isinstance(chosen, list) else self.status[chosen]
         return Solution(
             curve=self.curve[chosen],
             length=self.length[chosen],
             energy=self.energy[chosen],
-            status=self.status[chosen],
+            status=status,
             iterations=self.iterations[chosen],
             residual=self.residual[chosen],
             error_estimate=self.error_estimate[chosen],
             speed_ratio=self.speed_ratio[chosen],
+            minima=self.minima[chosen],
+        )
+
+    @staticmethod
+    def cat(parts: "list[Solution]") -> "Solution":
+        """The pairs of all parts, one after the other; all curves with as many nodes as the finest has."""
+        finest = max(part.curve.segments for part in parts)
+
+        def joined(name: str) -> Tensor:
+            return torch.cat([getattr(part, name) for part in parts])
+
+        curves = [part.curve if part.curve.segments == finest else part.curve.resample(finest) for part in parts]
+        return Solution(
+            curve=DiscreteCurve(torch.cat([curve.nodes for curve in curves])),
+            length=joined("length"),
+            energy=joined("energy"),
+            status=tuple(status for part in parts for status in part.status),
+            iterations=joined("iterations"),
+            residual=joined("residual"),
+            error_estimate=joined("error_estimate"),
+            speed_ratio=joined("speed_ratio"),
+            minima=joined("minima"),
         )
 
     def __repr__(self) -> str:

@@ -1,16 +1,19 @@
 """The one entry: a problem and a solver in, a solution out."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.curve import DiscreteCurve
 from pullgeo.geodesic.implicit import differentiable
-from pullgeo.geodesic.newton import Newton
 from pullgeo.geodesic.precision import rough
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.solution import Solution
-from pullgeo.geodesic.solver import Solver
+from pullgeo.geodesic.solver import Discretising, Minimised, Refining, Solver
+from pullgeo.geodesic.solvers.newton import Newton
+from pullgeo.geodesic.space import Space
 from pullgeo.geodesic.status import Status
 
 
@@ -34,19 +37,33 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
         Solution(3 pairs: 3 CONVERGED)
     """
     solver = solver if solver is not None else Newton()
-    dtype = problem.z0.dtype
     space, z0, z1 = problem.manifold.in_double(), problem.z0.double(), problem.z1.double()
+    near = rough(problem.manifold, space)
+    if isinstance(solver, Discretising):
+        space = near = solver.discretised(space)
     with torch.no_grad():
-        found = solver.minimise(space, rough(problem.manifold, space), z0.detach(), z1.detach())
+        found = solver.minimise(space, near, z0.detach(), z1.detach())
+    solution = _solution(space, found, z0, z1, problem.z0.dtype)
+    if isinstance(solver, Refining) and solver.rtol is not None:
+        return _refined(space, solver, solution, z0, z1)
+    return solution
+
+
+def _solution(
+    space: Space, found: Minimised, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"], dtype: torch.dtype
+) -> Solution:
     same = (z0 == z1).all(1)
     status = tuple(Status.COINCIDENT if point else end for point, end in zip(same.tolist(), found.status, strict=True))
     nodes, energy, coarse_energy = differentiable(space, found, z0, z1)
     energy, coarse_energy = (torch.where(same, 0.0, e) for e in (energy, coarse_energy))
     # the same curve seen with every second node: the two lengths tell by how much discretisation has changed it
     length, coarse_length = _root(energy), _root(coarse_energy)
-    gain = 2**found.order - 1
+    # an energy of first order is there to be compared with, as it is
+    gain = 2**found.order - 1 if found.order > 1 else torch.inf
     # a curve too coarse for its bends does not show the order that extrapolation trusts in: assume the least there is
-    doubt = (length - coarse_length).abs() / 3 + torch.where(length > 0, found.rounding, 0.0) * length
+    doubt = (length - coarse_length).abs() / (3 if found.order > 1 else 1)
+    doubt = doubt + torch.where(length > 0, found.rounding * length, 0.0)
+    doubt = doubt + torch.where(length > 0, found.excess / torch.where(length > 0, 2 * length, 1.0), 0.0)
     return Solution(
         curve=DiscreteCurve(nodes.to(dtype)),
         length=(length + (length - coarse_length) / gain).to(dtype),
@@ -56,7 +73,38 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
         residual=torch.where(same, 0.0, found.residual).to(dtype),
         error_estimate=doubt.detach().to(dtype),
         speed_ratio=found.speed_ratio.to(dtype),
+        minima=found.minima,
     )
+
+
+def _refined(space: Space, solver: Refining, solution: Solution, z0: Tensor, z1: Tensor) -> Solution:
+    """The solution with more segments for the pairs whose error estimate is too large."""
+    rtol = float(solver.rtol or 0)
+    index = list(range(len(solution)))
+    parts: list[Solution] = []
+    places: list[int] = []
+    while True:
+        wide = solution.error_estimate > rtol * solution.length.detach()
+        again = (wide & solution.converged).nonzero().squeeze(1).tolist()
+        if again and 2 * solution.curve.segments > solver.max_segments:
+            status = [Status.COARSE if i in again else end for i, end in enumerate(solution.status)]
+            solution, again = replace(solution, status=tuple(status)), []
+        kept = sorted(set(range(len(solution))) - set(again))
+        parts.append(solution[kept])
+        places.extend(index[i] for i in kept)
+        if not again:
+            break
+        index = [index[i] for i in again]
+        before = solution[again]
+        with torch.no_grad():
+            found = solver.refined(space, before.curve.nodes.detach().double())
+        solution = _solution(space, found, z0[index], z1[index], before.length.dtype)
+        solution = replace(
+            solution,
+            iterations=solution.iterations + before.iterations,
+            minima=before.minima,
+        )
+    return Solution.cat(parts)[torch.tensor(places).argsort().tolist()]
 
 
 def _root(energy: Float[Tensor, " p"]) -> Float[Tensor, " p"]:

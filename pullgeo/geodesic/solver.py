@@ -23,6 +23,8 @@ class Minimised:
         iterations: steps taken or tried.
         status: how the search ended.
         order: the energy's error is O(T^-order).
+        excess: by how much the energies may lie above their minima; 0 where the residual says that they do not.
+        minima: how many distinct curves the candidates ended at, of those that were followed to the end.
     """
 
     nodes: Float[Tensor, "p n d"]
@@ -33,6 +35,8 @@ class Minimised:
     iterations: Int[Tensor, " p"]
     status: tuple[Status, ...]
     order: int
+    excess: Float[Tensor, " p"]
+    minima: Int[Tensor, " p"]
 
 
 @runtime_checkable
@@ -48,3 +52,27 @@ class Solver(Protocol):
             z0: where the curves begin, in float64.
             z1: where they end.
         """
+
+
+@runtime_checkable
+class Discretising(Protocol):
+    """A solver with a discrete energy of its own."""
+
+    def discretised(self, space: Space) -> Space:
+        """The space with the solver's energy instead of the manifold's."""
+
+
+@runtime_checkable
+class Refining(Protocol):
+    """A solver that halves the segments of curves until their error estimates are small enough.
+
+    Attributes:
+        rtol: the error estimate, relative to the length, that is asked for; ``None`` if any will do.
+        max_segments: bound on the number of segments.
+    """
+
+    rtol: float | None
+    max_segments: int
+
+    def refined(self, space: Space, nodes: Tensor) -> Minimised:
+        """Curves of twice as many segments, to begin with those through the nodes ``(p, T + 1, d)``."""

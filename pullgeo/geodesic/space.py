@@ -1,7 +1,7 @@
 """What a solver sees of a manifold."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.geodesic.block_banded import BlockBanded
+from pullgeo.metric import Metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,11 @@ class Expansion:
     value: Float[Tensor, "n D"]
     tangents: Float[Tensor, "d n D"]
     second: Callable[[Tensor], Tensor]
+
+
+def linearised_map(at: Expansion) -> Expansion:
+    """The expansion of a map as if it were linear near each point."""
+    return replace(at, second=lambda w: w.new_zeros(len(w), len(at.tangents), len(at.tangents)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,3 +111,27 @@ class SingleSpace(Protocol):
 
     def in_single(self) -> Space | None:
         """The same manifold in float32; ``None`` if it is not in float32 already."""
+
+
+@runtime_checkable
+class LinearisedSpace(Space, Protocol):
+    """What `GaussNewton` asks on top: the energy as if the map were linear near each node."""
+
+    def gauss_newton_energy(self, nodes: Tensor) -> EnergyExpansion:
+        """The discrete energy with its exact gradient, and its Hessian without second derivatives of the map."""
+
+
+@runtime_checkable
+class MeasuredSpace(Space, Protocol):
+    """What `Georce` asks on top: metric tensors."""
+
+    def metric(self, z: Tensor) -> Metric:
+        """``G(z)`` at points ``(n, d)``."""
+
+
+@runtime_checkable
+class ConnectedSpace(Space, Protocol):
+    """What solvers of the geodesic equation ask on top."""
+
+    def connection(self, z: Tensor, u: Tensor, w: Tensor) -> Tensor:
+        """``Γ(u, w)`` at points ``(n, d)``."""

@@ -41,6 +41,26 @@ class Candidates:
         order = order[self.pair[order].argsort(stable=True)]
         return order[torch.searchsorted(self.pair[order], torch.arange(pairs, device=order.device))]
 
+    def of_each(self, pairs: int) -> Int[Tensor, "p k"]:
+        """The candidates of each pair, as many columns as the pair with the most has; -1 where there is no more."""
+        order = self.pair.argsort(stable=True)
+        owner = self.pair[order]
+        first = torch.searchsorted(owner, torch.arange(pairs, device=owner.device))
+        place = torch.arange(len(owner), device=owner.device) - first[owner]
+        table = torch.full((pairs, int(place.max()) + 1 if len(place) else 0), -1, device=owner.device)
+        table[owner, place] = order
+        return table
+
+    @staticmethod
+    def best(
+        starts: "tuple[Start, ...]", space: Space, rough: Space, z0: Tensor, z1: Tensor, segments: int
+    ) -> Float[Tensor, "p n d"]:
+        """For each pair the proposal of all starts with the least energy."""
+        proposed = Candidates.cat([start.candidates(rough, z0, z1, segments) for start in starts])
+        if len(proposed.pair) == len(z0):
+            return proposed.nodes[proposed.pair.argsort()]
+        return proposed.nodes[proposed.least(space.energy(proposed.nodes), len(z0))]
+
     @staticmethod
     def cat(parts: list["Candidates"]) -> "Candidates":
         """The candidates of all parts."""
@@ -75,7 +95,7 @@ class Given:
     curve: DiscreteCurve
 
     def candidates(self, space: Space, z0: Tensor, z1: Tensor, segments: int) -> Candidates:
-        """The curves, resampled.
+        """The curves, run through at uniform speed; cost: two points for each segment.
 
         Raises:
             ShapeError: they are not one for each pair, or of another dimension.
@@ -86,8 +106,9 @@ class Given:
                 f"Given: the curves have nodes {tuple(nodes.shape)}, expected ({len(z0)}, n, {z0.shape[1]}): one curve "
                 "for each pair."
             )
-        inner = DiscreteCurve(nodes).resample(segments).nodes[:, 1:-1].expand(len(z0), -1, -1)
-        return Candidates.one_each(DiscreteCurve(torch.cat([z0.unsqueeze(1), inner, z1.unsqueeze(1)], 1)))
+        inner = DiscreteCurve(nodes).resample(2 * segments).nodes[:, 1:-1].expand(len(z0), -1, -1)
+        curve = DiscreteCurve(torch.cat([z0.unsqueeze(1), inner, z1.unsqueeze(1)], 1))
+        return Candidates.one_each(uniform_speed(space, curve, segments))
 
 
 def uniform_speed(space: Space, curve: DiscreteCurve, segments: int) -> DiscreteCurve:

@@ -16,6 +16,22 @@ class Status(Enum):
         "the end points differ but no distance between them can be told from 0: the metric is singular there (the "
         "decoder is constant along the curve); add a floor to the metric if they must be told apart"
     )
+    COARSE = (
+        "the discrete curve converged, but its error estimate is above rtol even at max_segments: the decoder bends "
+        "too sharply (ReLU); raise rtol or max_segments"
+    )
+    PATH = (
+        "a shortest path of a graph: its length bounds the distance from above, and it is no geodesic; let Newton "
+        "shorten it: Newton(starts=(GraphPath(points),))"
+    )
+    MISSED = (
+        "no initial velocity was found whose geodesic meets the second point; begin nearer (starts=...), or solve for "
+        "the whole curve with Newton()"
+    )
+    SINGULAR = (
+        "the metric is singular on the way, so that geodesics there have no equation; solve by energies with Newton(), "
+        "or add a floor to the metric"
+    )
     MAX_STEPS = "stopped at the step limit; raise max_steps, or start from a better curve (starts=...)"
     STALLED = (
         "no step decreases the energy any more although the residual is above the tolerance: the decoder is not twice "

@@ -9,6 +9,7 @@ from pullgeo.jacobian.base import Jacobian, LinearKind, Transpose, chunks
 from pullgeo.jacobian.batch_sum import BatchSum
 from pullgeo.jacobian.broadcast_weight import BroadcastWeight
 from pullgeo.jacobian.chain import Chain, compose
+from pullgeo.jacobian.checks import check_fixed
 from pullgeo.jacobian.contract import flat, gram, outer
 from pullgeo.jacobian.conv_weight import ConvWeight
 from pullgeo.jacobian.convolution import Convolution
@@ -31,7 +32,7 @@ from pullgeo.jacobian.shared_weight import SharedWeight
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.softmax import LogSoftmax, Softmax
 from pullgeo.jacobian.tangent_kernel import tangent_kernel
-from pullgeo.jacobian.tangents import one_thread_at_a_time
+from pullgeo.jacobian.tangents import one_thread_at_a_time, tracked
 from pullgeo.jacobian.weight_kind import OtherWeight, WeightKind, as_weight_kind
 from pullgeo.jacobian.weights import Own, Stage, WeightGraph
 
@@ -72,6 +73,7 @@ __all__ = [
     "WeightGraph",
     "WeightKind",
     "as_weight_kind",
+    "check_fixed",
     "chunks",
     "compose",
     "explain",
@@ -90,6 +92,7 @@ __all__ = [
     "sample_gradients",
     "stacked",
     "tangent_kernel",
+    "tracked",
     "weight_rule",
     "weight_rule_for",
 ]

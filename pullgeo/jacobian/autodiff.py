@@ -17,7 +17,7 @@ from pullgeo.jacobian.leaving import left_alone
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.substitutes import Substituting, Watching
-from pullgeo.jacobian.tangents import one_thread_at_a_time, over_stack, second_tangent, tangent
+from pullgeo.jacobian.tangents import one_thread_at_a_time, over_stack, second_tangent, tangent, tracked
 from pullgeo.jacobian.weight_kind import WeightKind
 
 Map = Callable[[Tensor], Tensor]
@@ -74,7 +74,8 @@ class Autodiff(Jacobian):
         def pulled(x: Tensor) -> Tensor:
             return _pull(self.function, x, w.unsqueeze(0)).squeeze(0)
 
-        return gram(_push(pulled, self.x, T, self.signature.in_shape, self.switches), T)
+        moved = tracked(lambda: _push(pulled, self.x, T, self.signature.in_shape, self.switches))
+        return gram(moved, T)
 
     def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """Tangents of cotangents, transposed. Cost: k times a few backward passes."""
@@ -176,7 +177,7 @@ def _second_push(function: Map, x: Tensor, T: Tensor, S: Tensor, out_shape: tupl
         return second_tangent(function, x, t, s, backward)
 
     with differentiable_kernels():
-        return over_stack(twice, T, S)
+        return tracked(lambda: over_stack(twice, T, S))
 
 
 def _pull(function: Map, x: Tensor, W: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -57,7 +56,7 @@ class Jacobian(ABC):
         """``J T`` together with the function ``w -> second(T, w)``, which then reuses the tangents pushed here."""
         return self.push(T), lambda w: self.second(T, w)
 
-    def in_chunks(self, size: int | None) -> Self:
+    def in_chunks(self, size: int | None) -> "Jacobian":
         """The same map, whose contractions move at most ``size`` tangents or cotangents at a time.
 
         This bounds what ``dense``, ``columns``, grams, diagonals and outer products hold besides their answer. ``push``
@@ -259,8 +258,9 @@ class Transpose(LinearKind):
 
     def in_chunks(self, size: int | None) -> "Transpose":
         """The transpose of the original in chunks."""
-        bounded = super().in_chunks(size)
-        bounded.original = self.original.in_chunks(size)
+        bounded = Transpose(self.original.in_chunks(size))
+        bounded.chunk_size = size
+        bounded.chunk_size = bounded.original.chunk_size
         return bounded
 
 

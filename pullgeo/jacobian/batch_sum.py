@@ -113,7 +113,8 @@ class BatchSum:
         """Where parameters stand in the vector of all weights."""
         layout = self.J.layout
         every = torch.arange(layout.size, device=self.J.signature.device)
-        return layout.gather(every, parameters)
+        places = dict(zip(map(id, layout.parameters), every.split([p.numel() for p in layout.parameters]), strict=True))
+        return torch.cat([places[id(p)] for p in parameters])
 
 
 def _block(layers: list[tuple[Own, Tensor, Tensor]], group: Sequence[nn.Parameter]) -> Tensor:

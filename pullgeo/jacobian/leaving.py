@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+from torch.jit import ScriptModule
 
 
 @contextmanager
@@ -18,7 +19,8 @@ def left_alone(function: Any) -> Iterator[None]:
         function: a module, a bound method of one, or any other function, which nothing is known of.
     """
     owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
-    children = list(owner.modules()) if isinstance(owner, nn.Module) else []
+    # what is compiled keeps its attributes out of reach, and sets none while it runs
+    children = [m for m in owner.modules() if not isinstance(m, ScriptModule)] if isinstance(owner, nn.Module) else []
     held = [(attributes, attributes.copy()) for child in children for attributes in (vars(child), child._buffers)]
     try:
         yield

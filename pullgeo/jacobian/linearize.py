@@ -10,7 +10,7 @@ from pullgeo.errors import ModuleError
 from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight, switches_gradients
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.chain_weight import chain_stages
-from pullgeo.jacobian.checks import check_batch, check_module, check_wrt, checked_value
+from pullgeo.jacobian.checks import check_batch, check_independence, check_module, check_wrt, checked_value
 from pullgeo.jacobian.leaving import left_alone
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.recording import Unserved, record_input, record_weight
@@ -88,6 +88,7 @@ def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
     """The derivative with respect to the input for anything without a rule."""
     spare = _sparing(function)
     y, switches = switches_gradients(lambda x: checked_value(spare, x), x)
+    check_independence(spare.__name__, spare, (x,), y)
     return y, Autodiff(spare, x, Signature.between(x, y), switches)
 
 
@@ -101,7 +102,9 @@ def _stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
         return chain
     with suppress(Unserved):
         return record_weight(module, x)
-    y = checked_value(_sparing(module), x)
+    spare = _sparing(module)
+    y = checked_value(spare, x)
+    check_independence(spare.__name__, spare, (x,), y)
     return y, [_whole(module, _weight_by_autodiff(module, x, y))]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn.utils import parametrize
 
 from pullgeo.errors import RegistryError
@@ -64,10 +65,11 @@ def rule_for(module: nn.Module) -> InputRule | None:
 def weight_rule_for(module: nn.Module) -> WeightRule | None:
     """The rule that gives the derivative of this very module with respect to its parameters, or ``None``.
 
-    Parametrized modules (weight norm, spectral norm) have none: their parameters are not the ones a rule is about.
+    Parametrized modules (weight norm, spectral norm) have none: their parameters are not the ones a rule is about. Nor
+    have modules of a subclass that brings parameters of its own.
     """
     cls = served_class(module)
-    if cls is None or parametrize.is_parametrized(module):
+    if cls is None or parametrize.is_parametrized(module) or _has_more_parameters(module, cls):
         return None
     return _weight_rules.get(cls)
 
@@ -75,9 +77,10 @@ def weight_rule_for(module: nn.Module) -> WeightRule | None:
 def served_class(module: nn.Module) -> type[nn.Module] | None:
     """The registered class whose ``forward`` this module runs, or ``None`` if it runs anything else.
 
-    A ``forward`` of its own (in a subclass or on the instance) or a hook may compute anything, so no rule applies.
+    A ``forward`` or ``__call__`` of its own (in a subclass or on the instance) or a hook may compute anything, so no
+    rule applies.
     """
-    if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
+    if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks or overrides_call(module):
         return None
     owner = forward_owner(type(module))
     if owner in _input_rules:
@@ -98,6 +101,20 @@ def forward_owner(cls: type[nn.Module]) -> type:
         if "forward" in vars(base) and not vars(base).get("forward_is_transparent", False):
             return base
     return nn.Module
+
+
+def overrides_call(module: nn.Module) -> bool:
+    """Whether calling the module runs more than torch's own ``__call__``, wrappers that add no computation left out."""
+    cls = type(module)
+    owner = next(c for c in cls.__mro__ if "__call__" in vars(c) and not vars(c).get("forward_is_transparent", False))
+    return owner is not nn.Module and not issubclass(cls, ScriptModule)
+
+
+def _has_more_parameters(module: nn.Module, cls: type[nn.Module]) -> bool:
+    """Whether a module holds parameters that its class of torch.nn does not know of."""
+    if not cls.__module__.startswith("torch.nn."):
+        return False
+    return any(name not in ("weight", "bias") for name, _ in module.named_parameters())
 
 
 def _register(table: dict[type[nn.Module], Any], classes: tuple[type[nn.Module], ...]) -> Callable[[Rule], Rule]:

@@ -83,7 +83,7 @@ def grouped(J: WeightGraph, swept: Swept) -> Iterator[tuple[Own, WeightKind, Ten
         yield Own(None, together.parameters, together), together, W, V
 
 
-def joined(swept: Swept) -> tuple[SharedWeight, Float[Tensor, "k b y"], Float[Tensor, "k b y"]]:
+def joined(swept: Swept) -> tuple[SharedWeight, Float[Tensor, "k b y"], Float[Tensor, "l b y"]]:
     """All that a sweep meets as one."""
     met = list(swept)
     W = torch.cat([flat(delta) for _, delta, _ in met], 2)

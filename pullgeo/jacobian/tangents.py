@@ -58,3 +58,16 @@ def over_stack(move: Callable[..., Tensor], *stacks: Tensor) -> Tensor:
         return vmap(move, randomness="same")(*stacks)
     except RuntimeError:  # such as writing into a tensor that is the same for the whole stack; a true error comes again
         return torch.stack([move(*entries) for entries in zip(*stacks, strict=True)])
+
+
+def tracked(compute: Callable[[], Tensor]) -> Tensor:
+    """What is computed while gradients are on, detached if they were off.
+
+    Tangents of cotangents of ``linalg.solve``, ``det`` and ``slogdet``, batched over tangents, come out wrong in torch
+    while gradients are off: their formulas then take a value that is being differentiated for a constant.
+    """
+    if torch.is_grad_enabled():
+        return compute()
+    with torch.enable_grad():
+        value = compute()
+    return value.detach()

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.geodesic import EnergyExpansion, expand_segment_energy, segment_lengths, segment_sum
+from pullgeo.geodesic import EnergyExpansion, expand_segment_energy, linearised, segment_lengths, segment_sum
 from pullgeo.manifold.ambient import Ambient, Field, MetricField, ambient_of
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.precision import in_double
@@ -78,6 +78,10 @@ class MetricManifold(Manifold):
         """The midpoint energy with its exact gradient and block-tridiagonal Hessian."""
         parts = nodes.split(max(1, CURVES_SEGMENTS // nodes.shape[1]))
         return EnergyExpansion.cat([expand_segment_energy(self.segment_energy, part) for part in parts])
+
+    def gauss_newton_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
+        """The midpoint energy with its exact gradient, and the Hessian as if the metric did not change on the way."""
+        return linearised(self.expand_energy(nodes), nodes, lambda z: self._field.metric(z).dense())
 
     def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
         """Lengths of the straight segments between all points of successive layers, by the midpoint rule."""

@@ -15,9 +15,13 @@ from pullgeo.manifold.multiple_shooting import meet
 GOOD = 1e-7
 """The largest mismatch, relative to the velocity, with which a logarithm is given."""
 
+SAME_SPEED = 1e-3
+"""By how much a speed may change along a geodesic, which keeps it, before the metric is taken to jump on the way."""
+
 
 def logarithm(
     connection: Connection,
+    norm: Callable[[Tensor, Tensor], Tensor],
     geodesic: Callable[[Tensor, Tensor], Solution],
     x: Float[Tensor, "b d"],
     y: Float[Tensor, "b d"],
@@ -32,9 +36,11 @@ def logarithm(
         keep = solution.converged & apart
         polished, miss = meet(connection, solution.curve[keep])
         found = torch.zeros_like(x).masked_fill((apart & ~solution.converged).unsqueeze(1), torch.nan)
-        found = found.index_put(
-            (keep.nonzero().squeeze(1),), torch.where((miss < GOOD).unsqueeze(1), polished, torch.nan)
-        )
+        # where the metric jumps on the way, a solution of the geodesic equation is no shortest curve
+        length, speed = solution.length[keep], norm(x[keep], polished)
+        same = (speed - length).abs() <= SAME_SPEED * length + 3 * solution.error_estimate[keep]
+        good = ((miss < GOOD) & same).unsqueeze(1)
+        found = found.index_put((keep.nonzero().squeeze(1),), torch.where(good, polished, torch.nan))
     if not torch.is_grad_enabled() or not len(x):
         return found
     weights = leaves(connection(x[:1].detach(), found[:1], found[:1]))

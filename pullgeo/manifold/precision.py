@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from pullgeo.jacobian import check_fixed
 from pullgeo.metric import Metric
 
 Thing = TypeVar("Thing")
@@ -21,6 +22,9 @@ def in_double(thing: Thing) -> Thing:
     are the present ones and gradients flow back to them; likewise the entries of dataclasses and tuples, such as a
     `Metric`. The original is not touched. A plain function cannot be converted and is returned as it is: it must take
     float64 points.
+
+    Raises:
+        CoupledSamplesError: a module mixes samples or draws random numbers.
 
     Cost: one copy of the weights (none where they are float64 already).
     """
@@ -47,6 +51,7 @@ def with_tensors(module: Module, tensors: dict[int, Tensor]) -> Module:
 
 def _in_double(thing: Any) -> Any:
     if isinstance(thing, nn.Module):
+        check_fixed(thing)  # before anybody runs it: batch norm in train mode would change its statistics
         tensors = _tensors(thing)
         return with_tensors(thing, {id(t): t.double() if t.is_floating_point() else t for t in tensors})
     if isinstance(thing, MethodType) and isinstance(thing.__self__, nn.Module | Metric):

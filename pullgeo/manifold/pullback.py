@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pullgeo.errors import NonFiniteError, OptionError
-from pullgeo.geodesic import EnergyExpansion, Expansion
-from pullgeo.jacobian import Jacobian, linearize
+from pullgeo.geodesic import EnergyExpansion, Expansion, linearised_map
+from pullgeo.jacobian import Jacobian, flat, linearize
 from pullgeo.manifold.ambient import Ambient, Flat, MetricField, ambient_of
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.precision import in_double, is_single
@@ -103,7 +103,7 @@ class PullbackManifold(Manifold):
         """
         y, J = self._linearize(z)
         M = self.ambient.metric(y)
-        bent = M.apply(J.second_push(u.unsqueeze(0), w.unsqueeze(0)).flatten(2)).squeeze(0)
+        bent = M.apply(flat(J.second_push(u.unsqueeze(0), w.unsqueeze(0)))).squeeze(0)
         columns = J.columns()
         # Ju from the columns that are there; one tensor for both if u and w are the same
         pushed_u = torch.einsum("kbo,bk->bo", columns, u)
@@ -119,7 +119,7 @@ class PullbackManifold(Manifold):
         if not isinstance(self.ambient, Flat):
             return None
         y, J = self._linearize(z)
-        return Immersion(J.columns(), lambda T, S: J.second_push(T, S).flatten(2), self.ambient.metric(y))
+        return Immersion(J.columns(), lambda T, S: flat(J.second_push(T, S)), self.ambient.metric(y))
 
     def in_double(self) -> "PullbackManifold":
         """This manifold in float64, connected to the same weights."""
@@ -134,7 +134,7 @@ class PullbackManifold(Manifold):
         y, J = linearize(self._map, z)
         tangents, second = J.push_with_second(J.signature.in_basis())
         shape = y.shape
-        return Expansion(y.flatten(1), tangents.flatten(2), lambda w: second(w.reshape(shape)))
+        return Expansion(flat(y.unsqueeze(0)).squeeze(0), flat(tangents), lambda w: second(w.reshape(shape)))
 
     def energy(self, nodes: Float[Tensor, "b nodes d"]) -> Float[Tensor, " b"]:
         """The discrete energy of the curves' images: of chords in flat space, of geodesic or midpoint segments else."""
@@ -147,6 +147,10 @@ class PullbackManifold(Manifold):
             OffManifoldError: the image of an end point is no point of the ambient manifold.
         """
         return self.ambient.expand_energy(self.expand, self._decode_on, nodes)
+
+    def gauss_newton_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
+        """`expand_energy` with a Hessian that does without second derivatives of the decoder."""
+        return self.ambient.expand_energy(lambda z: linearised_map(self.expand(z)), self._decode_on, nodes)
 
     def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
         """Lengths in the output between all points of successive layers."""
@@ -165,7 +169,7 @@ class PullbackManifold(Manifold):
     def _linearize(self, z: Tensor) -> tuple[Tensor, Jacobian]:
         self._check_points("metric", z)
         y, J = linearize(self._map, z)
-        bad = ~torch.isfinite(y).flatten(1).all(1)
+        bad = ~torch.isfinite(flat(y.unsqueeze(0)).squeeze(0)).all(1)
         if bool(bad.any()):
             first = int(bad.nonzero()[0])
             raise NonFiniteError(

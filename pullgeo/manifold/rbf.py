@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from pullgeo.errors import OptionError, ShapeError
 
+LEAST = 1e-3
+"""The least error that is believed, in units of the root mean square of all errors."""
+
 
 class RBFDeviation(nn.Module):
     """``σ(z) = (W φ(z) + ζ)^(-½)`` with radial basis functions ``φ_k = exp(-λ_k ‖z - c_k‖²)``, for each output.
@@ -78,7 +81,8 @@ class RBFDeviation(nn.Module):
 
         Args:
             latents: where the data are.
-            squared_errors: ``e² = (x - μ(z))²`` of the mean decoder there, for every output; flattened.
+            squared_errors: ``e² = (x - μ(z))²`` of the mean decoder there, for every output; flattened. An error counts
+                as no less than a thousandth of the root mean square of all.
             centers: the number of basis functions.
             floor: ``ζ``.
             spread: widens the basis functions.
@@ -96,30 +100,33 @@ class RBFDeviation(nn.Module):
                 f"RBFDeviation.fit: expected latents (n, d) and squared_errors (n, *out), got {tuple(latents.shape)} "
                 f"and {tuple(squared_errors.shape)}."
             )
-        if not 1 <= centers <= len(latents) or not spread > 0 or not floor > 0 or bool((errors < 0).any()):
+        if not 1 <= centers <= len(latents) or not spread > 0 or not floor > 0 or not _usable(errors):
             raise OptionError(
                 f"RBFDeviation.fit: expected 1 <= centers <= {len(latents)}, spread > 0, floor > 0 and errors that are "
-                f"not negative, got centers={centers}, spread={spread}, floor={floor}."
+                f"finite, not negative and not all zero, got centers={centers}, spread={spread}, floor={floor}."
             )
         with torch.no_grad():
             z, e = latents.detach().double(), errors.detach().double()
+            # an output without errors, such as a pixel that is always black, would have no bound
+            e = e.clamp(min=LEAST**2 * float(e.mean()))
             middle, rates = _clusters(z, centers, spread, generator)
             phi = (-rates * torch.cdist(z, middle).square()).exp()
             felt = phi.mT @ e
             # e² is 1/β on average: a start of the right size
-            size = len(z) / (e.sum(0) + len(z) * torch.finfo(e.dtype).eps)
-            weights = (size.unsqueeze(1) / phi.sum(1).mean()).expand(-1, centers)
+            weights = (1 / e.mean(0)).unsqueeze(1).expand(-1, centers)
             for _ in range(steps):
                 precision = phi @ weights.mT + floor
-                weights = weights * ((1 / precision).mT @ phi) / felt.mT.clamp(min=torch.finfo(e.dtype).tiny)
-            # outputs without any error, such as pixels that are always black, would have no bound
-            weights = weights.clamp(max=1 / torch.finfo(latents.dtype).eps)
+                weights = weights * ((1 / precision).mT @ phi) / felt.mT
         return cls(middle.to(latents), rates.to(latents), weights.to(latents), floor)
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
         """``σ(z)``."""
         away = (z.unsqueeze(1) - self.centers).square().sum(2)
         return (torch.nn.functional.linear((-self.rates * away).exp(), self.weights) + self.floor).rsqrt()
+
+
+def _usable(errors: Tensor) -> bool:
+    return bool((errors >= 0).all() & torch.isfinite(errors).all() & (errors > 0).any())
 
 
 def _clusters(

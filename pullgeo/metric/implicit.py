@@ -36,7 +36,7 @@ class Implicit(Metric):
     def apply(self, v: Float[Tensor, "*k b n"]) -> Float[Tensor, "*k b n"]:
         """``Jᵀ M J v``. Cost: one push and one pull for each of the k."""
         self._check("apply", v)
-        stack = v.reshape(-1, *v.shape[-2:])
+        stack = _stack(v)
         pulled = [self._pull(self.M.apply(self._push(stack[part]))) for part in self.J.parts(len(stack))]
         return (pulled[0] if len(pulled) == 1 else torch.cat([stack[:0], *pulled])).reshape(v.shape)
 
@@ -44,8 +44,8 @@ class Implicit(Metric):
         """``(J u)ᵀ M (J v)``. Cost: one push for u and one for v, no pull."""
         self._check("inner", u)
         self._check("inner", v)
-        Ju = self._push(u.reshape(-1, *u.shape[-2:]))
-        Jv = Ju if v is u else self._push(v.reshape(-1, *v.shape[-2:]))
+        Ju = self._push(_stack(u))
+        Jv = Ju if v is u else self._push(_stack(v))
         return (Ju * self.M.apply(Jv)).sum(-1).reshape(u.shape[:-1])
 
     def gram(self, T: Float[Tensor, "k b n"]) -> Float[Tensor, "b k k"]:
@@ -140,6 +140,10 @@ class Implicit(Metric):
     @staticmethod
     def _shaped(T: Tensor, shape: tuple[int, ...]) -> Tensor:
         return T.reshape(*T.shape[:2], *shape)
+
+
+def _stack(v: Float[Tensor, "*k b n"]) -> Float[Tensor, "s b n"]:
+    return v.reshape(v.shape[:-2].numel(), *v.shape[-2:])
 
 
 @pullback_rule(Jacobian, LowRank)  # type: ignore[type-abstract]

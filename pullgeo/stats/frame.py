@@ -14,8 +14,11 @@ def orthonormal_frame(where: str, manifold: Manifold, p: Float[Tensor, " d"]) ->
     Raises:
         SingularMetricError: the metric is singular at p.
     """
+    d = len(p)
     with torch.no_grad():
-        lower, info = torch.linalg.cholesky_ex(manifold.in_double().metric(p.double().unsqueeze(0)).dense().squeeze(0))
+        G = manifold.in_double().metric(p.double().unsqueeze(0)).dense()
+    # a constant metric has no batch
+    lower, info = torch.linalg.cholesky_ex(G.reshape(d, d))
     if int(info):
         raise SingularMetricError(
             f"{where}: the metric is singular at {p.tolist()}, so that there is no orthonormal frame. Begin elsewhere, "

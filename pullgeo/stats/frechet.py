@@ -232,6 +232,7 @@ def _chosen(first: Tensor, a: Solution, b: Solution) -> Solution:
         residual=choose(a.residual, b.residual),
         error_estimate=choose(a.error_estimate, b.error_estimate),
         speed_ratio=choose(a.speed_ratio, b.speed_ratio),
+        minima=choose(a.minima, b.minima),
     )
 
 

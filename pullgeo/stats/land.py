@@ -15,6 +15,9 @@ from pullgeo.stats.frame import logarithms
 from pullgeo.stats.frechet import checked_weights, frechet_mean
 from pullgeo.stats.points import Points, as_points
 
+DIFFERENCE = 1e-3
+"""Step of the differences that differentiate the exponential map, relative to the longest tangent."""
+
 
 @dataclass(frozen=True, eq=False)
 class LAND:
@@ -60,7 +63,7 @@ class LAND:
             SingularMetricError: the covariance is not positive definite.
             NonFiniteError: a geodesic from the mean leaves the region where the metric is finite.
 
-        Cost: ``samples`` geodesics from initial values, with their Jacobi fields.
+        Cost: ``(2d + 1) samples`` geodesics from initial values, in one batch.
         """
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
             raise ShapeError(
@@ -199,14 +202,20 @@ def _make(
 
 
 def _log_volumes(manifold: Manifold, p: Tensor, v: Float[Tensor, "s d"]) -> Float[Tensor, " s"]:
-    """``log √det G(exp_p v) + log |det d(exp_p)_v|``."""
+    """``log √det G(exp_p v) + log |det d(exp_p)_v|``.
+
+    The derivative is a difference of geodesics close by, all followed in one batch: Jacobi fields take several times
+    as long, and the error of the Monte Carlo sum is a thousand times that of the difference.
+    """
     space = manifold.in_double()
     s, d = v.shape
+    step = DIFFERENCE * v.abs().amax()
+    offsets = step * torch.eye(d, dtype=v.dtype, device=v.device).unsqueeze(1)
     with torch.no_grad():
-        basis = torch.eye(d, dtype=v.dtype, device=v.device).unsqueeze(1).expand(d, s, d)
-        moved = space.exp_differential(p, v.expand(d, s, d), basis)
-        stretch = torch.linalg.slogdet(moved.permute(1, 2, 0))[1]
-        return space.log_volume(space.expmap(p, v)) + stretch
+        ends = space.expmap(p, torch.cat([v.unsqueeze(0), v + offsets, v - offsets]).reshape(-1, d))
+        here, ahead, behind = ends.reshape(2 * d + 1, s, d).split([1, d, d])
+        stretch = torch.linalg.slogdet(((ahead - behind) / (2 * step)).permute(1, 2, 0))[1]
+        return space.log_volume(here.squeeze(0)) + stretch
 
 
 def _noise(where: str, samples: int, d: int, generator: torch.Generator) -> Float[Tensor, "s d"]:

@@ -51,8 +51,8 @@ def frechet_median(
         >>> from pullgeo import PullbackManifold
         >>> line = PullbackManifold(torch.nn.Linear(1, 3).double())
         >>> z = torch.tensor([[0.0], [1.0], [2.0], [3.0], [100.0]], dtype=torch.float64)
-        >>> float(frechet_median(line, z).point[0, 0])
-        2.0
+        >>> frechet_median(line, z).point.tolist()
+        [[2.0]]
     """
     where = "frechet_median"
     first = min(max_steps, FIRST)

@@ -180,7 +180,8 @@ class _Search:
             raise StopIteration
 
     def _residual(self, ends: Tensor, gradient: Tensor, size: float) -> float:
-        G = self.manifold.in_double().metric(ends).dense().detach()
+        # a constant metric has no batch
+        G = self.manifold.in_double().metric(ends).dense().detach().expand(2, *2 * ends.shape[1:])
         inverse = torch.linalg.pinv(G, hermitian=True)
         norm = float(torch.einsum("ei,eij,ej->", gradient, inverse, gradient).clamp(min=0).sqrt())
         return norm / (2 * max(size, 1e-300))

@@ -131,8 +131,8 @@ def tangent_pca(
         p = torch.as_tensor(base, device=plain.device).detach().double()
         if p.shape != (d,):
             raise ShapeError(f"{where}: base must have shape ({d},), got {tuple(p.shape)}.")
-    v, found = logarithms(where, manifold, p, plain)
     lower = orthonormal_frame(where, manifold, p)
+    v, found = logarithms(where, manifold, p, plain)
     x = v @ lower
     seen = torch.where(found.unsqueeze(1), x, 0.0)
     w = torch.where(found, w, 0.0)

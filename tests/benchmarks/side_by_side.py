@@ -6,16 +6,19 @@ from statistics import median
 
 
 def medians(contenders: dict[str, Callable[[], object]], rounds: int = 21, warmup: int = 2) -> dict[str, float]:
-    """Median seconds of each contender; they take turns, so that a busy machine slows all of them alike."""
+    """Median seconds of CPU time of each contender, in one thread.
+
+    They take turns, and time in which the machine does something else does not count.
+    """
     for run in contenders.values():
         for _ in range(warmup):
             run()
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
-            start = time.perf_counter()
+            start = time.process_time()
             run()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(time.process_time() - start)
     return {name: median(values) for name, values in times.items()}
 
 

@@ -81,6 +81,7 @@ def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
         (gzip.compress(b"1,two\n"), "got: .*two"),
         (gzip.compress(bytes(range(256)) * 40)[:100], "got: "),
     ],
+    ids=["missing", "not compressed", "too small", "not numbers", "cut off"],
 )
 def test_broken_table_is_named(counterfeit: Path, content: bytes | None, problem: str) -> None:
     if content is not None:

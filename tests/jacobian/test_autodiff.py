@@ -32,6 +32,24 @@ def test_second_derivatives_of_norms_in_plain_functions(norm: nn.Module) -> None
         torch.testing.assert_close(bent[..., o].detach(), torch.einsum("kbi,bij,kbj->kb", T, H, S))
 
 
+@pytest.mark.parametrize("track", [True, False])
+@pytest.mark.parametrize("operation", [torch.linalg.solve, lambda A, b: torch.linalg.slogdet(A).logabsdet[:, None] * b])
+def test_second_derivatives_of_linear_systems_with_and_without_gradients(
+    operation: Callable[[Tensor, Tensor], Tensor], track: bool
+) -> None:
+    def function(x: Tensor) -> Tensor:
+        A = x[:, :4].unflatten(1, (2, 2)) + 3 * torch.eye(2, dtype=x.dtype)
+        return operation(A, x[:, 4:])
+
+    x, w, T = random(3, 6), random(3, 2, seed=1), random(5, 3, 6, seed=2)
+    H = oracles.second_derivative(function, x, w)
+    with torch.set_grad_enabled(track):
+        J = linearize(function, x)[1]
+        close(J.second(T, w), torch.einsum("kbi,bij,lbj->bkl", T, H, T))
+        bent = (J.second_push(T, T.flip(0)) * w).sum(-1)
+        close(bent, torch.einsum("kbi,bij,kbj->kb", T, H, T.flip(0)))
+
+
 class Unknown(nn.Module):
     """A network that no graph knows, with something in it."""
 

@@ -190,6 +190,11 @@ def test_old_spectral_norm_and_scripted_modules() -> None:
     scripted = Module(lambda m, x: m.inner(x) * x)
     scripted.inner = torch.jit.script(nn.Linear(5, 5).double())
     close(linearize(scripted, x)[1].dense(), torch.func.vmap(torch.func.jacrev(lambda z: scripted(z)))(x))
+    plain = nn.Sequential(nn.Linear(5, 4), nn.Tanh()).double()
+    close(linearize(torch.jit.script(plain), x)[1].dense(), linearize(plain, x)[1].dense())
+    for module in (torch.jit.script(plain), scripted):
+        with pytest.raises(ModuleError, match=r"TorchScript.*Linearize the module that was compiled"):
+            linearize(module, x, "weight")
 
 
 def test_outputs_that_are_no_tensor_are_refused_with_advice() -> None:
@@ -217,6 +222,9 @@ COUPLED: dict[str, tuple[Callable[[nn.Module, Tensor], Tensor], str]] = {
     "attention with dropout": (lambda m, x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.1), "dropout_p"),
     "batch statistics": (lambda m, x: F.batch_norm(x, None, None, training=True), "over the batch"),
     "softmax over the batch": (lambda m, x: x.softmax(0), "dimension 0"),
+    "mean over the batch": (lambda m, x: x - x.mean(0), "other samples"),
+    "norm of everything": (lambda m, x: x / x.norm(), "other samples"),
+    "samples in another order": (lambda m, x: x.flip(0), "other samples"),
     "convolution without channels": (lambda m, x: F.conv2d(x, x.new_ones(1, 2, 1, 1)), "unsqueeze"),
 }
 
@@ -226,6 +234,16 @@ def test_functions_that_couple_samples_or_draw_are_refused(name: str) -> None:
     operation, reason = COUPLED[name]
     with pytest.raises(CoupledSamplesError, match=reason):
         linearize(Module(operation), random(2, 3, 5))
+
+
+@pytest.mark.parametrize("wrt", ["input", "weight"])
+def test_a_part_that_couples_samples_is_refused(wrt: str) -> None:
+    inner = Module(lambda m, x: m.linear(x) - m.linear(x).mean(0))
+    with pytest.raises(CoupledSamplesError, match="other samples"):
+        linearize(nn.Sequential(nn.Tanh(), inner, nn.Tanh()), random(5, 3, 5), wrt)
+    layer = nn.Sequential(nn.BatchNorm1d(5)).double()
+    with pytest.raises(CoupledSamplesError, match="eval"):
+        linearize(lambda x: layer(x), random(4, 5))
 
 
 def test_layers_that_take_the_batch_for_a_sequence_are_refused() -> None:

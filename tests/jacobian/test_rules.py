@@ -188,9 +188,28 @@ def test_rules_serve_what_runs_their_forward_and_nothing_else() -> None:
     hooked.register_forward_hook(lambda module, args, y: 2 * y)
     assert rule_for(Renamed()) is rule_for(nn.Tanh())
     x = batch(3, 5)
-    for module in (Overridden(), patched, hooked):
+
+    class Called(nn.Tanh):
+        def __call__(self, x: Tensor) -> Tensor:
+            return 2 * super().__call__(x)
+
+    for module in (Overridden(), patched, hooked, Called()):
         assert rule_for(module) is None
         torch.testing.assert_close(linearize(module, x)[1].dense(), 2 * linearize(nn.Tanh(), x)[1].dense())
+    wrapped, plain = (linearize(nn.Sequential(nn.Softsign(), m), x)[1].dense() for m in (Called(), nn.Tanh()))
+    torch.testing.assert_close(wrapped, 2 * plain)
+
+
+class Scaled(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(5, 2)
+        self.temperature = nn.Parameter(torch.ones(3))
+        self.side = nn.Linear(2, 3)
+
+
+def test_a_subclass_may_bring_parameters_of_its_own() -> None:
+    check_rule(Scaled().double(), batch(3, 5), wrt="weight", second_gradients=False)
+    check_rule(nn.Sequential(Scaled(), nn.Tanh()).double(), batch(3, 5), wrt="weight", second_gradients=False)
 
 
 @pytest.mark.usefixtures("without_type_checks")
@@ -228,6 +247,9 @@ def test_named_errors() -> None:
         linearize(nn.LazyLinear(3), x)
     with pytest.raises(ModuleError, match="returned tuple"):
         linearize(nn.GRU(5, 2).double(), batch(3, 2, 5))
+    for wrt in ("input", "weight"):  # torch takes one sample here, whose entries would be taken for a batch
+        with pytest.raises(ShapeError, match=r"one more for the batch; got shape \(5,\)"):
+            linearize(nn.Linear(5, 5).double(), x[0], wrt)
     with pytest.raises(ModuleError, match="start_dim=1"):
         linearize(nn.Flatten(0), x)
 

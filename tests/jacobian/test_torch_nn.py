@@ -15,6 +15,9 @@ from pullgeo.testing.contracts.gradients import check_gradients
 from pullgeo.testing.contracts.judge import Judge
 from tests.jacobian.architectures import random
 
+# Families of layers have tests of their own, in which annotations are checked; here that would take most of the time.
+pytestmark = pytest.mark.usefixtures("without_type_checks")
+
 LAYERS = torch_layers()
 EXPORTED = {name for name, cls in vars(nn).items() if inspect.isclass(cls) and issubclass(cls, nn.Module)}
 CASES = [

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch import distributions as td
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pullgeo.errors import OptionError
 from pullgeo.jacobian import linearize
@@ -238,6 +239,30 @@ def test_diagonals_are_added_up_over_the_batch(likelihood: Likelihood, module: n
     torch.testing.assert_close(ggn_diag(module, x, likelihood), expected)
     torch.testing.assert_close(ggn_diag(module, x, likelihood, reduction="sum"), expected.sum(0))
     torch.testing.assert_close(ggn_diag(module, x, likelihood, reduction="mean"), expected.mean(0))
+
+
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that is made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for tensor in found if isinstance(found, tuple | list) else [found]:
+            if isinstance(tensor, Tensor):
+                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return found
+
+
+@pytest.mark.parametrize("likelihood", [Categorical(), Bernoulli()], ids=["categorical", "bernoulli"])
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_no_array_of_outputs_times_weights_is_formed(likelihood: Likelihood, reduction: str) -> None:
+    b, n_out = 30, 7
+    module = nn.Sequential(nn.Linear(40, 60), nn.Tanh(), nn.Linear(60, n_out))
+    P = sum(p.numel() for p in module.parameters())
+    with torch.no_grad(), Largest() as seen:
+        ggn_diag(module, torch.randn(b, 40), likelihood, reduction=reduction)
+    assert 0 < seen.elements <= (b * P if reduction == "none" else b * n_out * 60)
 
 
 def test_reductions_that_mean_nothing_are_refused() -> None:

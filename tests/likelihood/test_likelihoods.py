@@ -268,7 +268,7 @@ def test_samples_have_the_score_of_mean_zero(case: Case, generator: torch.Genera
 # Arguments that do not fit
 
 
-def test_targets_of_another_shape_are_refused() -> None:
+def test_targets_of_another_shape_are_refused(without_type_checks: None) -> None:
     with pytest.raises(ShapeError, match="target must have the shape of the output"):
         Gaussian().nll(normal(B, 1), normal(B))
     with pytest.raises(ShapeError, match="class indices of shape"):

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pullgeo import MetricManifold, PullbackManifold
+from pullgeo import MetricManifold, PullbackManifold, linearize
 from pullgeo.errors import OffManifoldError, OptionError, ShapeError
 from pullgeo.geodesic import expand_mapped_energy, mapped_energy
+from pullgeo.jacobian import Chain, Graph
+from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Likelihood, LogStd
 from pullgeo.manifold import Ambient, Onto
 from pullgeo.manifold.ambient import Flat
 from pullgeo.manifold.ambient.space_forms import squared_arc
@@ -194,6 +196,17 @@ def test_expansion_is_exact(name: str) -> None:
     torch.testing.assert_close(at.hessian.dense()[p], hessian, rtol=1e-8, atol=1e-8)
 
 
+def test_given_metrics_by_linear_systems_expand_the_same_without_gradients() -> None:
+    def inverse(z: Tensor) -> Tensor:
+        matrix = Valley()(torch.cat([z, z], 1))[:, :2, :2]
+        return torch.linalg.solve(matrix, torch.eye(2, dtype=z.dtype).expand_as(matrix))
+
+    space, nodes = MetricManifold(inverse), curves()
+    with torch.no_grad():
+        blocks = space.expand_energy(nodes).hessian.dense()
+    torch.testing.assert_close(blocks, space.expand_energy(nodes).hessian.dense())
+
+
 @pytest.mark.parametrize("name", [name for name in CASES if CASES[name][2] is not None])
 def test_energy_tends_to_the_integral(name: str) -> None:
     decoder, ambient = CASES[name][0](), CASES[name][1]()
@@ -258,11 +271,12 @@ def test_great_circles_of_a_sphere_whose_chart_is_a_decoder() -> None:
 def test_a_field_is_what_the_same_metric_is_on_its_own() -> None:
     x, y = points(0.5), points(0.5).flip(0) + 0.2
     field = MetricManifold(lambda z: ball_metric(z, 0.3))
-    torch.testing.assert_close(PullbackManifold(Identity(), lambda z: ball_metric(z, 0.3)).dist(x, y), field.dist(x, y))
-    torch.testing.assert_close(PullbackManifold(Identity(), field).dist(x, y), field.dist(x, y))
+    expected, nodes = field.dist(x, y), torch.stack([x, x + y, y], 1)
+    torch.testing.assert_close(PullbackManifold(Identity(), lambda z: ball_metric(z, 0.3)).dist(x, y), expected)
+    torch.testing.assert_close(PullbackManifold(Identity(), field).energy(nodes), field.energy(nodes))
     diagonal = MetricManifold(inverse_square)
     full = MetricManifold(lambda z: inverse_square(z).dense())
-    torch.testing.assert_close(diagonal.dist(x, y), full.dist(x, y))
+    torch.testing.assert_close(diagonal.expand_energy(nodes).gradient, full.expand_energy(nodes).gradient)
     torch.testing.assert_close(diagonal.connection(x, y, x), full.connection(x, y, x))
 
 
@@ -277,30 +291,44 @@ def test_another_learned_manifold_composes() -> None:
 
 
 @dataclass(frozen=True)
-class Poisson:
-    """As a likelihood offers itself: with an isometry or only with its Fisher information."""
+class Informed:
+    """A likelihood that tells its Fisher information only."""
 
-    embedding: nn.Module | None
+    likelihood: Likelihood
 
-    def fisher(self, rate: Tensor) -> Metric:
-        return Diagonal(1 / rate.flatten(1))
-
-
-class TwiceRoot(nn.Module):
-    def forward(self, rate: Tensor) -> Tensor:
-        return 2 * rate.sqrt()
+    def fisher(self, eta: Tensor) -> Metric:
+        return self.likelihood.fisher(eta)
 
 
-def test_likelihoods_by_their_isometry_or_their_information() -> None:
-    decoder = nn.Sequential(network(4), nn.Softplus(), nn.Unflatten(1, (2, 2)))
-    embedded, informed = (PullbackManifold(decoder, Poisson(e)) for e in (TwiceRoot(), None))
+LIKELIHOODS = {
+    "Bernoulli": (Bernoulli(), (2, 2)),
+    "categorical": (Categorical(), (4,)),
+    "Gaussian": (Gaussian(torch.tensor([0.5, 2.0])), (2, 2)),
+    "Gaussian with its deviation": (HeteroscedasticGaussian(LogStd()), (4,)),
+}
+
+
+@pytest.mark.parametrize("name", list(LIKELIHOODS))
+def test_likelihoods_by_their_isometry_or_their_information(name: str) -> None:
+    likelihood, shape = LIKELIHOODS[name]
+    decoder = nn.Sequential(network(4), nn.Unflatten(1, shape))
+    manifold, informed = (PullbackManifold(decoder, given) for given in (likelihood, Informed(likelihood)))
     x, y = points(), points().flip(0)
-    torch.testing.assert_close(embedded.metric(x).dense(), informed.metric(x).dense())
-    torch.testing.assert_close(embedded.connection(x, y, x), informed.connection(x, y, x))
-    torch.testing.assert_close(embedded.dist(x, y), informed.dist(x, y), rtol=1e-5, atol=0)
-    torch.testing.assert_close(embedded.decode(x), decoder(x))
-    one, four = torch.ones(1, 1).double(), torch.full((1, 1), 4.0).double()
-    torch.testing.assert_close(PullbackManifold(Identity(), Poisson(TwiceRoot())).dist(one, four), 2 * one[0])
+    J, M = dense_jacobian(decoder, x), likelihood.fisher(decoder(x)).dense().detach()
+    torch.testing.assert_close(manifold.metric(x).dense(), J.mT @ M @ J)
+    torch.testing.assert_close(manifold.connection(x, y, x), informed.connection(x, y, x))
+    torch.testing.assert_close(manifold.dist(x, y), informed.dist(x, y), rtol=1e-4, atol=0)
+    torch.testing.assert_close(manifold.decode(x), decoder(x))
+    assert isinstance(linearize(manifold._map, x)[1], Chain | Graph)  # by rules, the isometry included
+
+
+def test_fisher_rao_distances() -> None:
+    logits = torch.tensor([[0.2, 0.8], [0.8, 0.2]]).double().logit()
+    bernoulli = PullbackManifold(Identity(), Bernoulli())
+    torch.testing.assert_close(bernoulli.dist(logits[:, :1], logits[:, 1:]), torch.full((2,), 1.2870022176).double())
+    normal = PullbackManifold(Identity(), HeteroscedasticGaussian(LogStd()))
+    a, b = torch.zeros(1, 2).double(), torch.tensor([[0.0, 1.0]]).double()
+    torch.testing.assert_close(normal.dist(a, b), torch.full((1,), 2**0.5).double(), rtol=1e-6, atol=0)
 
 
 def test_single_precision_decoders_and_curvature_that_learns() -> None:

@@ -157,3 +157,22 @@ def test_named_errors_say_what_to_do() -> None:
         PullbackManifold(nn.Sequential(nn.Linear(D, 4), nn.BatchNorm1d(4)).double()).geodesic(z0, z1)
     with pytest.raises(ShapeError, match="metric_fn must map"):
         MetricManifold(lambda z: z).metric(z0)
+
+
+def test_outputs_may_be_numbers() -> None:
+    manifold = PullbackManifold(lambda z: z[:, 0].exp())  # (b, 1) to (b,): lengths are differences of exponentials
+    z0, z1 = (torch.tensor([[a], [b], [c]], dtype=torch.float64) for a, b, c in ((-1.0, 0.5, 2.0), (1.0, 0.7, -0.3)))
+    truth = (z1.exp() - z0.exp()).abs().squeeze(1)
+    torch.testing.assert_close(manifold.dist(z0, z1), truth, rtol=1e-7, atol=0)
+    torch.testing.assert_close(manifold.metric(z0).dense(), (2 * z0).exp().unsqueeze(2))
+    torch.testing.assert_close(manifold.christoffel(z0), torch.ones(3, 1, 1, 1, dtype=torch.float64))
+
+
+def test_a_decoder_left_in_train_mode_is_refused_before_it_runs() -> None:
+    decoder = nn.Sequential(nn.Linear(2, 7), nn.BatchNorm1d(7), nn.Linear(7, 5)).double()
+    before = copy.deepcopy(decoder.state_dict())
+    z = torch.arange(6, dtype=torch.float64).reshape(3, 2)
+    for ask in (PullbackManifold(decoder).dist, PullbackManifold(decoder).geodesic, PullbackManifold(decoder).logmap):
+        with pytest.raises(CoupledSamplesError, match=r"Call module.eval\(\) first"):
+            ask(z, z + 1)
+    torch.testing.assert_close(decoder.state_dict(), before, rtol=0, atol=0)

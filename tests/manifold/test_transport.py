@@ -201,3 +201,23 @@ def test_mistakes_in_times() -> None:
     for times in ([0.5, 0.2], [-0.1], [1.5]):
         with pytest.raises(OptionError, match=r"times must increase within \[0, 1\]"):
             manifold.jacobi_field(x, u, w, w, torch.tensor(times))
+
+
+def test_kinks_are_no_geodesics_sold_as_such() -> None:
+    torch.manual_seed(0)
+    manifold = PullbackManifold(nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 5)).double())
+    x, y = 4 * sample(2, 2)[0], 4 * sample(2, 2, seed=1)[1]
+    near = x + 1e-6 * y
+    torch.testing.assert_close(manifold.norm(x, manifold.logmap(x, near)), manifold.dist(x, near), rtol=1e-6, atol=0)
+    assert bool(manifold.geodesic(x, y).converged.all())
+    assert bool(manifold.logmap(x, y).isnan().all())
+    assert bool(manifold.transp(x, y, y).isnan().all())
+    with pytest.raises(GeometryError, match=r"3 of 3 geodesics.*metric jumps.*smooth activation"):
+        manifold.expmap(x, y - x)
+
+
+def test_nothing_leads_nowhere() -> None:
+    manifold, nothing = PullbackManifold(decoder()), torch.zeros(0, 2, dtype=torch.float64)
+    for end in (manifold.expmap(nothing, nothing), manifold.transp(nothing, nothing, nothing)):
+        assert end.shape == (0, 2)
+    assert manifold.logmap(nothing, nothing).shape == manifold.expmap(nothing, nothing).shape

@@ -22,7 +22,7 @@ def test_everything_is_as_of_the_matrix(shape: tuple[int, ...]) -> None:
     check_metric(LowRank(R), expected=R @ R.mT)
 
 
-def test_full_rank_is_regular_and_less_is_not() -> None:
+def test_full_rank_is_regular_and_less_is_not(without_type_checks: None) -> None:
     square, wide, thin = random(B, N, N), random(B, N, 7), random(B, N, 2)
     for R in (square, wide):
         M, w = LowRank(R), random(B, N)

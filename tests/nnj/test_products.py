@@ -11,6 +11,7 @@ from pullgeo.testing import oracles
 from pullgeo.testing.tolerances import tolerance_for
 from tests.nnj.cases import CASES, LAYERWISE, arguments, module, oracle, points, random, twin
 
+REPRESENTATIVE = ("linear without bias on rows", "two branches")
 SETTINGS = [(torch.float64, 1), (torch.float32, 3), (torch.float32, 1)]
 Ask = Callable[[nnj.Module, Tensor, Tensor, torch.dtype, str], tuple[object, object]]
 """``(network, x, J, dtype, wrt) -> (answer, expected)``, with J the oracle's."""

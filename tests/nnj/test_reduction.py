@@ -184,7 +184,8 @@ def test_outputs_that_are_numbers() -> None:
                 assert_equal(net.jmjTp(x, None, N, wrt=wrt, to_diag=to_diag), expected, torch.float64)
             for N, flags in ((None, {}), (M, {}), (w, {"from_diag": True})):
                 expected = oracles.jTmjp(J, N if N is None else N.reshape(3, 1, 1), to_diag=to_diag)
-                answer = net.jTmjp(x, None, N, wrt=wrt, to_diag=to_diag, **flags)
+                whole = {"full": True} if wrt == "weight" and not to_diag else {}
+                answer = net.jTmjp(x, None, N, wrt=wrt, to_diag=to_diag, **flags, **whole)
                 assert_equal(answer, expected, torch.float64)
         assert net.jTmjp(x, None, w, wrt=wrt, diag_backprop=True).shape == (3, n)
         assert net.jmjTp(x, None, random(3, n), wrt=wrt, diag_backprop=True).shape == (3, 1)

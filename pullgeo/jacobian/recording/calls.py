@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pullgeo.errors import CoupledSamplesError
 from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight, switches_gradients
+from pullgeo.jacobian.checks import FAILURES, check_independence
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.recording.attention import multi_head_attention
 from pullgeo.jacobian.recording.leaves import check_batch, leaf
@@ -16,21 +17,9 @@ from pullgeo.jacobian.recording.packed import Packed, output
 from pullgeo.jacobian.recording.recorded import Recorded, State, Unserved, plain, recorded_in
 from pullgeo.jacobian.recording.shadow import runs_more_than_forward
 from pullgeo.jacobian.recording.tape import Tape
-from pullgeo.jacobian.registry import forward_owner, rule_for, served_class, weight_rule_for
+from pullgeo.jacobian.registry import forward_owner, overrides_call, rule_for, served_class, weight_rule_for
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.weights import Own
-
-FAILURES = (
-    Unserved,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What a ``forward`` may raise when it meets recorded tensors. If it is broken by itself, running it plainly tells."""
 
 Served = Literal["rule", "graph", "autodiff", "not called", "unknown"]
 
@@ -78,7 +67,7 @@ class Calls:
             return self._recorded(module, twin, args, kwargs)
         except CoupledSamplesError:
             raise
-        except FAILURES as failure:
+        except (Unserved, *FAILURES) as failure:
             why = str(failure) if isinstance(failure, Unserved) else f"{type(failure).__name__}: {failure}"
         return self._opaque(module, args, kwargs, why)
 
@@ -111,7 +100,7 @@ class Calls:
             returned = _forward(module, twin)(*args, **kwargs)
             if self.tape.failure is not None:
                 raise self.tape.failure
-        except FAILURES:
+        except (Unserved, *FAILURES):
             self.tape.rewind(mark)
             raise
         why = "a chain of its children" if served_class(module) is nn.Sequential else "its forward was recorded"
@@ -126,6 +115,8 @@ class Calls:
         """
         self.notes[id(module)] = Note("autodiff", why)
         inputs = list({id(input): input for input in recorded_in((args, kwargs))}.values())
+        if overrides_call(module):  # which is under way already
+            self._leave(f"{why}; and its class overrides __call__")
         if module is self.root or not inputs or not all(map(_is_batch, inputs)):
             self._leave(why)
         if isinstance(module, nn.RNNBase) and not (module.batch_first and inputs[0].ndim == 3):
@@ -146,6 +137,7 @@ class Calls:
         y = output(module, returned)
         if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim == 0 or len(y) != tape.batch:
             self._leave(f"{why}; and its output is not one tensor with a row per sample")
+        check_independence(type(module).__name__, lambda *parts: output(module, packed.call(list(parts))), copies, y)
         vectors = [input.reshape(tape.batch, input.shape[1:].numel()) for input in inputs]
         vector: Any = torch.cat(vectors, 1)
         J = Autodiff(packed, plain(vector), tape.signature(vector, y), switches)

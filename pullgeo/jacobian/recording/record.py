@@ -16,6 +16,7 @@ from pullgeo.jacobian.recording.dispatch import dispatch
 from pullgeo.jacobian.recording.recorded import Recorded, Unserved
 from pullgeo.jacobian.recording.shadow import double, uncompiled
 from pullgeo.jacobian.recording.tape import Tape
+from pullgeo.jacobian.registry import overrides_call
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.weights import Stage
 
@@ -81,7 +82,8 @@ class Recording:
         root = double(self._module, self.calls.call, self.tape.parameters, doubles)
         try:
             with torch.enable_grad():  # so that it shows where the module switches gradients off
-                y = self.calls.call(self._module, root, (self.tape.input(self._x),), {})
+                x = self.tape.input(self._x)
+                y = root(x) if overrides_call(self._module) else self.calls.call(self._module, root, (x,), {})
         finally:
             self.tape.closed = True
             for twin in doubles.values():  # whoever kept one has an ordinary module, and nothing refers to itself

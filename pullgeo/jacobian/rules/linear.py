@@ -7,12 +7,14 @@ from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.linear_map import LinearMap
 from pullgeo.jacobian.linear_weight import LinearWeight
 from pullgeo.jacobian.registry import rule, weight_rule
+from pullgeo.jacobian.rules.layout import require_batch
 from pullgeo.jacobian.signature import Signature
 
 
 @rule(nn.Linear)
 def linear(module: nn.Linear, x: Tensor) -> tuple[Tensor, Jacobian]:
     """``y = A x + c`` over the last dimension."""
+    require_batch(module, x, 1)
     weight = module.weight
     y = F.linear(x, weight, module.bias)
     return y, LinearMap(
@@ -27,6 +29,7 @@ def linear(module: nn.Linear, x: Tensor) -> tuple[Tensor, Jacobian]:
 @weight_rule(nn.Linear)
 def linear_weight(module: nn.Linear, x: Tensor) -> Jacobian:
     """``δy = δA x + δc``."""
+    require_batch(module, x, 1)
     n, i, has_bias = module.out_features, module.in_features, module.bias is not None
     size = n * i + (n if has_bias else 0)
     signature = Signature(len(x), (size,), (*x.shape[1:-1], n), x.dtype, x.device)

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Self
 
 import geoopt
 import torch
@@ -68,7 +67,7 @@ class Ambient(ABC):
         """Lengths of segments between the outputs of all points of successive layers."""
         return mapped_lengths(self.segment_energy, decode, layers)
 
-    def in_double(self) -> Self:
+    def in_double(self) -> "Ambient":
         """This space in float64, connected to the same parameters."""
         entries = {f.name: getattr(self, f.name) for f in fields(self)}
         # what measures stays: a ball's curvature is the number that its float32 parameter gives in float32

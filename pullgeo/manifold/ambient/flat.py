@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError
 from pullgeo.geodesic import EnergyExpansion, chord_energy, chord_lengths, expand_chord_energy
+from pullgeo.jacobian import flat
 from pullgeo.manifold.ambient.base import Ambient, Decode, Expand
 from pullgeo.metric import Identity, Metric
 
@@ -39,7 +40,7 @@ class Flat(Ambient):
         Raises:
             ShapeError: it is of another dimension than the output.
         """
-        D = y[:1].flatten(1).shape[1] if len(y) else torch.Size(y.shape[1:]).numel()
+        D = torch.Size(y.shape[1:]).numel()
         if self.matrix is None:
             return Identity(D, y.dtype, y.device)
         if self.matrix.dim != D:
@@ -78,4 +79,4 @@ class Flat(Ambient):
 
 
 def _flattened(decode: Decode) -> Decode:
-    return lambda z: decode(z).flatten(1)
+    return lambda z: flat(decode(z).unsqueeze(0)).squeeze(0)

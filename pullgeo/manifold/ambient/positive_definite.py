@@ -36,7 +36,6 @@ class AffineInvariant(Ambient):
             torch.as_tensor(v, dtype=a.dtype, device=a.device) for v in np.polynomial.legendre.leggauss(_POINTS)
         )
         x = (x.view(-1, 1, 1, 1) + 1) / 2
-        # not by torch.linalg.solve: under no_grad torch gives it wrong second derivatives
         between = torch.linalg.inv((1 - x) * a + x * b) @ (b - a)
         log = torch.einsum("q,qbij->bij", weights / 2, between)
         return (log * log.mT).flatten(1).sum(1)

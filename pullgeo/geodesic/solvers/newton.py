@@ -3,19 +3,23 @@
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pullgeo.curve import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.corridor import Corridor
-from pullgeo.geodesic.descent import Descent, descend
-from pullgeo.geodesic.found import CONVERGED, Found
+from pullgeo.geodesic.descent import Descent, descend, reached
+from pullgeo.geodesic.found import CODES, Found
+from pullgeo.geodesic.matrix_free import LARGE, descend_free, order_of
+from pullgeo.geodesic.minima import count_minima
+from pullgeo.geodesic.options import check_search
 from pullgeo.geodesic.polish import polish
 from pullgeo.geodesic.precision import precision
 from pullgeo.geodesic.solver import Minimised
 from pullgeo.geodesic.space import Space
 from pullgeo.geodesic.start import Candidates, Line, Start
+from pullgeo.geodesic.status import Status
 
 SINGLE = 1e-3
 """Relative difference of energies that float32 is sure about."""
@@ -25,9 +29,6 @@ SAME = 1e-10
 
 NEAR = 1e-4
 """Residual at which a curve is so near to its minimiser that the Hessian need not be computed again."""
-
-HEAT = 5
-"""Steps after which the energies of a pair's candidates tell which of them goes on."""
 
 CHUNK_BYTES = 2**28
 """Size of the Hessians, with what is computed from them, that are held at a time."""
@@ -49,12 +50,19 @@ class Newton:
     A minimiser is local: the search across the line finds the shortest curve more often than descent from the line
     does, and nothing guarantees it.
 
+    In many dimensions the Hessian is not written out; see `matrix_free.descend_free`.
+
     Args:
         tol: bound on the residual ``‖gradient‖ / (max_i ‖J_i‖ ‖Δ‖)``, which no rescaling changes.
         segments: T, even: the number of segments of the curves that are returned.
         max_steps: bound on the steps from a start.
         starts: who proposes curves to begin with. `Corridor()` looks to both sides of the line; ``(Line(),)`` begins at
             the line only, ``(Given(curve),)`` at a curve of yours.
+        race: steps after which the candidates' energies tell which of them goes on. ``None``: all go on to the end, the
+            shortest is taken and `Solution.minima` counts the distinct ones.
+        rtol: error estimate, relative to the length, that is asked for: pairs above it are solved again with twice the
+            segments until they are below. ``None``: all curves have ``segments`` segments.
+        max_segments: bound on the segments that ``rtol`` may lead to.
 
     Raises:
         OptionError: a field is out of its range.
@@ -73,16 +81,20 @@ class Newton:
     segments: int = 32
     max_steps: int = 200
     starts: tuple[Start, ...] = (Corridor(),)
+    race: int | None = 3
+    rtol: float | None = None
+    max_segments: int = 1024
 
     def __post_init__(self) -> None:
-        if not 0 < self.tol < 1:
-            raise OptionError(f"Newton: tol must lie between 0 and 1, got {self.tol}.")
-        if self.segments < 2 or self.segments % 2:
-            raise OptionError(f"Newton: segments must be even and at least 2, got {self.segments}.")
-        if self.max_steps < 1:
-            raise OptionError(f"Newton: max_steps must be at least 1, got {self.max_steps}.")
-        if not self.starts:
-            raise OptionError("Newton: starts must name at least one way to begin, such as (Line(),).")
+        check_search("Newton", self.tol, self.segments, self.max_steps, self.starts)
+        if self.race is not None and self.race < 1:
+            raise OptionError(f"Newton: race must be at least 1, or None, got {self.race}.")
+        if self.rtol is not None and self.rtol <= 0:
+            raise OptionError(f"Newton: rtol must be positive, or None, got {self.rtol}.")
+        if self.max_segments < self.segments:
+            raise OptionError(
+                f"Newton: max_segments must be at least segments = {self.segments}, got {self.max_segments}."
+            )
 
     def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> Minimised:
         """Discrete geodesics with T segments.
@@ -92,22 +104,49 @@ class Newton:
         """
         proposed = Candidates.cat([start.candidates(rough, z0, z1, self.segments) for start in self.starts])
         p, d = z0.shape
+        if d >= LARGE:
+            return self._free(space, proposed, p)
         step = max(1, CHUNK_BYTES // (80 * self.segments * d * d))
         found = []
         for i in range(0, max(p, 1), step):
             part = slice(i, i + step)
-            best = self._best(rough, proposed.between(i, i + step), len(z0[part]))
-            finished = self._finished(space, rough, best)
+            best, minima = self._best(rough, proposed.between(i, i + step), len(z0[part]))
+            finished = replace(self._finished(space, rough, best), minima=minima)
             found.append(self._retried(space, rough, finished, z0[part], z1[part]))
         return Found.cat(found).result(best.at.order)
 
-    def _best(self, rough: Space, proposed: Candidates, pairs: int) -> Descent:
-        """The candidate with the least energy of each pair, near its minimiser."""
+    def refined(self, space: Space, nodes: Float[Tensor, "p n d"]) -> Minimised:
+        """Discrete geodesics of twice as many segments, from those through the nodes."""
+        finer = DiscreteCurve(nodes).resample(2 * (nodes.shape[1] - 1)).nodes
+        if nodes.shape[2] >= LARGE:
+            return descend_free(space, finer, self.tol, self.max_steps).result(order_of(space, finer))
+        descent = descend(space, Descent.begin(space, finer), self.tol, self.max_steps)
+        return Found.after(descent, self.tol).result(descent.at.order)
+
+    def _best(self, rough: Space, proposed: Candidates, pairs: int) -> tuple[Descent, Int[Tensor, " p"]]:
+        """The candidate with the least energy of each pair, near its minimiser, and how many minimisers were seen."""
         goal = max(self.tol, NEAR)
         now = Descent.begin(rough, proposed.nodes)
-        if len(proposed.pair) > pairs:
-            now = descend(rough, now, goal, min(HEAT, self.max_steps))
-        return descend(rough, now[proposed.least(now.at.energy, pairs)], goal, self.max_steps)
+        minima = torch.ones(pairs, dtype=torch.long, device=proposed.pair.device)
+        if self.race is None:
+            now = descend(rough, now, goal, self.max_steps)
+            ended = reached(now.at.residual, now.at.rounding, goal)
+            minima = count_minima(rough, proposed, now.nodes, now.at.energy, ended, pairs)
+        elif len(proposed.pair) > pairs:
+            now = descend(rough, now, goal, min(self.race, self.max_steps))
+        best = now[proposed.least(now.at.energy, pairs)]
+        return descend(rough, best, goal, self.max_steps), minima
+
+    def _free(self, space: Space, proposed: Candidates, pairs: int) -> Minimised:
+        """The same without matrices: few curves are held at a time, and no candidate is worth many steps."""
+        nodes = proposed.nodes
+        order = order_of(space, nodes)
+        if self.race is None:
+            found = descend_free(space, nodes, self.tol, self.max_steps)
+            minima = count_minima(space, proposed, found.nodes, found.energy, found.converged, pairs)
+            return replace(found[proposed.least(found.energy, pairs)], minima=minima).result(order)
+        best = nodes[proposed.least(space.energy(nodes), pairs)]
+        return descend_free(space, best, self.tol, self.max_steps).result(order)
 
     def _finished(self, space: Space, rough: Space, begun: Descent) -> Found:
         """Curves brought from a rough residual to the tolerance."""
@@ -121,7 +160,7 @@ class Newton:
             rounding=at.rounding * ratio,
             speed_ratio=at.speed_ratio,
             steps=steps,
-            code=torch.full_like(steps, CONVERGED),
+            code=torch.full_like(steps, CODES[Status.CONVERGED]),
         )
         rest = (~(residual <= self.tol)).nonzero().squeeze(1)
         if not len(rest):
@@ -144,6 +183,7 @@ class Newton:
         line = Line().candidates(space, z0[again], z1[again], self.segments)
         other = Found.after(descend(space, Descent.begin(space, line.nodes), self.tol, self.max_steps), self.tol)
         old = found[again]
+        other = replace(other, minima=old.minima)
         better = (other.converged & ~old.converged) | ~(old.energy <= other.energy)
         return found.replaced(again[better], other[better])
 

@@ -1,0 +1,31 @@
+"""Functions that refuse some points, evaluated at all the others."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pullgeo.errors import NonFiniteError, SingularMetricError
+
+
+def where_defined(function: Callable[..., Tensor], shape: tuple[int, ...], *points: Tensor) -> Tensor:
+    """``function(*points)``, NaN for the samples at which it raises.
+
+    A metric or a connection raises if it does not exist at one point of a batch, while a solver must not lose the
+    other curves. A batch that is refused is halved until the points that are to blame stand alone.
+
+    Args:
+        function: batches ``(n, d)`` to ``(n, *shape)``, sample by sample.
+        shape: of its result at one point.
+        points: its arguments.
+
+    Cost: one call; about 2 log n further ones for each bad point.
+    """
+    try:
+        return function(*points)
+    except (NonFiniteError, SingularMetricError):
+        n = len(points[0])
+        if n == 1:
+            return points[0].new_full((1, *shape), torch.nan)
+        halves = (slice(0, n // 2), slice(n // 2, n))
+        return torch.cat([where_defined(function, shape, *(p[half] for p in points)) for half in halves])

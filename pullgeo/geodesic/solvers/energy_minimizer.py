@@ -1,0 +1,133 @@
+"""Any optimiser of torch on the discrete energy."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.curve import DiscreteCurve
+from pullgeo.errors import OptionError
+from pullgeo.geodesic.assessed import assess
+from pullgeo.geodesic.found import CODES
+from pullgeo.geodesic.options import check_search
+from pullgeo.geodesic.solver import Minimised
+from pullgeo.geodesic.space import Space
+from pullgeo.geodesic.start import Candidates, Line, Start
+from pullgeo.geodesic.status import Status
+
+OptimizerFactory = Callable[[list[Tensor]], torch.optim.Optimizer]
+
+
+def lbfgs(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """L-BFGS with a line search, twenty iterations for each of a solver's steps, which alone decides when to stop."""
+    return torch.optim.LBFGS(
+        parameters,
+        max_iter=20,
+        history_size=20,
+        tolerance_grad=0.0,
+        tolerance_change=0.0,
+        line_search_fn="strong_wolfe",
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class EnergyMinimizer:
+    """Minimises the discrete energy by first-order steps, over the nodes of a curve or over a spline's.
+
+    Simple, needs first derivatives alone, and slow: the energy's condition number grows with T², and no optimiser of
+    first order reaches the tolerances of `Newton`. All pairs are parameters of one optimiser, each energy in units of
+    the one that it begins with; an optimiser with a common line search, such as L-BFGS, couples their steps.
+
+    Args:
+        tol: bound on the scale-free residual.
+        segments: T, even.
+        max_steps: bound on the optimiser's steps.
+        starts: who proposes curves; that with the least energy is taken.
+        optimizer: makes an optimiser of a list of parameters, as ``lambda p: torch.optim.Adam(p, lr=1e-2)`` does.
+        knots: number of pieces of the cubic splines that are searched; the nodes are free if ``None``. The residual is
+            then that of the energy among such splines, and the error estimate tells what more freedom might gain.
+
+    Raises:
+        OptionError: a field is out of its range.
+
+    Example:
+        >>> import torch
+        >>> from pullgeo import PullbackManifold
+        >>> decoder = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Tanh(), torch.nn.Linear(5, 7))
+        >>> solver = EnergyMinimizer(tol=1e-3, optimizer=lambda p: torch.optim.Adam(p, lr=1e-3), knots=8)
+        >>> len(PullbackManifold(decoder).geodesic(torch.zeros(3, 2), torch.ones(3, 2), solver))
+        3
+    """
+
+    tol: float = 1e-5
+    segments: int = 32
+    max_steps: int = 200
+    starts: tuple[Start, ...] = (Line(),)
+    optimizer: OptimizerFactory = lbfgs
+    knots: int | None = None
+
+    def __post_init__(self) -> None:
+        check_search("EnergyMinimizer", self.tol, self.segments, self.max_steps, self.starts)
+        if not callable(self.optimizer):
+            raise OptionError(
+                "EnergyMinimizer: optimizer must make an optimiser of a list of parameters, as "
+                f"lambda p: torch.optim.Adam(p) does; got {self.optimizer!r}."
+            )
+        if self.knots is not None and not 2 <= self.knots <= self.segments:
+            raise OptionError(f"EnergyMinimizer: knots must lie between 2 and segments, got {self.knots}.")
+
+    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> Minimised:
+        """Discrete geodesics with T segments, or the splines that come nearest.
+
+        Raises:
+            ShapeError: given starts do not fit the pairs.
+        """
+        nodes = Candidates.best(self.starts, space, rough, z0, z1, self.segments)
+        steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
+        found, order = assess(space, nodes, self.tol, steps)
+        # the residual's unit changes little from the first curve to the last, on which the last word is spoken
+        gradient = _gradient(space, nodes)
+        size = gradient.flatten(1).norm(dim=1)
+        unit = torch.where(size > 0, found.residual / size, 0.0)
+        whole = nodes if self.knots is None else DiscreteCurve(nodes).resample(self.knots).nodes
+        inner = whole[:, 1:-1].clone().requires_grad_()
+        scale = torch.where(torch.isfinite(found.energy) & (found.energy > 0), found.energy, 1.0)
+        optimizer = self.optimizer([inner])
+
+        def curve(inner: Tensor) -> Tensor:
+            ends = torch.cat([z0.unsqueeze(1), inner, z1.unsqueeze(1)], 1)
+            return ends if self.knots is None else DiscreteCurve(ends).resample(self.segments).nodes
+
+        @torch.enable_grad()
+        def closure() -> float:
+            energy = space.energy(curve(inner)) / scale
+            (slope,) = torch.autograd.grad(energy.sum(), inner)
+            # a curve that has left the decoder's domain stays there and leaves the others alone
+            inner.grad = torch.where(torch.isfinite(slope), slope, 0.0)
+            return float(energy.detach()[torch.isfinite(energy)].sum())
+
+        def residual() -> Tensor:
+            closure()
+            return unit * scale * inner.grad.flatten(1).norm(dim=1)  # type: ignore[union-attr]
+
+        left = residual() > self.tol
+        for _ in range(self.max_steps):
+            if not bool(left.any()):
+                break
+            optimizer.step(closure)
+            steps = steps + left
+            left = residual() > self.tol
+        reached = residual()
+        found, order = assess(space, curve(inner).detach(), self.tol, steps)
+        if self.knots is not None:
+            undecided = found.code == CODES[Status.MAX_STEPS]
+            found = replace(found, residual=reached).ended(undecided & (reached <= self.tol), Status.CONVERGED)
+        return found.result(order)
+
+
+def _gradient(space: Space, nodes: Tensor) -> Tensor:
+    with torch.enable_grad():
+        x = nodes.clone().requires_grad_()
+        return torch.autograd.grad(space.energy(x).sum(), x)[0][:, 1:-1]

@@ -1,0 +1,123 @@
+"""Newton's method on the initial velocity."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.curve import DiscreteCurve
+from pullgeo.errors import OptionError
+from pullgeo.geodesic.assessed import assess
+from pullgeo.geodesic.corridor import Corridor
+from pullgeo.geodesic.defined import where_defined
+from pullgeo.geodesic.flow import Connection, flow
+from pullgeo.geodesic.options import check_search
+from pullgeo.geodesic.solver import Minimised
+from pullgeo.geodesic.space import ConnectedSpace, Space
+from pullgeo.geodesic.start import Candidates, Start
+from pullgeo.geodesic.status import Status
+
+PROBE = 1e-6
+"""Change of the velocity, relative to it, by which end points are differentiated."""
+
+LEAST = 2.0**-12
+"""Share of a Newton step below which a pair is given up."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shooting:
+    """Shoots geodesics from the first point and corrects their initial velocity until they meet the second.
+
+    The unknown is one vector, whatever the resolution, and what is found solves the geodesic equation itself: the
+    residual is the miss ``‖exp_z0(v) - z1‖ / ‖z1 - z0‖``. But it needs the equation, and so an invertible metric all
+    the way; and a shot reacts the more to its velocity the longer and the more bent the way, until no correction
+    helps. It suits short geodesics and known initial velocities. What it finds may be a geodesic that is not shortest.
+
+    Args:
+        tol: bound on the miss.
+        segments: T, even: the number of segments of the curves that are returned.
+        max_steps: bound on the corrections of the velocity.
+        starts: who proposes curves, whose first velocities are corrected.
+        substeps: Runge-Kutta steps for each segment.
+
+    Raises:
+        OptionError: a field is out of its range.
+
+    Cost: each step shoots d + 1 geodesics for each pair in one batch, ``4 T substeps`` connections each.
+
+    Example:
+        >>> import torch
+        >>> from pullgeo import PullbackManifold
+        >>> decoder = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Tanh(), torch.nn.Linear(5, 7))
+        >>> PullbackManifold(decoder).geodesic(torch.zeros(3, 2), torch.ones(3, 2), Shooting())
+        Solution(3 pairs: 3 CONVERGED)
+    """
+
+    tol: float = 1e-8
+    segments: int = 32
+    max_steps: int = 30
+    starts: tuple[Start, ...] = (Corridor(),)
+    substeps: int = 1
+
+    def __post_init__(self) -> None:
+        check_search("Shooting", self.tol, self.segments, self.max_steps, self.starts)
+        if self.substeps < 1:
+            raise OptionError(f"Shooting: substeps must be at least 1, got {self.substeps}.")
+
+    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> Minimised:
+        """Solutions of the geodesic equation, at T + 1 times.
+
+        Raises:
+            OptionError: the space has no connection.
+            ShapeError: given starts do not fit the pairs.
+        """
+        if not isinstance(space, ConnectedSpace):
+            raise OptionError(f"Shooting: {type(space).__name__} has no connection. Use Newton(), which needs none.")
+
+        def connection(z: Tensor, u: Tensor, w: Tensor) -> Tensor:
+            return where_defined(space.connection, z.shape[1:], z, u, w)
+
+        begun = Candidates.best(self.starts, space, rough, z0, z1, self.segments)
+        velocity = DiscreteCurve(begun).velocity(torch.zeros(1, dtype=z0.dtype, device=z0.device)).squeeze(1)
+        reach = (z1 - z0).norm(dim=1)
+        reach = torch.where(reach > 0, reach, 1.0)
+        nodes, derivative = self._shoot(connection, z0, velocity)
+        miss = (nodes[:, -1] - z1).norm(dim=1) / reach
+        steps = torch.zeros(len(z0), dtype=torch.long, device=z0.device)
+        share = torch.ones_like(miss)
+        while True:
+            active = ((miss > self.tol) & (steps < self.max_steps) & (share >= LEAST)).nonzero().squeeze(1)
+            if not len(active):
+                break
+            correction, info = torch.linalg.solve_ex(derivative[active], (z1 - nodes[:, -1])[active].unsqueeze(-1))
+            trial = velocity[active] + share[active, None] * correction.squeeze(-1)
+            there, slope = self._shoot(connection, z0[active], trial)
+            new = (there[:, -1] - z1[active]).norm(dim=1) / reach[active]
+            good = (info == 0) & (new < (1 - share[active] / 4) * miss[active])
+            taken, refused = active[good], active[~good]
+            velocity = velocity.index_put((taken,), trial[good])
+            nodes = nodes.index_put((taken,), there[good])
+            derivative = derivative.index_put((taken,), slope[good])
+            miss = miss.index_put((taken,), new[good])
+            share = share.index_put((taken,), (2 * share[taken]).clamp(max=1))
+            share = share.index_put((refused,), share[refused] / 4)
+            steps = steps.index_put((active,), steps[active] + 1)
+        good = miss <= self.tol
+        # what misses by less than the tolerance is made to fit exactly, for the end points are the problem's
+        shot = torch.cat([z0.unsqueeze(1), nodes[:, 1:-1], z1.unsqueeze(1)], 1)
+        found, order = assess(space, torch.where(good[:, None, None], shot, begun), self.tol, steps)
+        force = connection(*(begun.reshape(-1, begun.shape[2]),) * 3).reshape(begun.shape)
+        singular = ~torch.isfinite(force).flatten(1).all(1)
+        return found.solved(miss, good, singular, Status.MISSED).result(order)
+
+    def _shoot(self, connection: Connection, z: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
+        """The curves, and the derivatives of their ends with respect to the velocity, by d shots nearby."""
+        b, d = z.shape
+        probe = PROBE * velocity.norm(dim=1).clamp(min=torch.finfo(z.dtype).tiny)
+        beside = probe[:, None, None] * torch.eye(d, dtype=z.dtype, device=z.device)
+        bundle = torch.cat([velocity.unsqueeze(1), velocity.unsqueeze(1) + beside], 1)
+        start = z.unsqueeze(1).expand(-1, d + 1, -1).reshape(-1, d)
+        nodes = flow(connection, start, bundle.reshape(-1, d), self.segments, self.substeps).unflatten(0, (b, d + 1))
+        ends = nodes[:, :, -1]
+        return nodes[:, 0], ((ends[:, 1:] - ends[:, :1]) / probe[:, None, None]).mT

@@ -1,0 +1,139 @@
+"""Clusters around Fréchet means."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import validate_data
+
+from pullgeo.errors import OptionError
+from pullgeo.geodesic import Solver
+from pullgeo.manifold import Manifold
+from pullgeo.stats.estimators.checks import distances, manifold_of, new_points
+from pullgeo.stats.frechet import frechet_mean
+
+
+class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
+    """k-means with geodesic distances and Fréchet means.
+
+    Points go to the nearest centre, centres to the Fréchet means of their points, all groups in one Newton system,
+    until no label changes. The first centres are drawn as by k-means++: each with a probability in proportion to the
+    squared distance from those before.
+
+    Args:
+        manifold: where the points live.
+        n_clusters: number of clusters.
+        n_init: number of starts; that with the least inertia is kept.
+        max_iter: bound on the number of rounds.
+        solver: how geodesics are found; ``Newton()`` if ``None``.
+        random_state: seed, or numpy random state, for the first centres.
+
+    Attributes:
+        cluster_centers_: ``(k, d)``.
+        labels_: cluster of each training point.
+        inertia_: sum of squared distances to the centres.
+        n_iter_: rounds of the best start.
+        n_features_in_: columns of ``X``.
+
+    Source: Arthur, Vassilvitskii, *k-means++: the advantages of careful seeding*, SODA 2007.
+
+    Example:
+        >>> import torch
+        >>> from pullgeo import PullbackManifold
+        >>> X = np.array([[0.0, 0.0], [0.2, 0.0], [3.0, 1.0], [3.2, 1.0]])
+        >>> kmeans = FrechetKMeans(PullbackManifold(torch.nn.Identity()), n_clusters=2, random_state=0).fit(X)
+        >>> np.sort(kmeans.cluster_centers_, axis=0).round(6).tolist()
+        [[0.1, 0.0], [3.1, 1.0]]
+    """
+
+    def __init__(
+        self,
+        manifold: Manifold,
+        n_clusters: int = 8,
+        *,
+        n_init: int = 1,
+        max_iter: int = 50,
+        solver: Solver | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.manifold = manifold
+        self.n_clusters = n_clusters
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.solver = solver
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> "FrechetKMeans":
+        """Find the clusters of points ``(n, d)``.
+
+        Raises:
+            OptionError: an option has no meaning, or there are fewer points than clusters.
+            NonFiniteError: from a point no geodesic to a centre was found.
+        """
+        manifold = manifold_of(self)
+        X = validate_data(self, X, dtype=np.float64)
+        if self.n_init < 1 or self.max_iter < 1 or not 1 <= self.n_clusters <= len(X):
+            raise OptionError(
+                f"FrechetKMeans: expected n_init >= 1, max_iter >= 1 and n_clusters in 1 ... n_samples={len(X)}, got "
+                f"{self.n_init}, {self.max_iter} and {self.n_clusters}."
+            )
+        random = check_random_state(self.random_state)
+        runs = [self._run(manifold, X, random) for _ in range(self.n_init)]
+        best = min(runs, key=lambda run: run[2])
+        self.cluster_centers_, self.labels_, self.inertia_, self.n_iter_ = best
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Distances ``(m, k)`` to the centres; NaN where no geodesic was found."""
+        points = new_points(self, X)
+        return distances("FrechetKMeans", manifold_of(self), points, self.cluster_centers_, self.solver)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Numbers of the nearest centres."""
+        labels: np.ndarray = np.nanargmin(self.transform(X), axis=1)
+        return labels
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Minus the sum of squared distances to the nearest centres."""
+        return -float(np.square(np.nanmin(self.transform(X), axis=1)).sum())
+
+    def _run(
+        self, manifold: Manifold, X: np.ndarray, random: np.random.RandomState
+    ) -> tuple[np.ndarray, np.ndarray, float, int]:
+        centers = self._seeds(manifold, X, random)
+        D = distances("FrechetKMeans", manifold, X, centers, self.solver)
+        labels, rounds = np.nanargmin(D, axis=1), 0
+        for _ in range(self.max_iter):
+            rounds += 1
+            labels = _no_empty_cluster(labels, np.nanmin(D, axis=1), len(centers))
+            means = frechet_mean(manifold, X, groups=labels, start=centers, solver=self.solver)
+            centers = means.point.numpy(force=True)
+            D = distances("FrechetKMeans", manifold, X, centers, self.solver)
+            before, labels = labels, np.nanargmin(D, axis=1)
+            if (before == labels).all():
+                break
+        return centers, labels, float(np.square(np.nanmin(D, axis=1)).sum()), rounds
+
+    def _seeds(self, manifold: Manifold, X: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+        chosen = [random.randint(len(X))]
+        nearest = np.full(len(X), np.inf)
+        while len(chosen) < self.n_clusters:
+            D = distances("FrechetKMeans", manifold, X, X[chosen[-1:]], self.solver)[:, 0]
+            nearest = np.fmin(nearest, D)
+            share = np.square(nearest)
+            share[chosen] = 0
+            total = share.sum()
+            left = np.setdiff1d(np.arange(len(X)), chosen)
+            chosen.append(int(random.choice(len(X), p=share / total) if total > 0 else random.choice(left)))
+        return X[chosen]
+
+
+def _no_empty_cluster(labels: np.ndarray, distance: np.ndarray, count: int) -> np.ndarray:
+    """A cluster without points takes the point that is farthest from its centre."""
+    labels, distance = labels.copy(), distance.copy()
+    for empty in np.setdiff1d(np.arange(count), labels):
+        alone = np.bincount(labels, minlength=count)[labels] == 1
+        farthest = int(np.where(alone, -1, distance).argmax())
+        labels[farthest], distance[farthest] = empty, 0
+    return labels

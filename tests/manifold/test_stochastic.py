@@ -1,0 +1,175 @@
+"""Decoders with uncertainty: their pullback is the expected metric, by averages over members and over noise."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from pullgeo import PullbackManifold, linearize
+from pullgeo.errors import ModuleError, OptionError, ShapeError
+from pullgeo.jacobian import Graph, explain
+from pullgeo.manifold import Ensemble, MeanAndDeviation, RBFDeviation, mean_and_deviation
+from pullgeo.testing.oracles.jacobians import dense_jacobian
+
+B, D, OUT = 3, 2, 5
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def latents(count: int = B) -> Tensor:
+    return torch.randn(count, D, dtype=torch.float64, generator=generator(1))
+
+
+def network(*last: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(D, 7), nn.Tanh(), nn.Linear(7, OUT), *last).double()
+
+
+def metric(decoder: nn.Module, z: Tensor) -> Tensor:
+    J = dense_jacobian(decoder, z)
+    return J.mT @ J
+
+
+def test_ensemble_averages_the_metrics_of_its_members() -> None:
+    members = [network(), network(nn.Unflatten(1, (1, OUT))), network()]
+    z, ensemble = latents(), Ensemble(members)
+    average = sum(metric(member, z) for member in members) / 3
+    manifold = PullbackManifold(ensemble)
+    torch.testing.assert_close(manifold.metric(z).dense(), average)
+    assert isinstance(linearize(ensemble, z)[1], Graph)  # by the rules of its layers
+    energies = sum(PullbackManifold(member).energy(z.unsqueeze(0)) for member in members) / 3
+    torch.testing.assert_close(manifold.energy(z.unsqueeze(0)), energies)
+    assert bool(torch.isfinite(PullbackManifold(Ensemble(members).float()).dist(z.float(), z.flip(0).float())).all())
+
+
+def test_samples_of_weights() -> None:
+    module, z = network(), latents()
+    vector = parameters_to_vector(module.parameters()).detach()
+    samples = (vector + 0.3 * torch.randn(3, len(vector), dtype=torch.float64, generator=generator())).requires_grad_()
+    manifold = PullbackManifold(Ensemble.of_weights(module, samples))
+    expected = torch.zeros(B, D, D, dtype=torch.float64)
+    for sample in samples.detach():
+        member = copy.deepcopy(module)
+        vector_to_parameters(sample, member.parameters())
+        expected = expected + metric(member, z) / 3
+    torch.testing.assert_close(manifold.metric(z).dense(), expected)
+    torch.testing.assert_close(parameters_to_vector(module.parameters()), vector)
+    manifold.dist(z[:1], z[1:2]).sum().backward()
+    assert bool((samples.grad != 0).any(1).all())
+
+
+def test_dropout_masks_are_drawn_once_and_average_to_the_network() -> None:
+    module = nn.Sequential(nn.Linear(D, 6), nn.Dropout(0.4), nn.Unflatten(1, (3, 2)), nn.Dropout1d(0.3)).double()
+    module.train()
+    z = latents()
+    ensemble = Ensemble.of_dropout(module, z[:1], 100, generator())
+    assert module.training
+    first = ensemble(z)
+    torch.testing.assert_close(ensemble(z), first)
+    torch.testing.assert_close(Ensemble.of_dropout(module, z[:1], 100, generator())(z), first)
+    outputs = (first * 100**0.5).unflatten(1, (100, 6)).detach()
+    plain = copy.deepcopy(module).eval()(z).flatten(1).detach()
+    kept = outputs / plain.unsqueeze(1)
+    # a unit is kept with probability 0.6, its channel with 0.7, and then enlarged
+    assert set(kept.round(decimals=6).unique().tolist()) == {0.0, round(1 / 0.42, 6)}
+    assert float((kept.mean((0, 1)) - 1).abs().max()) < 0.4
+    # the two units of a channel fall together where only the second layer has drawn
+    assert ensemble.member0[0].weight is module[0].weight
+    member = metric(ensemble.member0, z)
+    assert torch.linalg.matrix_rank(member[0]) <= 2
+
+
+def test_expected_metric_of_a_gaussian_decoder() -> None:
+    mean, deviation, z = network(), network(nn.Softplus()), latents()
+    decoder = MeanAndDeviation(mean, deviation)
+    G = PullbackManifold(decoder).metric(z).dense()
+    torch.testing.assert_close(G, metric(mean, z) + metric(deviation, z))
+    J, S = dense_jacobian(mean, z), dense_jacobian(deviation, z)
+    noise = torch.randn(20000, 1, OUT, 1, dtype=torch.float64, generator=generator())
+    drawn = J + S * noise
+    average = (drawn.mT @ drawn).mean(0)
+    torch.testing.assert_close(G, average, rtol=0.05, atol=0.02)
+    as_distribution = PullbackManifold(
+        lambda z: torch.distributions.Normal(mean(z), deviation(z)), output=mean_and_deviation
+    )
+    torch.testing.assert_close(as_distribution.metric(z).dense(), G)
+    assert {row.path for row in explain(decoder, z)} <= {"graph", "rule"}
+
+
+def test_deviation_of_radial_basis_functions() -> None:
+    centers, rates = latents(4), torch.tensor([0.5, 1.0, 2.0, 3.0]).double()
+    weights = torch.rand(OUT, 4, dtype=torch.float64, generator=generator())
+    deviation, z = RBFDeviation(centers, rates, weights, floor=0.01), latents()
+    for b in range(B):
+        phi = torch.stack([torch.exp(-rates[k] * (z[b] - centers[k]).square().sum()) for k in range(4)])
+        torch.testing.assert_close(deviation(z)[b].detach(), (weights @ phi + 0.01) ** -0.5)
+    far = torch.full((1, D), 100.0, dtype=torch.float64)
+    torch.testing.assert_close(deviation(far).detach(), torch.full((1, OUT), 10.0).double())
+
+
+def test_fitted_deviation_is_the_most_likely_one() -> None:
+    z = 0.7 * latents(300)
+    true = 0.1 + 0.4 * z[:, :1].sigmoid() * torch.tensor([1.0, 2.0])
+    errors = (true * torch.randn(300, 2, dtype=torch.float64, generator=generator())).square()
+    arguments = {"centers": 6, "floor": 1e-3, "spread": 2.0}
+    fitted = RBFDeviation.fit(z, errors, **arguments, steps=3000, generator=generator())
+
+    def likelihood(deviation: nn.Module) -> Tensor:
+        precision = deviation(z) ** -2
+        return (precision.log() - precision * errors).sum(0)
+
+    best = likelihood(fitted)
+    (slope,) = torch.autograd.grad(best.sum(), fitted.weights)
+    # at the maximum over non-negative weights the slope vanishes where a weight is positive, and is negative elsewhere
+    assert float((slope * fitted.weights).detach().abs().max()) < 1e-2
+    assert float(slope.max()) < 1e-2
+    early = RBFDeviation.fit(z, errors, **arguments, steps=5, generator=generator())
+    assert bool((likelihood(early) < best).all())
+    sigma = fitted(z).detach()
+    assert float((sigma / true).log().abs().median()) < 0.2
+    again = RBFDeviation.fit(z, errors, **arguments, steps=3000, generator=generator())
+    assert torch.equal(again.weights, fitted.weights)
+    # an output without errors has a small deviation, and leaves the other as it is
+    black = RBFDeviation.fit(z, errors * torch.tensor([1.0, 0.0]), **arguments, steps=3000, generator=generator())(z)
+    torch.testing.assert_close(black[:, 0].detach(), sigma[:, 0])
+    assert float((black[:, 1] / black[:, 0]).detach().amax()) < 0.01
+
+
+def test_uncertainty_keeps_geodesics_where_the_data_are() -> None:
+    t = torch.linspace(0, 3.1416, 60, dtype=torch.float64)
+    arc = torch.stack([t.cos(), t.sin()], 1)
+    flat = nn.Linear(2, 2).double().requires_grad_(False)
+    deviation = RBFDeviation.fit(
+        arc, torch.full((60, 2), 1e-2), centers=12, floor=1e-2, spread=1.5, generator=generator()
+    ).requires_grad_(False)
+    half = torch.tensor([0.5], dtype=torch.float64)
+    without = PullbackManifold(flat).geodesic(arc[0], arc[-1]).curve(half)
+    within = PullbackManifold(MeanAndDeviation(flat, deviation)).geodesic(arc[0], arc[-1]).curve(half)
+    assert float(without[0, 0, 1]) < 0.1
+    assert float(within[0, 0, 1]) > 0.7
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_named_errors_say_what_to_do() -> None:
+    module, z = network(), latents()
+    with pytest.raises(OptionError, match="at least one decoder"):
+        Ensemble([])
+    with pytest.raises(ShapeError, match=r"samples must have shape \(s, 61\)"):
+        Ensemble.of_weights(module, torch.zeros(3, 5))
+    with pytest.raises(OptionError, match="no dropout layer"):
+        Ensemble.of_dropout(module, z[:1], 3, generator())
+    with pytest.raises(OptionError, match="mean and deviation must be"):
+        MeanAndDeviation(module, 1.0)  # type: ignore[arg-type]
+    with pytest.raises(ModuleError, match=r"expected a torch.distributions.Distribution, got Tensor"):
+        mean_and_deviation(z)
+    with pytest.raises(OptionError, match="floor and rates must be positive"):
+        RBFDeviation(z, torch.ones(B), torch.ones(OUT, B), floor=0.0)
+    with pytest.raises(ShapeError, match="rates"):
+        RBFDeviation(z, torch.ones(2), torch.ones(OUT, B), floor=1.0)
+    with pytest.raises(OptionError, match="not all zero"):
+        RBFDeviation.fit(z, torch.zeros(B, OUT), centers=2, floor=1.0, generator=generator())
+    with pytest.raises(OptionError, match="1 <= centers <= 3"):
+        RBFDeviation.fit(z, z.square(), centers=9, floor=1.0, generator=generator())
