@@ -85,10 +85,10 @@ class Manifold(Curved):
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """``log_x(y)``: the initial velocity of the shortest geodesic from x that is at y after unit time.
 
-        The boundary value problem is solved first, then Newton's method on the initial velocity makes
-        ``expmap(x, logmap(x, y)) = y`` to integration accuracy. NaN for a pair that did not converge, and for one whose
-        geodesic runs over jumps of the metric, as with ReLU decoders. Differentiable once, to points and weights, by
-        the implicit function theorem: the backward pass follows the geodesics again.
+        The boundary value problem is solved first, then Newton's method makes the discrete geodesic a smooth one, piece
+        by piece, so that ``expmap(x, logmap(x, y)) = y`` to integration accuracy. NaN for a pair that did not converge,
+        and for one whose geodesic runs over jumps of the metric, as with ReLU decoders. Differentiable once, to points
+        and weights, by the implicit function theorem: the backward pass follows the geodesics again.
 
         Raises:
             ShapeError, DtypeError, NonFiniteError: the end points are no pairs of finite points.

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pullgeo.geodesic import Solution, leaves
-from pullgeo.manifold.initial_value import Connection, begin_velocity, polish, shoot
+from pullgeo.manifold.initial_value import Connection, shoot
+from pullgeo.manifold.multiple_shooting import meet
 
 GOOD = 1e-7
-"""The largest miss, relative to the way, with which a logarithm is given."""
+"""The largest mismatch, relative to the velocity, with which a logarithm is given."""
 
 SAME_SPEED = 1e-3
 """By how much a speed may change along a geodesic, which keeps it, before the metric is taken to jump on the way."""
@@ -33,8 +34,7 @@ def logarithm(
         solution = geodesic(x, y)
         apart = (x != y).any(1)
         keep = solution.converged & apart
-        velocity = begin_velocity(connection, solution.curve[keep])
-        polished, miss = polish(connection, x[keep], y[keep], velocity)
+        polished, miss = meet(connection, solution.curve[keep])
         found = torch.zeros_like(x).masked_fill((apart & ~solution.converged).unsqueeze(1), torch.nan)
         # where the metric jumps on the way, a solution of the geodesic equation is no shortest curve
         length, speed = solution.length[keep], norm(x[keep], polished)

@@ -25,7 +25,13 @@ _EXPONENT = -1 / 8
 
 
 def integrate(
-    field: Field, start: Float[Tensor, "b k d"], size: Size, *, duration: float = 1.0, rtol: float = RTOL
+    field: Field,
+    start: Float[Tensor, "b k d"],
+    size: Size,
+    *,
+    duration: float = 1.0,
+    rtol: float = RTOL,
+    max_steps: int = MAX_STEPS,
 ) -> Float[Tensor, "b k d"]:
     """Follow a field from each state for some time, by the Dormand-Prince method of order 8.
 
@@ -39,6 +45,7 @@ def integrate(
         size: what the error of each vector is measured by; a step is accepted if none exceeds ``rtol`` times it.
         duration: for how long.
         rtol: see ``size``.
+        max_steps: a state that takes more is given up.
 
     Returns:
         The states at the end; NaN for one that came to a place from which it cannot be continued.
@@ -56,7 +63,7 @@ def integrate(
     step = _first_step(field, state, slope, size, rtol).clamp(max=duration)
     left = torch.full_like(step, duration)
     lost, failed = (torch.zeros_like(step, dtype=torch.bool) for _ in range(2))
-    for _ in range(MAX_STEPS):
+    for _ in range(max_steps):
         going = ((left > 0) & ~lost).nonzero().squeeze(1)
         if not len(going):
             return torch.where(lost.view(-1, 1, 1), torch.nan, state)
