@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo.jacobian import check_fixed
+from pullgeo.manifold.promotion import Promoted
 from pullgeo.metric import Metric
 
 Thing = TypeVar("Thing")
@@ -20,8 +21,8 @@ def in_double(thing: Thing) -> Thing:
 
     Modules, and bound methods of modules, are copied; the copy's weights are ``p.double()`` of the original's, so they
     are the present ones and gradients flow back to them; likewise the entries of dataclasses and tuples, such as a
-    `Metric`. The original is not touched. A plain function cannot be converted and is returned as it is: it must take
-    float64 points.
+    `Metric`. The original is not touched. A function cannot be copied: it is called with float64, and where the weights
+    in it refuse that, they are converted at every call.
 
     Raises:
         CoupledSamplesError: a module mixes samples or draws random numbers.
@@ -62,9 +63,11 @@ def _in_double(thing: Any) -> Any:
         return tuple(map(_in_double, thing))
     if isinstance(thing, torch.dtype):
         return torch.float64
+    if isinstance(thing, Promoted):
+        return thing
     if is_dataclass(thing) and not isinstance(thing, type):
         return replace(thing, **{f.name: _in_double(getattr(thing, f.name)) for f in fields(thing)})
-    return thing
+    return Promoted(thing) if callable(thing) and not isinstance(thing, type) else thing
 
 
 def _precisions(thing: Any) -> set[torch.dtype]:

@@ -1,6 +1,7 @@
 """Any trained decoder is taken as it is, and what cannot be served is refused by name."""
 
 import copy
+import functools
 
 import geoopt
 import pytest
@@ -176,3 +177,22 @@ def test_a_decoder_left_in_train_mode_is_refused_before_it_runs() -> None:
         with pytest.raises(CoupledSamplesError, match=r"Call module.eval\(\) first"):
             ask(z, z + 1)
     torch.testing.assert_close(decoder.state_dict(), before, rtol=0, atol=0)
+
+
+def test_functions_over_single_precision_weights_are_decoders_too() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 5))
+    double = copy.deepcopy(net).double()
+    z = torch.arange(6, dtype=torch.float32).reshape(3, 2)
+    expected = PullbackManifold(lambda z: double(z).sigmoid())
+    for decoder in (lambda z: net(z).sigmoid(), functools.partial(lambda net, z: net(z).sigmoid(), net)):
+        manifold = PullbackManifold(decoder)
+        length = manifold.dist(z, z + 1)
+        assert length.dtype == torch.float32
+        torch.testing.assert_close(length, expected.dist(z.double(), z.double() + 1).float())
+        torch.testing.assert_close(manifold.logmap(z, z + 1), expected.logmap(z.double(), z.double() + 1).float())
+        gradient = torch.autograd.grad(length.sum(), net[0].weight)[0]
+        truth = torch.autograd.grad(expected.dist(z.double(), z.double() + 1).sum(), double[0].weight)[0]
+        torch.testing.assert_close(gradient, truth.float())
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        PullbackManifold(lambda z: net(z)).dist(torch.zeros(2, 3), torch.ones(2, 3))
