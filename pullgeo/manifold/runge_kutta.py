@@ -80,7 +80,7 @@ def integrate(
             (going,), h * torch.minimum((0.9 * error.clamp(min=1e-12) ** _EXPONENT).clamp(min=0.2), most)
         )
         failed = failed.index_put((going,), ~good)
-        lost = lost | (step < SMALLEST_STEP * duration)
+        lost = lost | ~(step >= SMALLEST_STEP * duration)  # so that NaN is lost at once
     return torch.where((lost | (left > 0)).view(-1, 1, 1), torch.nan, state)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pullgeo import MetricManifold, PullbackManifold
 from pullgeo.curve import DiscreteCurve
 from pullgeo.errors import GeometryError, NonFiniteError, OptionError, ShapeError
+from pullgeo.manifold.runge_kutta import integrate
 from pullgeo.testing import oracles
 from pullgeo.testing.charts import AngularSphere, HalfPlane, LinearChart, PoincareBall, StereographicSphere
 
@@ -221,3 +222,17 @@ def test_nothing_leads_nowhere() -> None:
     for end in (manifold.expmap(nothing, nothing), manifold.transp(nothing, nothing, nothing)):
         assert end.shape == (0, 2)
     assert manifold.logmap(nothing, nothing).shape == manifold.expmap(nothing, nothing).shape
+
+
+def test_a_start_without_a_slope_is_lost_at_once() -> None:
+    calls = []
+
+    def field(state: Tensor) -> Tensor:
+        calls.append(len(state))
+        return torch.where(state > 0, state, torch.nan)
+
+    start = torch.tensor([[[1.0]], [[-1.0]]], dtype=torch.float64)
+    end = integrate(field, start, lambda state: state.abs().amax(2))
+    torch.testing.assert_close(end[0], torch.full_like(end[0], math.e), rtol=1e-9, atol=0)
+    assert bool(end[1].isnan().all())
+    assert calls.count(2) < 20
