@@ -32,10 +32,10 @@ class Promoted:
     def __call__(self, *args: Any) -> Any:
         """The function's value."""
         try:
-            return self.function(*args)
+            return _double(self.function(*args))  # it may return a constant
         except RuntimeError:  # most operations do not mix precisions; if this is about something else, it comes again
             with _Promoting():
-                return self.function(*args)
+                return _double(self.function(*args))
 
     @property
     def __name__(self) -> str:
