@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo import MetricManifold, PullbackManifold
-from pullgeo.errors import CoupledSamplesError, DtypeError, ModuleError, NonFiniteError, OptionError, ShapeError
+from pullgeo.errors import (
+    CoupledSamplesError,
+    DtypeError,
+    GeometryError,
+    ModuleError,
+    NonFiniteError,
+    OptionError,
+    ShapeError,
+)
 from pullgeo.metric import Dense, Diagonal, Identity
 from pullgeo.testing.oracles.jacobians import dense_jacobian
 
@@ -196,3 +204,18 @@ def test_functions_over_single_precision_weights_are_decoders_too() -> None:
         torch.testing.assert_close(gradient, truth.float())
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         PullbackManifold(lambda z: net(z)).dist(torch.zeros(2, 3), torch.ones(2, 3))
+
+
+def test_what_is_no_riemannian_metric_is_refused_and_constants_may_be_in_single_precision() -> None:
+    z = torch.arange(6, dtype=torch.float64).reshape(3, 2)
+    eye, turn = torch.eye(2), torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
+    lorentz = torch.tensor([[1.0, 0.0], [0.0, -1.0]])
+    for matrix, what in ((eye + 0.1 * turn, "not symmetric"), (lorentz, "not positive"), (-eye, "not positive")):
+        manifold = MetricManifold(lambda z, G=matrix: G.to(z) * (1 + z[:, :1, None] ** 2))
+        for ask in (manifold.metric, lambda z, m=manifold: m.dist(z, z + 1), lambda z, m=manifold: m.norm(z, z)):
+            with pytest.raises(GeometryError, match=f"{what}.*3 points|{what}.*6 points"):
+                ask(z)
+    for degenerate in (0 * eye, torch.ones(2, 2), 1e-14 * eye):
+        assert MetricManifold(lambda z, G=degenerate: G.to(z).expand(len(z), 2, 2)).geodesic(z, z + 1).converged.all()
+    constant = MetricManifold(lambda z: 4 * eye.expand(len(z), 2, 2))
+    torch.testing.assert_close(constant.dist(z.float(), z.float() + 1), torch.full((3,), 8**0.5))
