@@ -63,7 +63,7 @@ class Manifold(Curved):
         Raises:
             ShapeError, DtypeError, NonFiniteError: the end points are no pairs of finite points.
         """
-        x, y = torch.broadcast_tensors(x, y)
+        x, y = self._together("dist", x, y)
         lead = x.shape[:-1]
         solution = self.geodesic(rows(x), rows(y))
         nan = solution.length.new_tensor(torch.nan)
@@ -93,7 +93,7 @@ class Manifold(Curved):
         Raises:
             ShapeError, DtypeError, NonFiniteError: the end points are no pairs of finite points.
         """
-        x, y = torch.broadcast_tensors(x, y)
+        x, y = self._together("logmap", x, y)
         double = self.in_double()
         velocity = logarithm(double.connection, double.norm, double.geodesic, rows(x).double(), rows(y).double())
         return velocity.reshape(x.shape).to(x.dtype)
@@ -103,7 +103,7 @@ class Manifold(Curved):
 
         NaN for a pair that `logmap` has no velocity for. Along other curves: `parallel_transport`.
         """
-        x, y, v = torch.broadcast_tensors(x, y, v)
+        x, y, v = self._together("transp", x, y, v)
         velocity = self.logmap(x, y)
         found = torch.isfinite(velocity)
         carried = self._follow("transp", x, torch.where(found, velocity, 0.0), v)[2]

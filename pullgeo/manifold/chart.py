@@ -47,7 +47,7 @@ class Chart(geoopt.Manifold):
         self._check_tangents("inner", x, u)
         self._check_tangents("inner", x, v)
         same = v is u
-        x, u, v = torch.broadcast_tensors(x, u, v)
+        x, u, v = self._together("inner", x, u, v)
         flat_u = rows(u)
         flat_v = flat_u if same else rows(v)
         value = self.metric(rows(x)).inner(flat_u, flat_v).reshape(x.shape[:-1])
@@ -106,24 +106,46 @@ class Chart(geoopt.Manifold):
         Raises:
             SingularMetricError: the metric is singular at a point.
         """
-        x, u = torch.broadcast_tensors(x, u)
+        x, u = self._together("egrad2rgrad", x, u)
         return self.metric(rows(x)).solve(rows(u)).reshape(u.shape)
 
     def _flat(self, where: str, x: Tensor, *tangents: Tensor) -> tuple[torch.Size, list[Tensor]]:
         """The leading dimensions of points and tangents, and these as rows."""
         for tangent in tangents:
             self._check_tangents(where, x, tangent)
-        wide = torch.broadcast_tensors(x, *tangents)
+        wide = self._together(where, x, *tangents)
         return wide[0].shape[:-1], [rows(t) for t in wide]
 
+    def _together(self, where: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Points and tangents, broadcast."""
+        for tensor in tensors:
+            self._check_tensor(where, tensor)
+        try:
+            return tuple(torch.broadcast_tensors(*tensors))
+        except RuntimeError as error:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+            raise ShapeError(
+                f"{type(self).__name__}.{where}: points and tangents must broadcast, got shapes {shapes}. All pairs of "
+                "two batches: x[:, None] and y[None]."
+            ) from error
+
+    def _check_tensor(self, where: str, z: Tensor) -> None:
+        if not isinstance(z, Tensor) or not z.is_floating_point():
+            got = z.dtype if isinstance(z, Tensor) else type(z).__name__
+            raise DtypeError(
+                f"{type(self).__name__}.{where}: expected floating point tensors, got {got}. Use torch.as_tensor(z) in "
+                "the decoder's precision."
+            )
+        if z.ndim == 0:
+            raise ShapeError(f"{type(self).__name__}.{where}: expected vectors, got a number. Use z.reshape(1).")
+
     def _check_points(self, where: str, z: Tensor) -> None:
+        self._check_tensor(where, z)
         if z.ndim != 2:
             raise ShapeError(
                 f"{type(self).__name__}.{where}: points must have shape (b, d), got {tuple(z.shape)}. "
                 + ("Add a batch dimension: z[None]." if z.ndim < 2 else "Flatten the leading dimensions.")
             )
-        if not z.is_floating_point():
-            raise DtypeError(f"{type(self).__name__}.{where}: points must be floating point, got {z.dtype}.")
         bad = ~torch.isfinite(z).all(1)
         if bool(bad.any()):
             raise NonFiniteError(
@@ -132,7 +154,9 @@ class Chart(geoopt.Manifold):
             )
 
     def _check_tangents(self, where: str, x: Tensor, u: Tensor) -> None:
-        if x.ndim == 0 or u.shape[-1:] != x.shape[-1:]:
+        self._check_tensor(where, x)
+        self._check_tensor(where, u)
+        if u.shape[-1] != x.shape[-1]:
             raise ShapeError(
                 f"{type(self).__name__}.{where}: tangents must have the points' last dimension; points are "
                 f"{tuple(x.shape)}, tangents {tuple(u.shape)}. Tangents of the latent space are latent vectors."
@@ -151,4 +175,7 @@ class Chart(geoopt.Manifold):
 
 def rows(x: Tensor) -> Float[Tensor, "n d"]:
     """Points with any leading dimensions, as one batch."""
+    if not isinstance(x, Tensor) or x.ndim == 0:
+        got = "a number" if isinstance(x, Tensor) else type(x).__name__
+        raise DtypeError(f"expected a tensor of points (*b, d), got {got}. Use torch.as_tensor(z).")
     return x.reshape(-1, x.shape[-1])

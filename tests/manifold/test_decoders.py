@@ -168,6 +168,24 @@ def test_named_errors_say_what_to_do() -> None:
         MetricManifold(lambda z: z).metric(z0)
 
 
+@pytest.mark.usefixtures("without_type_checks")
+def test_arrays_and_batches_that_do_not_fit_are_refused_by_name() -> None:
+    manifold = PullbackManifold(nn.Linear(2, 5).double())
+    z = torch.arange(6, dtype=torch.float64).reshape(3, 2)
+    calls = (manifold.dist, manifold.logmap, manifold.expmap, manifold.inner, manifold.norm, manifold.egrad2rgrad)
+    for call in calls:
+        for other in (z.numpy(), z.tolist()):
+            with pytest.raises(DtypeError, match="as_tensor"):
+                call(other, z)
+        with pytest.raises(ShapeError, match=r"must broadcast, got shapes \(3, 2\), \(2, 2\)"):
+            call(z, z[:2])
+        with pytest.raises(ShapeError, match="got a number"):
+            call(z[0, 0], z[0, 0])
+    for single in (manifold.metric, manifold.log_volume, manifold.christoffel, manifold.condition_number):
+        with pytest.raises(DtypeError, match="as_tensor"):
+            single(z.numpy())
+
+
 def test_outputs_may_be_numbers() -> None:
     manifold = PullbackManifold(lambda z: z[:, 0].exp())  # (b, 1) to (b,): lengths are differences of exponentials
     z0, z1 = (torch.tensor([[a], [b], [c]], dtype=torch.float64) for a, b, c in ((-1.0, 0.5, 2.0), (1.0, 0.7, -0.3)))
