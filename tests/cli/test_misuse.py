@@ -63,7 +63,7 @@ def test_decoder_names(folder: Folder, name: str, words: list[str]):
         ("from torch import nn\nnet = nn.Linear(3, 5)", ["2", "3"]),
         ("from torch import nn\nnet = nn.Sequential(nn.Linear(2, 5), nn.BatchNorm1d(5))", ["module.eval()"]),
         ("from torch import nn\nnet = nn.Sequential(nn.Linear(2, 5), nn.Dropout())", ["module.eval()"]),
-        ("from torch import nn\nlinear = nn.Linear(2, 5)\ndef net(z):\n    return linear(z)", ["float64", "line 4"]),
+        ("def net(z):\n    return z.sin() if z.dtype.itemsize < 8 else z.no_such_method()", ["float64", "line 2"]),
     ],
 )
 def test_decoders(folder: Folder, code: str, words: list[str]):
@@ -73,7 +73,7 @@ def test_decoders(folder: Folder, code: str, words: list[str]):
 
 
 def test_a_function_that_only_takes_single_precision_is_told_apart(folder: Folder):
-    folder.module("theirs", "from torch import nn\nlinear = nn.Linear(2, 5)\ndef net(z):\n    return linear(z)")
+    folder.module("theirs", "def net(z):\n    return z.sin() if z.dtype.itemsize < 8 else z.no_such_method()")
     np.save(folder.path / "z.npy", np.load(folder.path / "z.npy").astype(np.float32))
     assert_one_sentence(
         folder.report(decoder="theirs:net"), "failed on float64 latents", "name the torch.nn.Module itself"
