@@ -13,3 +13,5 @@ html_theme = "furo"
 html_title = f"pullgeo {release}"
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
+# What estimators inherit from scikit-learn refers to its glossary.
+suppress_warnings = ["ref.term", "ref.ref"]
