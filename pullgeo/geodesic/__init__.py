@@ -12,7 +12,7 @@ from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solve import solve
 from pullgeo.geodesic.solver import Minimised, Solver
 from pullgeo.geodesic.solvers import CollocationBVP, EnergyMinimizer, GaussNewton, Georce, GraphPath, Newton, Shooting
-from pullgeo.geodesic.space import EnergyExpansion, Expansion, SingleSpace, Space, linearised_map
+from pullgeo.geodesic.space import EnergyExpansion, Expansion, GuardedSpace, SingleSpace, Space, linearised_map
 from pullgeo.geodesic.start import Candidates, Given, Line, Start
 from pullgeo.geodesic.status import Status
 
@@ -29,6 +29,7 @@ __all__ = [
     "Georce",
     "Given",
     "GraphPath",
+    "GuardedSpace",
     "LeftEndpoint",
     "Line",
     "Minimised",

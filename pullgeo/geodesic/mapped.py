@@ -11,6 +11,7 @@ from pullgeo.geodesic.residual import scale_free
 from pullgeo.geodesic.segments import SegmentEnergy
 from pullgeo.geodesic.space import EnergyExpansion, Expansion
 from pullgeo.geodesic.speed import speed_ratio
+from pullgeo.geodesic.squares import lengths, squares
 from pullgeo.jacobian import linearize
 
 Decode = Callable[[Tensor], Tensor]
@@ -32,7 +33,7 @@ def mapped_energy(segment_energy: SegmentEnergy, decode: Decode, nodes: Float[Te
 
 def expand_mapped_energy(
     segment_energy: SegmentEnergy,
-    squares: Squares,
+    tangent_squares: Squares,
     expand: Callable[[Tensor], Expansion],
     decode: Decode,
     nodes: Float[Tensor, "p n d"],
@@ -45,7 +46,8 @@ def expand_mapped_energy(
 
     Args:
         segment_energy: squared lengths of segments between two outputs ``(n, *out)``.
-        squares: squared lengths of tangents; only the unit in which steps and gradients are measured depends on it.
+        tangent_squares: squared lengths of tangents; only the unit in which steps and gradients are measured depends
+            on it.
         expand: points ``(n, d)`` to the map's second-order expansion there.
         decode: values of the map alone; the end points need no more.
         nodes: the curves.
@@ -58,7 +60,7 @@ def expand_mapped_energy(
     size = 4 * d * n * fixed[0, 0].numel() * nodes.element_size() if p else 1
     step = max(1, CHUNK_BYTES // size)
     parts = [
-        _expand(segment_energy, squares, expand, nodes[i : i + step], fixed[i : i + step])
+        _expand(segment_energy, tangent_squares, expand, nodes[i : i + step], fixed[i : i + step])
         for i in range(0, max(p, 1), step)
     ]
     return EnergyExpansion.cat(parts)
@@ -80,19 +82,19 @@ def mapped_lengths(
         shape = (len(part), n - 1, k, k, *out)
         begin = part[:, :-1].unsqueeze(3).expand(shape).reshape(-1, *out)
         end = part[:, 1:].unsqueeze(2).expand(shape).reshape(-1, *out)
-        parts.append(segment_energy(begin, end).clamp(min=0).sqrt().reshape(shape[:4]))
+        parts.append(lengths(segment_energy(begin, end).reshape(shape[:4])))
     return torch.cat(parts) if parts else layers.new_zeros(0, n - 1, k, k)
 
 
 def _pieces(segment_energy: SegmentEnergy, values: Float[Tensor, "p n *out"]) -> Float[Tensor, "p s"]:
     p, n, *out = values.shape
     begin, end = values[:, :-1].reshape(-1, *out), values[:, 1:].reshape(-1, *out)
-    return segment_energy(begin, end).reshape(p, n - 1)
+    return squares(segment_energy(begin, end).reshape(p, n - 1))
 
 
 def _expand(
     segment_energy: SegmentEnergy,
-    squares: Squares,
+    tangent_squares: Squares,
     expand: Callable[[Tensor], Expansion],
     nodes: Tensor,
     fixed: Tensor,
@@ -121,9 +123,9 @@ def _expand(
     bent = at.second(slope.flatten(0, 1)).reshape(p, n - 2, d, d)
     factor = float(n - 1)
     gradient = factor * torch.einsum("kpmo,pmo->pmk", tangents, slope)
-    stretch = squares(at.value.reshape(-1, *out), at.tangents).abs().permute(1, 0).reshape(p, n - 2, d)
-    reach = squares(values.reshape(-1, *out), values.reshape(1, -1, D)).abs().reshape(p, n).amax(1)
-    total = factor * pieces.reshape(p, n - 1).sum(1)
+    stretch = tangent_squares(at.value.reshape(-1, *out), at.tangents).abs().permute(1, 0).reshape(p, n - 2, d)
+    reach = tangent_squares(values.reshape(-1, *out), values.reshape(1, -1, D)).abs().reshape(p, n).amax(1)
+    total = factor * squares(pieces.reshape(p, n - 1)).sum(1)
     # the same units as for chords
     damping = 4 * factor * stretch
     numbers = torch.finfo(nodes.dtype)

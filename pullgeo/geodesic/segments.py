@@ -11,6 +11,7 @@ from pullgeo.geodesic.block_banded import BlockBanded
 from pullgeo.geodesic.residual import scale_free
 from pullgeo.geodesic.space import EnergyExpansion
 from pullgeo.geodesic.speed import speed_ratio
+from pullgeo.geodesic.squares import lengths, squares
 
 SegmentEnergy = Callable[[Tensor, Tensor], Tensor]
 """``a, b -> e(a, b)``, ``(n, d), (n, d) -> (n,)``: squared lengths of short segments, the same from either end."""
@@ -20,7 +21,7 @@ def segment_sum(segment_energy: SegmentEnergy, nodes: Float[Tensor, "p n d"]) ->
     """``E = T Σ e(z_i, z_{i+1})`` for the energy ``e`` of one segment, symmetric in its ends."""
     p, n, d = nodes.shape
     each = segment_energy(nodes[:, :-1].reshape(-1, d), nodes[:, 1:].reshape(-1, d))
-    return (n - 1) * each.reshape(p, n - 1).sum(1)
+    return (n - 1) * squares(each.reshape(p, n - 1)).sum(1)
 
 
 def expand_segment_energy(
@@ -37,6 +38,7 @@ def expand_segment_energy(
     """
     n = nodes.shape[1]
     pieces, slopes, blocks = _expanded(segment_energy, nodes)
+    pieces = squares(pieces)
     factor = float(n - 1)
     gradient = factor * (slopes[:, :-1, 1] + slopes[:, 1:, 0])
     diagonal = factor * (blocks[:, :-1, 1, :, 1] + blocks[:, 1:, 0, :, 0])
@@ -102,4 +104,4 @@ def segment_lengths(segment_energy: SegmentEnergy, layers: Float[Tensor, "p n k 
     shape = (p, n - 1, k, k, d)
     begin = layers[:, :-1].unsqueeze(3).expand(shape).reshape(-1, d)
     end = layers[:, 1:].unsqueeze(2).expand(shape).reshape(-1, d)
-    return segment_energy(begin, end).clamp(min=0).sqrt().reshape(p, n - 1, k, k)
+    return lengths(segment_energy(begin, end).reshape(p, n - 1, k, k))

@@ -13,7 +13,7 @@ from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solver import Discretising, Minimised, Refining, Solver
 from pullgeo.geodesic.solvers.newton import Newton
-from pullgeo.geodesic.space import Space
+from pullgeo.geodesic.space import GuardedSpace, Space
 from pullgeo.geodesic.status import Status
 
 ROUNDING = 100
@@ -45,6 +45,8 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
     if isinstance(solver, Discretising):
         space = near = solver.discretised(space)
     with torch.no_grad():
+        if isinstance(guarded := space, GuardedSpace):
+            guarded.check_ends(torch.cat([z0, z1]))
         found = solver.minimise(space, near, z0.detach(), z1.detach())
     solution = _solution(space, near, found, z0, z1, problem.z0.dtype)
     if isinstance(solver, Refining) and solver.rtol is not None:

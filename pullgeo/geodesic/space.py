@@ -106,6 +106,14 @@ class Space(Protocol):
 
 
 @runtime_checkable
+class GuardedSpace(Protocol):
+    """What a manifold offers on top if there are points that it cannot measure at."""
+
+    def check_ends(self, z: Tensor) -> None:
+        """Raise a named error if one of the end points ``(n, d)`` is such a point."""
+
+
+@runtime_checkable
 class SingleSpace(Protocol):
     """What a manifold may offer on top: float32, which is good enough far from the solution and takes half the time."""
 

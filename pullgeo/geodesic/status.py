@@ -37,7 +37,10 @@ class Status(Enum):
         "no step decreases the energy any more although the residual is above the tolerance: the decoder is not twice "
         "differentiable on the way (ReLU), or not evaluated in float64; raise tol, or smooth the decoder"
     )
-    NON_FINITE = "the decoder returned NaN or infinity on the way; keep latents where it was trained"
+    NON_FINITE = (
+        "on the way the decoder returned NaN or infinity, or the metric is not positive; keep latents where it was "
+        "trained, and metrics positive"
+    )
 
     @property
     def converged(self) -> bool:

@@ -1,26 +1,20 @@
 """A manifold given by its metric tensor."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.errors import GeometryError, OptionError
+from pullgeo.errors import OptionError
 from pullgeo.geodesic import (
-    BoundaryValue,
     EnergyExpansion,
-    Newton,
-    Solution,
-    Solver,
     expand_segment_energy,
     linearised,
     segment_lengths,
     segment_sum,
-    solve,
 )
-from pullgeo.manifold.ambient import Ambient, Field, MetricField, ambient_of
+from pullgeo.manifold.ambient import Ambient, Field, MetricField, ambient_of, check_riemannian
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.precision import in_double
-from pullgeo.metric import Dense, Metric
+from pullgeo.metric import Metric
 
 CURVES_SEGMENTS = 4096
 """Segments that are differentiated at a time."""
@@ -68,20 +62,16 @@ class MetricManifold(Manifold):
         """
         self._check_points("metric", z)
         G = self._field.finite_metric(z)
-        _check_riemannian(G)
+        check_riemannian(G)
         return G
 
-    def geodesic(self, z0: Tensor, z1: Tensor, solver: Solver | None = None) -> Solution:
-        """As for every manifold, once the metric is known to be one at the end points.
+    def check_ends(self, z: Float[Tensor, "b d"]) -> None:
+        """Raise unless geodesics can begin and end at these points.
 
         Raises:
             GeometryError: a matrix there is not symmetric, or has a negative eigenvalue.
         """
-        problem = BoundaryValue(self, z0, z1)
-        ends = torch.cat([problem.z0, problem.z1]).detach().double()
-        with torch.no_grad():
-            _check_riemannian(self.in_double()._field.metric(ends))
-        return solve(problem, solver if solver is not None else Newton())
+        self._field.check(z)
 
     def connection(
         self, z: Float[Tensor, "b d"], u: Float[Tensor, "b d"], w: Float[Tensor, "b d"]
@@ -126,28 +116,3 @@ class MetricManifold(Manifold):
 @ambient_of.register
 def _(given: MetricManifold) -> Ambient:
     return Field(given.metric_fn)
-
-
-def _check_riemannian(G: Metric) -> None:
-    """Raise unless the matrices are symmetric and not negative, up to rounding; NaN passes."""
-    diagonal = G.diag().detach()
-    rounding = torch.finfo(G.dtype).eps ** 0.5
-    if isinstance(G, Dense) and diagonal.numel():
-        matrix = G.matrix.detach()
-        allowed = rounding * matrix.abs().amax((-2, -1))
-        skew = (matrix - matrix.mT).abs().amax((-2, -1)) > allowed
-        # NaN is no failure of this; and what is smaller than rounding counts as zero
-        lifted = torch.where(torch.isfinite(allowed)[..., None, None], matrix, 1.0) + 2 * torch.diag_embed(
-            torch.where(torch.isfinite(allowed) & (allowed > 0), allowed, 1.0).unsqueeze(-1).expand_as(diagonal)
-        )
-        negative = torch.linalg.cholesky_ex(lifted).info > 0
-    else:
-        negative = (diagonal < 0).any(-1)
-        skew = torch.zeros_like(negative)
-    for bad, what in ((skew, "not symmetric"), (negative, "not positive: it has a negative eigenvalue")):
-        if bool(bad.any()):
-            raise GeometryError(
-                f"MetricManifold: metric_fn returned a matrix that is {what}, at {int(bad.sum())} of {bad.numel()} "
-                f"points, the first at index {int(bad.reshape(-1).nonzero()[0])}. Lengths need symmetric positive "
-                "matrices; (G + G.mT) / 2 is symmetric, and R @ R.mT is both."
-            )

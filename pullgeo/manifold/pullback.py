@@ -89,6 +89,7 @@ class PullbackManifold(Manifold):
         Cost: one forward pass; ``.dense()`` costs d further tangent passes, or fewer.
         """
         y, J = self._linearize(z)
+        self.ambient.check(y)
         return self.ambient.metric(y).pullback(J)
 
     def connection(
@@ -129,6 +130,15 @@ class PullbackManifold(Manifold):
         """This manifold if its decoder is in float32: solvers begin with it, as it takes half the time."""
         return self if self.ambient.fits_single and is_single(self.decoder) else None
 
+    def check_ends(self, z: Float[Tensor, "n d"]) -> None:
+        """Raise unless the ambient space can measure at the images of these points.
+
+        Raises:
+            OffManifoldError: an image is no point of the ambient manifold.
+            GeometryError: an ambient metric that depends on the point is not symmetric there, or not positive.
+        """
+        self.ambient.check(self._map(z))
+
     def expand(self, z: Float[Tensor, "n d"]) -> Expansion:
         """The decoder to second order at n points: value, tangents, and second derivatives against a cotangent."""
         y, J = linearize(self._map, z)
@@ -141,16 +151,12 @@ class PullbackManifold(Manifold):
         return self.ambient.energy(self._map, nodes)
 
     def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
-        """The discrete energy with its exact gradient and banded Hessian.
-
-        Raises:
-            OffManifoldError: the image of an end point is no point of the ambient manifold.
-        """
-        return self.ambient.expand_energy(self.expand, self._decode_on, nodes)
+        """The discrete energy with its exact gradient and banded Hessian."""
+        return self.ambient.expand_energy(self.expand, self._map, nodes)
 
     def gauss_newton_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
         """`expand_energy` with a Hessian that does without second derivatives of the decoder."""
-        return self.ambient.expand_energy(lambda z: linearised_map(self.expand(z)), self._decode_on, nodes)
+        return self.ambient.expand_energy(lambda z: linearised_map(self.expand(z)), self._map, nodes)
 
     def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
         """Lengths in the output between all points of successive layers."""
@@ -160,11 +166,6 @@ class PullbackManifold(Manifold):
     def _map(self) -> Decoder:
         """The decoder with what follows on it, up to the space that measures."""
         return _through(self.decoder, self.output, self.ambient.embedding)
-
-    def _decode_on(self, z: Tensor) -> Tensor:
-        y = self._map(z)
-        self.ambient.check(y)
-        return y
 
     def _linearize(self, z: Tensor) -> tuple[Tensor, Jacobian]:
         self._check_points("metric", z)
@@ -177,7 +178,6 @@ class PullbackManifold(Manifold):
                 f"first at index {first}, z = {z[first].tolist()}. Check its weights, and keep latents where it was "
                 "trained."
             )
-        self.ambient.check(y)
         return y, J
 
 

@@ -22,7 +22,7 @@ _MAP = (
 )
 _PAIRS = (
     "A straight line through the latent space is seldom the shortest way. The geodesic's length is the distance "
-    "between the two ends; its error estimate comes from solving at two resolutions."
+    "between the two ends; its error estimate comes from measuring it at several resolutions."
 )
 _STRIPS = (
     "For each pair, what is decoded along the geodesic and along the straight line, and under each picture the length "

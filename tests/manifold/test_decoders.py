@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pullgeo import MetricManifold, PullbackManifold
+from pullgeo import BoundaryValue, MetricManifold, PullbackManifold, Status, solve
 from pullgeo.errors import (
     CoupledSamplesError,
     DtypeError,
@@ -237,3 +237,28 @@ def test_what_is_no_riemannian_metric_is_refused_and_constants_may_be_in_single_
         assert MetricManifold(lambda z, G=degenerate: G.to(z).expand(len(z), 2, 2)).geodesic(z, z + 1).converged.all()
     constant = MetricManifold(lambda z: 4 * eye.expand(len(z), 2, 2))
     torch.testing.assert_close(constant.dist(z.float(), z.float() + 1), torch.full((3,), 8**0.5))
+
+
+def test_a_metric_that_is_negative_on_the_way_gives_no_length() -> None:
+    def well(z: Tensor) -> Tensor:  # positive at the end points, negative around the origin
+        return torch.eye(2, dtype=z.dtype) * (1 - 1.5 * (-4 * z.square().sum(1)).exp())[:, None, None]
+
+    z = torch.tensor([[-1.0, 0.1], [-1.0, 0.5], [-2.0, 0.0]], dtype=torch.float64)
+    for manifold in (MetricManifold(well), PullbackManifold(nn.Identity(), ambient=well)):
+        solution = solve(BoundaryValue(manifold, z, -z))
+        for status, length in zip(solution.status, solution.length.tolist(), strict=True):
+            assert not status.converged or length > 0
+        assert solution.status[2] is Status.NON_FINITE
+        assert "the metric is not positive" in solution.status[2].value
+        assert manifold.dist(z, -z).isnan()[2]
+
+
+def test_solve_refuses_what_is_no_riemannian_metric_too() -> None:
+    z = torch.arange(6, dtype=torch.float64).reshape(3, 2)
+
+    def lorentz(z: Tensor) -> Tensor:
+        return torch.diag(torch.tensor([1.0, -1.0])).to(z).expand(len(z), 2, 2)
+
+    for manifold in (MetricManifold(lorentz), PullbackManifold(nn.Identity(), ambient=lorentz)):
+        with pytest.raises(GeometryError, match="not positive"):
+            solve(BoundaryValue(manifold, z, z + 1))

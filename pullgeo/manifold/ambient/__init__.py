@@ -3,7 +3,7 @@
 from pullgeo.manifold.ambient.base import Ambient, lowered_connection
 from pullgeo.manifold.ambient.choice import ambient_of
 from pullgeo.manifold.ambient.composite import Product, Scaled
-from pullgeo.manifold.ambient.field import Field, MetricField
+from pullgeo.manifold.ambient.field import Field, MetricField, check_riemannian
 from pullgeo.manifold.ambient.flat import Flat
 from pullgeo.manifold.ambient.inner import InnerProduct
 from pullgeo.manifold.ambient.onto import Onto
@@ -23,5 +23,6 @@ __all__ = [
     "Product",
     "Scaled",
     "ambient_of",
+    "check_riemannian",
     "lowered_connection",
 ]

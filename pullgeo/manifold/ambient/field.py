@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.errors import NonFiniteError, ShapeError
+from pullgeo.errors import GeometryError, NonFiniteError, ShapeError
 from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.metric import Dense, Metric
 
@@ -62,3 +62,38 @@ class Field(Ambient):
         if not bool(torch.isfinite(M.matrix if isinstance(M, Dense) else M.diag()).all()):
             raise NonFiniteError("metric_fn returned NaN or infinity. Keep points where it is defined.")
         return M
+
+    def check(self, y: Float[Tensor, "b *out"]) -> None:
+        """Raise unless ``M(y)`` measures lengths.
+
+        Raises:
+            GeometryError: a matrix is not symmetric, or has a negative eigenvalue.
+            OffManifoldError, ShapeError: as `Ambient.check` and `metric`.
+        """
+        super().check(y)
+        check_riemannian(self.metric(y))
+
+
+def check_riemannian(M: Metric) -> None:
+    """Raise unless the matrices are symmetric and not negative, up to rounding; NaN passes."""
+    diagonal = M.diag().detach()
+    rounding = torch.finfo(M.dtype).eps ** 0.5
+    if isinstance(M, Dense) and diagonal.numel():
+        matrix = M.matrix.detach()
+        allowed = rounding * matrix.abs().amax((-2, -1))
+        skew = (matrix - matrix.mT).abs().amax((-2, -1)) > allowed
+        # NaN is no failure of this; and what is smaller than rounding counts as zero
+        lifted = torch.where(torch.isfinite(allowed)[..., None, None], matrix, 1.0) + 2 * torch.diag_embed(
+            torch.where(torch.isfinite(allowed) & (allowed > 0), allowed, 1.0).unsqueeze(-1).expand_as(diagonal)
+        )
+        negative = torch.linalg.cholesky_ex(lifted).info > 0
+    else:
+        negative = (diagonal < 0).any(-1)
+        skew = torch.zeros_like(negative)
+    for bad, what in ((skew, "not symmetric"), (negative, "not positive: it has a negative eigenvalue")):
+        if bool(bad.any()):
+            raise GeometryError(
+                f"metric_fn returned a matrix that is {what}, at {int(bad.sum())} of {bad.numel()} "
+                f"points, the first at index {int(bad.reshape(-1).nonzero()[0])}. Lengths need symmetric positive "
+                "matrices; (M + M.mT) / 2 is symmetric, and R @ R.mT is both."
+            )
