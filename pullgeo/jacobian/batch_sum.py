@@ -51,7 +51,7 @@ class BatchSum:
     def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, " p"]:
         """``Σ_b Σ_k J_bᵀ W_kb ∘ J_bᵀ V_kb``: the diagonal of ``Σ_b J_bᵀ (Σ_k W_kb V_kbᵀ) J_b``."""
         total = W.new_zeros(self._p)
-        for part in self.J.sweep_parts(W):
+        for part in self.J.sweep_parts(len(W)):
             w = W[part]
             total = total + self._diagonal(self.J.sweep_pair(w, w if V is W else V[part]))
         return total
@@ -69,7 +69,7 @@ class BatchSum:
         Cost: for a group that is one linear layer of plain features, one product of matrices.
         """
         totals = [W.new_zeros(n, n) for n in (sum(p.numel() for p in group) for group in groups)]
-        for part in self.J.sweep_parts(W):
+        for part in self.J.sweep_parts(len(W)):
             w = W[part]
             met = list(self.J.sweep_pair(w, w if V is W else V[part]))
             for number, group in enumerate(groups):
@@ -85,7 +85,7 @@ class BatchSum:
         Cost: k b P² multiplications; cotangents are pulled to all weights for some samples at a time.
         """
         total = W.new_zeros(self._p, self._p)
-        for part in self.J.sweep_parts(W):
+        for part in self.J.sweep_parts(len(W)):
             w = W[part]
             together, left, right = joined(self.J.sweep_pair(w, w if V is W else V[part]))
             places = self._places(together.parameters)
@@ -98,7 +98,7 @@ class BatchSum:
 
     def _squared(self, W: Tensor, scale: Float[Tensor, "k b"]) -> Tensor:
         total = W.new_zeros(self._p)
-        for part in self.J.sweep_parts(W):
+        for part in self.J.sweep_parts(len(W)):
             swept = self.J.sweep(lambda J, w: J.pull(w), W[part])
             total = total + self._diagonal((own, times(scale[part], delta), delta) for own, delta in swept)
         return total

@@ -132,7 +132,7 @@ class WeightGraph(Jacobian):
     def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "b p"]:
         """``Σ_k J_θᵀ W_k ∘ J_θᵀ V_k``, layer by layer and in chunks of k."""
         total = W.new_zeros(W.shape[1], self.signature.n_in)
-        for part in self.sweep_parts(W):
+        for part in self.sweep_parts(len(W)):
             w = W[part]
             total = total + self._diagonal(self.sweep_pair(w, w if V is W else V[part]))
         return total
@@ -220,18 +220,19 @@ class WeightGraph(Jacobian):
             other = self.sweep(lambda J, w: J.pull(w), V)
             yield from ((own, delta, gamma) for (own, delta), (_, gamma) in zip(swept, other, strict=True))
 
-    def sweep_parts(self, W: Tensor) -> Iterator[slice]:
-        """Chunks of a stack, of the chunk size, or small enough for the widest node that it passes."""
+    def sweep_parts(self, k: int) -> Iterator[slice]:
+        """Chunks of a stack of k, of the chunk size, or small enough for the widest node that they pass."""
         if self.chunk_size is not None:
-            return self.parts(len(W))
+            return self.parts(k)
         widths = [edge.J.signature.n_in for stage in self.stages for edge in stage.edges]
         widths += [own.J.signature.n_in for own in self._owners if isinstance(own.J, Reshape) or self.is_shared(own)]
-        return chunks(len(W), W.element_size() * self.signature.batch * max([self.signature.n_out, *widths]))
+        s = self.signature
+        return chunks(k, s.dtype.itemsize * s.batch * max([s.n_out, *widths]))
 
     def _squared(self, W: Tensor, scale: Float[Tensor, "k b"]) -> Tensor:
         """``Σ_k scale_k (J_θᵀ W_k)²``: the scale waits until a layer contracts, so one sweep serves both factors."""
         total = W.new_zeros(W.shape[1], self.signature.n_in)
-        for part in self.sweep_parts(W):
+        for part in self.sweep_parts(len(W)):
             swept = self.sweep(lambda J, w: J.pull(w), W[part])
             total = total + self._diagonal((own, times(scale[part], delta), delta) for own, delta in swept)
         return total

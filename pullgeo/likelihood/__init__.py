@@ -12,10 +12,9 @@ from pullgeo.likelihood.channel_blocks import ChannelBlocks
 from pullgeo.likelihood.distribution import TorchDistribution
 from pullgeo.likelihood.families import fisher_information
 from pullgeo.likelihood.gaussian import Gaussian
-from pullgeo.likelihood.ggn import ggn, ggn_blocks, ggn_diag, root_stacks, summed_diag
+from pullgeo.likelihood.ggn import ggn, ggn_blocks, ggn_diag
 from pullgeo.likelihood.heteroscedastic import HeteroscedasticGaussian, Paired
 from pullgeo.likelihood.poisson import Poisson
-from pullgeo.likelihood.roots import PulledRoot, RootMetric, root_map
 from pullgeo.likelihood.sampled import sampled_fisher, sampled_ggn, sampled_ggn_diag
 from pullgeo.likelihood.scales import LogStd, LogVariance, Scale, Std, Variance
 
@@ -32,8 +31,6 @@ __all__ = [
     "LogVariance",
     "Paired",
     "Poisson",
-    "PulledRoot",
-    "RootMetric",
     "Scale",
     "Std",
     "TorchDistribution",
@@ -42,10 +39,7 @@ __all__ = [
     "ggn",
     "ggn_blocks",
     "ggn_diag",
-    "root_map",
-    "root_stacks",
     "sampled_fisher",
     "sampled_ggn",
     "sampled_ggn_diag",
-    "summed_diag",
 ]

@@ -7,7 +7,6 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, OptionError, ShapeError, TargetError
-from pullgeo.likelihood.roots import root_map
 from pullgeo.metric import Metric
 
 
@@ -54,7 +53,7 @@ class Likelihood(ABC):
 
     def root(self, eta: Float[Tensor, "b *out"]) -> Float[Tensor, "b n r"]:
         """Matrices ``R`` with ``R Rᵀ = fisher(η)``; ``fisher(η).pullback(J).root()`` is ``Jᵀ R``."""
-        return root_map(self.fisher(eta), len(eta)).dense()
+        return self.fisher(eta).root().expand(len(eta), -1, -1)
 
     @abstractmethod
     def sample(

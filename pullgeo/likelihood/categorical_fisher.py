@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pullgeo.errors import SingularMetricError
 from pullgeo.jacobian import LinearKind, Signature
-from pullgeo.likelihood.roots import RootMetric
+from pullgeo.metric import RootMetric
 
 
 @dataclass(frozen=True, eq=False)

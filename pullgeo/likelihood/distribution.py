@@ -13,8 +13,7 @@ from pullgeo.errors import ModuleError, OptionError, ShapeError
 from pullgeo.jacobian import Elementwise, Jacobian, LinearKind, Signature, linearize
 from pullgeo.likelihood.base import Likelihood, euclidean, per_sample
 from pullgeo.likelihood.families import Family, family_of
-from pullgeo.likelihood.roots import PulledRoot
-from pullgeo.metric import Dense, Metric
+from pullgeo.metric import Dense, Implicit, Metric, Rooted
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +51,7 @@ class TorchDistribution(Likelihood):
         if self.family is not None:
             family_of(self.family)
 
-    def fisher(self, eta: Float[Tensor, "b *out"]) -> PulledRoot:
+    def fisher(self, eta: Float[Tensor, "b *out"]) -> Implicit:
         """``(∂θ/∂η)ᵀ I(θ) (∂θ/∂η)``, held as its root.
 
         Raises:
@@ -64,7 +63,7 @@ class TorchDistribution(Likelihood):
         family = family_of(type(distribution))
         self._check_fixed(family, eta)
         theta, J = linearize(lambda e: family.parameters(self._inner(e)), eta)
-        return PulledRoot(J, _information_root(family.information(distribution), theta))
+        return Implicit(J, Rooted(_information_root(family.information(distribution), theta)))
 
     def sample(
         self, eta: Float[Tensor, "b *out"], generator: torch.Generator, count: int = 1

@@ -1,16 +1,13 @@
 """The generalised Gauss-Newton matrix: the Fisher information of a likelihood, pulled back through a network."""
 
-from collections.abc import Iterator
-
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.jacobian import BatchSum, Jacobian, ParameterLayout, WeightGraph, linearize
+from pullgeo.jacobian import ParameterLayout, WeightGraph, linearize
 from pullgeo.likelihood.base import Likelihood
-from pullgeo.likelihood.roots import PulledRoot, root_map
-from pullgeo.metric import BlockDiagonal, Diagonal, Identity, Metric
+from pullgeo.metric import BlockDiagonal, Implicit, Metric, batch_sum, sum_diag
 from pullgeo.typing import Decoder
 
 
@@ -80,43 +77,8 @@ def ggn_diag(
     fisher = likelihood.fisher(y)
     if over_batch is None:
         return fisher.pullback(J).diag()
-    total = summed_diag(fisher, over_batch)
+    total = sum_diag(Implicit(J, fisher), over_batch)
     return total / len(x) if reduction == "mean" else total
-
-
-def batch_sum(where: str, J: Jacobian, reduction: str) -> BatchSum | None:
-    """What adds up over the batch, or None for ``"none"``.
-
-    Raises:
-        OptionError: the reduction is none of the choices, or there is nothing that the samples share.
-    """
-    if reduction not in ("none", "sum", "mean"):
-        raise OptionError(f'{where}: reduction must be "none", "sum" or "mean", got {reduction!r}.')
-    if reduction == "none":
-        return None
-    if not isinstance(J, WeightGraph):
-        raise OptionError(
-            f'{where}: reduction={reduction!r} is for wrt="weight", as all samples share the weights; every sample has '
-            'an input of its own. Use reduction="none".'
-        )
-    return BatchSum(J)
-
-
-def summed_diag(fisher: Metric, over_batch: BatchSum) -> Float[Tensor, " p"]:
-    """The diagonal of ``Σ_b J_bᵀ I_b J_b``, exactly.
-
-    Args:
-        fisher: what a likelihood gave for the output.
-        over_batch: the derivative of that output with respect to weights.
-    """
-    s = over_batch.J.signature
-    if isinstance(fisher, Identity | Diagonal):
-        values = fisher.diag().expand(s.batch, s.n_out)
-        return over_batch.pull_squared(values.reshape(1, s.batch, *s.out_shape)).squeeze(0)
-    total = torch.zeros(s.n_in, dtype=s.dtype, device=s.device)
-    for W in root_stacks(fisher, over_batch.J):
-        total = total + over_batch.pull_diag(W, W)
-    return total
 
 
 def ggn_blocks(module: torch.nn.Module, x: Shaped[Tensor, "b *x"], likelihood: Likelihood) -> BlockDiagonal:
@@ -148,8 +110,9 @@ def ggn_blocks(module: torch.nn.Module, x: Shaped[Tensor, "b *x"], likelihood: L
             "own. Ask for ggn(...).dense() or .diag()."
         )
     totals: list[Tensor | None] = [None] * len(owners)
-    for W in root_stacks(likelihood.fisher(y), J):
-        found = [block for block in J.pull_blocks(W, W) if block is not None]
+    metric = Implicit(J, likelihood.fisher(y))
+    for part in J.sweep_parts(metric.terms):
+        found = [block for block in J.pull_blocks(*metric.factors(part)) if block is not None]
         totals = [block if t is None else t + block for t, block in zip(totals, found, strict=True)]
     places = torch.arange(layout.size, device=y.device).split([p.numel() for p in layout.parameters])
     by_parameter = {id(p): place for p, place in zip(layout.parameters, places, strict=True)}
@@ -157,15 +120,3 @@ def ggn_blocks(module: torch.nn.Module, x: Shaped[Tensor, "b *x"], likelihood: L
     blocks = tuple(block for _, block in unique.values() if block is not None)
     positions = tuple(torch.cat([by_parameter[id(p)] for p in own.parameters]) for own, _ in unique.values())
     return BlockDiagonal(blocks, positions, layout.size)
-
-
-def root_stacks(fisher: Metric, J: Jacobian) -> Iterator[Tensor]:
-    """The columns of a root of the information, as stacks of cotangents where ``J`` ends, each of bounded size.
-
-    Args:
-        fisher: what a likelihood gave for the output.
-        J: the derivative of that output.
-    """
-    s, pulled = J.signature, PulledRoot(J, root_map(fisher, J.signature.batch))
-    for part in J.parts(pulled.terms, max(s.n_out, pulled.terms) * s.batch * s.dtype.itemsize):
-        yield pulled.factors(part)[0]

@@ -10,8 +10,7 @@ from torch import Tensor
 from pullgeo.errors import OptionError
 from pullgeo.jacobian import BatchSum, Jacobian, flat, linearize
 from pullgeo.likelihood.base import Likelihood
-from pullgeo.likelihood.ggn import batch_sum
-from pullgeo.metric import Estimate, LowRank, Metric, averaged
+from pullgeo.metric import Estimate, LowRank, Metric, averaged, batch_sum
 from pullgeo.typing import Decoder
 
 

@@ -3,19 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError, SingularMetricError
-from pullgeo.jacobian import BatchSum, Jacobian, WeightGraph, flat
+from pullgeo.jacobian import Jacobian, flat
 from pullgeo.metric.base import Metric
 from pullgeo.metric.implicit import Implicit
+from pullgeo.metric.over_batch import batch_sum
+from pullgeo.metric.rooted import RootMetric
 from pullgeo.metric.structured import Diagonal, Identity
-
-Reduction = Literal["none", "sum", "mean"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +117,7 @@ def monte_carlo_diag(
     samples: int,
     generator: torch.Generator,
     probe: Probe | None = None,
-    reduction: Reduction = "none",
+    reduction: str = "none",
 ) -> Estimate:
     """The diagonal of ``Jᵀ M J`` as the average of ``(Jᵀ R ε)²`` over random ε, with ``M = R Rᵀ``.
 
@@ -156,14 +155,7 @@ def monte_carlo_diag(
     """
     where = "monte_carlo_diag"
     _check(where, J, M, samples)
-    if reduction not in get_args(Reduction):
-        raise OptionError(f'{where}: reduction must be "none", "sum" or "mean", got {reduction!r}.')
-    over_batch = BatchSum(J) if isinstance(J, WeightGraph) and reduction != "none" else None
-    if over_batch is None and reduction != "none":
-        raise OptionError(
-            f"{where}: reduction={reduction!r} is for weights, which all samples share; J is taken with respect to the "
-            'input. Use reduction="none".'
-        )
+    over_batch = batch_sum(where, J, reduction)
     s = J.signature
     coloured, entries = _root(M, s.batch)
     probe = Rademacher() if probe is None else probe
@@ -194,6 +186,9 @@ def _root(M: Metric, batch: int) -> tuple[Callable[[Tensor], Tensor], int]:
             raise SingularMetricError("monte_carlo_diag: a diagonal entry of M is negative, so M has no real root.")
         scale = M.values.sqrt()
         return lambda noise: noise * scale, M.dim
+    if isinstance(M, RootMetric):
+        R = M.root_map
+        return lambda noise: R.push(noise.reshape(*noise.shape[:2], *R.signature.in_shape)), R.signature.n_in
     root = M.root().expand(batch, -1, -1)
     return lambda noise: torch.einsum("bor,kbr->kbo", root, noise), root.shape[-1]
 

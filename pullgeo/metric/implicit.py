@@ -9,6 +9,7 @@ from torch import Tensor
 from pullgeo.jacobian import Jacobian, WeightGraph, flat, gram
 from pullgeo.metric.base import Metric, pullback_rule
 from pullgeo.metric.low_rank import LowRank
+from pullgeo.metric.rooted import RootMetric
 from pullgeo.metric.structured import Dense, Diagonal, Identity
 
 
@@ -101,10 +102,13 @@ class Implicit(Metric):
             part: which of the terms.
         """
         s = self.J.signature
-        if isinstance(self.M, LowRank):
-            columns = self.M.matrix[..., part].expand(s.batch, -1, -1).permute(2, 0, 1)
-            stack = self._shaped(columns, s.out_shape)
+        if isinstance(self.M, LowRank | RootMetric):
+            stack = self._shaped(self.M.columns(part).expand(-1, s.batch, -1), s.out_shape)
             return stack, stack
+        if isinstance(self.M, Implicit):
+            W, V = self.M.factors(part)
+            left = self._shaped(flat(self.M.J.pull(W)), s.out_shape)
+            return left, left if V is W else self._shaped(flat(self.M.J.pull(V)), s.out_shape)
         basis = s.out_basis()[part]
         if isinstance(self.M, Identity):
             return basis, basis
@@ -118,8 +122,10 @@ class Implicit(Metric):
         s = self.J.signature
         if isinstance(self.M, Identity):
             return self.J.dense().mT
-        R = self.M.root().expand(s.batch, -1, -1)
-        stack = R.permute(2, 0, 1)
+        if isinstance(self.M, LowRank | RootMetric):
+            stack = flat(self.factors(slice(None))[0])
+        else:
+            stack = self.M.root().expand(s.batch, -1, -1).permute(2, 0, 1)
         return torch.cat([self._pull(stack[part]) for part in self.J.parts(len(stack))]).permute(1, 2, 0)
 
     def to_dense(self) -> Dense:
@@ -129,7 +135,11 @@ class Implicit(Metric):
     @property
     def terms(self) -> int:
         """How many terms `factors` has in all."""
-        return self.M.matrix.shape[-1] if isinstance(self.M, LowRank) else self.J.signature.n_out
+        if isinstance(self.M, LowRank):
+            return self.M.matrix.shape[-1]
+        if isinstance(self.M, RootMetric):
+            return self.M.root_map.signature.n_in
+        return self.M.terms if isinstance(self.M, Implicit) else self.J.signature.n_out
 
     def _push(self, T: Tensor) -> Tensor:
         return flat(self.J.push(self._shaped(T, self.J.signature.in_shape)))

@@ -109,6 +109,11 @@ class LowRank(Metric):
         """``R`` itself."""
         return self.matrix
 
+    def columns(self, part: slice) -> Float[Tensor, "k b n"]:
+        """Some columns of the root; with a batch of one where they are the same at every point."""
+        columns = self.matrix[..., part]
+        return (columns if columns.ndim > 2 else columns.unsqueeze(0)).movedim(-1, 0)
+
     def _coefficients(self, v: Tensor) -> Float[Tensor, "*k r"]:
         return _times(self.matrix.mT, v)
 

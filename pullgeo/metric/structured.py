@@ -109,7 +109,9 @@ class Diagonal(Metric):
         """
         if bool((self.values < 0).any()):
             raise SingularMetricError("Diagonal.root: a diagonal entry is negative, so M has no real root.")
-        return self.values.sqrt().diag_embed()
+        # where a variance underflows the root's derivative is taken to be zero, not infinite
+        zero = self.values == 0
+        return torch.where(zero, self.values, torch.where(zero, 1.0, self.values).sqrt()).diag_embed()
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from pullgeo.errors import OptionError, TargetError
 from pullgeo.jacobian import BatchSum, WeightGraph, as_weight_kind, chunks, flat, linearize
-from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, Likelihood, PulledRoot, root_map, summed_diag
+from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
+from pullgeo.metric import Implicit, sum_diag
 from pullgeo.nnj.arguments import checked_wrt
 from pullgeo.nnj.weight_blocks import pull_blocks, sum_blocks, weight_layout
 from pullgeo.typing import Decoder, Wrt
@@ -135,11 +136,11 @@ class LogLikelihood(nn.Module):
             return self._aggregated(-flat(J.pull_squared_layerwise(values)).squeeze(0))
         if self.metric_shape == "diag":
             if over_batch is not None:
-                return self._of_sum(-summed_diag(fisher, over_batch), len(x))
+                return self._of_sum(-sum_diag(Implicit(J, fisher), over_batch), len(x))
             return self._aggregated(-fisher.pullback(J).diag())
         layout = weight_layout(model, x.device) if wrt_ == "weight" and isinstance(model, nn.Module) else None
         if isinstance(layout, list):
-            pulled = PulledRoot(J, root_map(fisher, len(x)))
+            pulled = Implicit(J, fisher)
             if over_batch is not None:
                 return self._of_sum(_mapped(operator.neg, sum_blocks(pulled, layout)), len(x))
             return _mapped(operator.neg, pull_blocks(pulled, layout))

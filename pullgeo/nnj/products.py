@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 from pullgeo.errors import OptionError
 from pullgeo.jacobian import BatchSum, Jacobian, WeightGraph, flat, linearize
-from pullgeo.metric import Implicit, Metric
+from pullgeo.metric import Implicit, Metric, Reduction, checked_reduction, sum_dense, sum_diag
 from pullgeo.nnj.arguments import Side, check_value, checked_chunk_size, checked_wrt
-from pullgeo.nnj.reduction import Reduction, checked_reduction, of_sum, over_samples, sum_dense, sum_diag
+from pullgeo.nnj.reduction import of_sum, over_samples
 from pullgeo.nnj.weight_blocks import block_metric, pull_blocks, sum_blocks, weight_layout
 from pullgeo.typing import Decoder, Wrt
 
@@ -287,9 +287,9 @@ def _over_batch(
     G: Implicit, J: WeightGraph, module: nn.Module, to_diag: bool, full: bool, reduction: Reduction
 ) -> Tensor | list[Any]:
     if to_diag:
-        total: Any = sum_diag(G, J)
+        total: Any = sum_diag(G, BatchSum(J))
     else:
-        total = sum_dense(G, J) if full else sum_blocks(G, weight_layout(module, J.signature.device))
+        total = sum_dense(G, BatchSum(J)) if full else sum_blocks(G, weight_layout(module, J.signature.device))
     return of_sum(total, reduction, J.signature.batch)
 
 

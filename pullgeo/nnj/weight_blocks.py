@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, OptionError, ShapeError
 from pullgeo.jacobian import BatchSum, Jacobian, ParameterLayout, WeightGraph, outer
-from pullgeo.likelihood import PulledRoot
 from pullgeo.metric import BlockDiagonal, Implicit
 from pullgeo.nnj.arguments import Side
 
@@ -51,7 +50,7 @@ def layers(layout: Layout) -> Iterator[Layer]:
             yield from layers(entry)
 
 
-def pull_blocks(metric: Implicit | PulledRoot, layout: Layout) -> Blocks:
+def pull_blocks(metric: Implicit, layout: Layout) -> Blocks:
     """The blocks of a metric on weights, ``J_θᵀ M J_θ``, for each layer, nested as the layout is.
 
     Cost: as many backward sweeps as M has dimensions and the blocks themselves; where the stages of ``J`` are other
@@ -71,15 +70,14 @@ def pull_blocks(metric: Implicit | PulledRoot, layout: Layout) -> Blocks:
     return _nest(layout, iter(totals))
 
 
-def sum_blocks(metric: Implicit | PulledRoot, layout: Layout) -> Blocks:
+def sum_blocks(metric: Implicit, layout: Layout) -> Blocks:
     """The same blocks added up over the batch; an array of the batch times the weights is never formed."""
     J = metric.J
     if not isinstance(J, WeightGraph):
         raise OptionError("sum_blocks: expected a metric pulled back to the weights of a network.")
     groups = [tuple(layer.module.parameters()) for layer in layers(layout)]
     totals: list[Tensor] = []
-    terms = torch.empty(metric.terms, 0, dtype=J.signature.dtype)
-    for part in list(J.sweep_parts(terms)) or [slice(0, 0)]:
+    for part in list(J.sweep_parts(metric.terms)) or [slice(0, 0)]:
         found = BatchSum(J).pull_blocks(*metric.factors(part), groups)
         totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
     return _nest(layout, iter(totals))

@@ -13,13 +13,13 @@ from pullgeo.jacobian import linearize
 from pullgeo.likelihood import (
     Bernoulli,
     Categorical,
+    CategoricalFisher,
     Gaussian,
     HeteroscedasticGaussian,
     Likelihood,
     LogStd,
     Paired,
     Poisson,
-    PulledRoot,
     TorchDistribution,
     ggn,
     ggn_blocks,
@@ -28,7 +28,7 @@ from pullgeo.likelihood import (
     sampled_ggn,
     sampled_ggn_diag,
 )
-from pullgeo.metric import Dense
+from pullgeo.metric import Dense, Implicit
 from pullgeo.testing import check_metric, oracles
 
 B = 3
@@ -141,7 +141,8 @@ def test_blocks_are_those_of_the_layers(likelihood: Likelihood, module: nn.Modul
 def test_what_is_pulled_back_is_a_metric() -> None:
     likelihood, module = CASES["spatial categorical"]
     G = ggn(module.double(), points(module), likelihood)
-    assert isinstance(G, PulledRoot)
+    assert isinstance(G, Implicit)
+    assert isinstance(G.M, CategoricalFisher)
     check_metric(G)
 
 
@@ -201,7 +202,8 @@ def test_saturated_outputs_give_finite_matrices_and_gradients() -> None:
             for answer in (
                 G.dense(),
                 G.diag(),
-                G.root() if isinstance(G, PulledRoot) else G.apply(torch.ones(B, G.dim)),
+                G.root(),
+                G.apply(torch.ones(B, G.dim)),
             ):
                 assert bool(answer.isfinite().all())
                 slopes = torch.autograd.grad(answer.sum(), list(module.parameters()), retain_graph=True)

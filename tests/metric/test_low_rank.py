@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pullgeo.errors import ShapeError, SingularMetricError
 from pullgeo.jacobian import BatchSum, Transpose, linearize
-from pullgeo.metric import Dense, Implicit, LowRank
+from pullgeo.metric import Dense, Implicit, LowRank, sum_dense, sum_diag
 from pullgeo.testing import check_metric, oracles
 
 B, N = 3, 5
@@ -94,3 +94,20 @@ def test_it_is_differentiable() -> None:
     f = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, N)).double()
     x, R = random(2, 4).requires_grad_(), random(N, 2).requires_grad_()
     assert torch.autograd.gradcheck(lambda x, R: LowRank(R).pullback(linearize(f, x)[1]).dense(), (x, R))
+
+
+def test_sums_over_the_batch_take_all_columns_of_a_root() -> None:
+    """More columns than dimensions, and metrics that are pulled back twice."""
+    generator = torch.Generator().manual_seed(5)
+    f = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2)).double()
+    x = torch.randn(7, 2, dtype=torch.float64, generator=generator)
+    J = linearize(f, x, "weight")[1]
+    M = LowRank(torch.randn(7, 2, 11, dtype=torch.float64, generator=generator))
+    outer = linearize(torch.nn.Linear(2, 5).double(), f(x))[1]
+    twice = Implicit(outer, LowRank(torch.randn(7, 5, 13, dtype=torch.float64, generator=generator)))
+    for metric in (M, twice):
+        truth = torch.einsum("boi,bop,bpj->ij", J.dense(), metric.dense(), J.dense())
+        G, over_batch = Implicit(J, metric), BatchSum(J)
+        torch.testing.assert_close(sum_dense(G, over_batch), truth)
+        torch.testing.assert_close(sum_diag(G, over_batch), truth.diagonal())
+        torch.testing.assert_close(G.root() @ G.root().mT, G.dense())
