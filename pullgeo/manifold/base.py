@@ -11,7 +11,7 @@ from pullgeo.geodesic import BoundaryValue, EnergyExpansion, Newton, Solution, S
 from pullgeo.manifold import curvature, jacobi, sampling, transport
 from pullgeo.manifold.chart import rows
 from pullgeo.manifold.curved import Curved
-from pullgeo.manifold.initial_value import shoot
+from pullgeo.manifold.initial_value import follow
 from pullgeo.manifold.logarithm import SAME_SPEED, logarithm
 
 
@@ -263,7 +263,7 @@ class Manifold(Curved):
         flat = [t.double() for t in flat]
         self._check_points(where, flat[0])
         double = self.in_double()
-        ends = shoot(double.connection, *flat)
+        ends = follow(double.connection, *flat)
         self._check_arrived(where, ends[0])
         with torch.no_grad():
             self._check_speed(where, double.norm(flat[0], flat[1]), double.norm(ends[0], ends[1]))
@@ -274,8 +274,9 @@ class Manifold(Curved):
         if bool(lost.any()):
             raise NonFiniteError(
                 f"{type(self).__name__}.{where}: {int(lost.sum())} of {len(ends)} geodesics, the first at index "
-                f"{int(lost.nonzero()[0])}, left the region where the metric is finite and regular before unit time. "
-                "Shoot with a shorter tangent vector, or regularise the metric far away from the data."
+                f"{int(lost.nonzero()[0])}, left the region where the metric is finite and regular before unit time, "
+                "or bend too sharply to be followed. Shoot with a shorter tangent vector, regularise the metric far "
+                "away from the data, or use an activation with continuous second derivatives."
             )
 
     def _check_speed(self, where: str, before: Float[Tensor, " b"], after: Float[Tensor, " b"]) -> None:

@@ -1,11 +1,13 @@
 """Geodesics and parallel transport from initial values, for any connection."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo.geodesic import leaves
 from pullgeo.manifold.runge_kutta import MAX_STEPS, RTOL, integrate
 
 Connection = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -40,6 +42,53 @@ def shoot(
     return integrate(
         field, torch.stack([z, velocity, *carried], 1), size, duration=duration, rtol=rtol, max_steps=max_steps
     ).unbind(1)
+
+
+def follow(
+    connection: Connection, z: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], *carried: Float[Tensor, "b d"]
+) -> tuple[Float[Tensor, "b d"], ...]:
+    """`shoot` for unit time, differentiable to its arguments and to the weights behind the connection.
+
+    Nothing is kept for the backward pass but the arguments: a graph through all steps would hold every activation of
+    a decoder in each of them, whether or not anybody asks for a gradient. The backward pass follows the geodesics
+    again.
+    """
+    with torch.no_grad():
+        ends = shoot(connection, z, velocity, *carried)
+    if not torch.is_grad_enabled() or not len(z):
+        return ends
+    start = (z, velocity, *carried)
+    weights = leaves(connection(z[:1].detach(), velocity[:1].detach(), velocity[:1].detach()))
+    if not (weights or any(a.requires_grad for a in start)):
+        return ends
+    followed: tuple[Tensor, ...] = _Followed.apply(connection, ends, len(start), *start, *weights)
+    return followed
+
+
+class _Followed(torch.autograd.Function):
+    """Passes the ends of geodesics through; the backward pass shoots once more, with a graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, connection: Connection, ends: tuple[Tensor, ...], count: int, *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.connection, ctx.count = connection, count
+        ctx.save_for_backward(*inputs)
+        return tuple(end.clone() for end in ends)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, twice = ctx.saved_tensors, torch.is_grad_enabled()
+        with torch.enable_grad():
+            # what lies behind the arguments is the caller's, and not counted here
+            start = [a.view_as(a) if twice else a.detach().requires_grad_(a.requires_grad) for a in inputs[: ctx.count]]
+            ends = shoot(ctx.connection, *start)
+            wanted = [a for a in (*start, *inputs[ctx.count :]) if a.requires_grad]
+            found = torch.autograd.grad(
+                ends, wanted, cotangents, allow_unused=True, create_graph=twice, retain_graph=True
+            )
+        gradients = iter(found)
+        return None, None, None, *(next(gradients) if a.requires_grad else None for a in inputs)
 
 
 def turns(

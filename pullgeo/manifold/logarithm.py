@@ -67,12 +67,13 @@ class _Logarithm(torch.autograd.Function):
         found = torch.isfinite(velocity)
         with torch.enable_grad():
             v = torch.where(found, velocity, 0.0).requires_grad_()
-            start = x if x.requires_grad else x.detach()
+            # x may be computed from the weights: what lies behind it is the caller's, and not counted here
+            start = x.detach().requires_grad_(x.requires_grad)
             end = shoot(ctx.connection, start, v)[0]
             rows = [torch.autograd.grad(end[:, k].sum(), v, retain_graph=True)[0] for k in range(x.shape[1])]
             # dv = (∂exp/∂v)⁻¹ (dy - ∂exp/∂x dx - ∂exp/∂θ dθ)
             pulled = torch.linalg.solve(torch.stack(rows, 1).mT, torch.where(found, weight, 0.0))
-            wanted = [a for a in (x, *weights) if a.requires_grad]
+            wanted = [a for a in (start, *weights) if a.requires_grad]
             gradients: tuple[Tensor | None, ...] = ()
             if wanted:
                 # the graph behind x and the weights is the caller's, who may go through it again

@@ -91,6 +91,65 @@ def test_transport_differentiates() -> None:
     assert torch.autograd.gradcheck(lambda n, w: manifold.parallel_transport(DiscreteCurve(n), w), (nodes, v))
 
 
+def test_exponentials_differentiate_twice_and_keep_no_steps() -> None:
+    net = decoder()
+    manifold = PullbackManifold(net)
+    x, u, w = (a[:1].requires_grad_() for a in sample(2))
+    weight = net[0].weight
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        ends = manifold.expmap_transp(x, u, w)
+    assert all(end.requires_grad for end in ends)
+    assert sum(t.numel() for t in kept) < 20 * sum(p.numel() for p in net.parameters())
+    h = 1e-4
+
+    def loss(x: Tensor, u: Tensor) -> Tensor:
+        end, carried = manifold.expmap_transp(x, u, w)
+        return (end.sin() + carried).sum()
+
+    # the velocity may be computed from the point
+    found = torch.autograd.grad(loss(x, 2 * x + u), (x, weight), create_graph=True)
+    step = torch.tensor([[0.3, -0.8]], dtype=torch.float64)
+    with torch.no_grad():
+        truth = (loss(x + h * step, 2 * (x + h * step) + u) - loss(x - h * step, 2 * (x - h * step) + u)) / (2 * h)
+    torch.testing.assert_close((found[0] * step).sum(), truth, rtol=1e-6, atol=1e-7)
+    second = torch.autograd.grad((found[0] * step).sum(), u)[0]
+
+    def slope(u: Tensor) -> Tensor:
+        return (torch.autograd.grad(loss(x, 2 * x + u), x)[0] * step).sum()
+
+    ahead, behind = slope((u + h * step).detach()), slope((u - h * step).detach())
+    torch.testing.assert_close((second * step).sum(), (ahead - behind) / (2 * h), rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        before = weight[0, 0].clone()
+        values = []
+        for sign in (1, -1):
+            weight[0, 0] = before + sign * h
+            values.append(loss(x, 2 * x + u))
+        weight[0, 0] = before
+    torch.testing.assert_close(found[1][0, 0], (values[0] - values[1]) / (2 * h), rtol=1e-5, atol=1e-6)
+
+
+def test_logarithms_at_points_that_weights_move() -> None:
+    net = decoder()
+    manifold, weight = PullbackManifold(net), net[0].weight
+    x, y, _ = (a[:1] for a in sample(2))
+
+    def loss() -> Tensor:  # the point depends on a weight that the metric depends on as well
+        return manifold.logmap(x + weight[0], y).sin().sum()
+
+    found = torch.autograd.grad(loss(), weight)[0][0, 0]
+    h = 1e-4
+    with torch.no_grad():
+        before = weight[0, 0].clone()
+        values = []
+        for sign in (1, -1):
+            weight[0, 0] = before + sign * h
+            values.append(loss())
+        weight[0, 0] = before
+    torch.testing.assert_close(found, (values[0] - values[1]) / (2 * h), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.usefixtures("without_type_checks")
 def test_mistakes_in_transport() -> None:
     manifold = PullbackManifold(decoder())

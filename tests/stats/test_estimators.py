@@ -55,6 +55,7 @@ class Flat(PullbackManifold):
         PrincipalGeodesicAnalysis(Flat()),
     ]
 )
+@pytest.mark.usefixtures("without_type_checks")
 def test_conventions(estimator, check):
     check(estimator)
 

@@ -45,12 +45,13 @@ class Newton:
 
     Every pair has its own damping, step count and status, and leaves the batch when it is done. A step is taken only
     if it lowers the energy (or, at the rounding level of the energy, the residual). A pair that did not converge, or
-    ended longer than the straight line, is tried again from there. So a curve is never longer than the line.
+    ended longer than the straight line, is tried again from there. So a curve is never longer than the line (in many
+    dimensions, where one search costs much, it is not tried again).
 
     A minimiser is local: the search across the line finds the shortest curve more often than descent from the line
     does, and nothing guarantees it.
 
-    In many dimensions the Hessian is not written out; see `matrix_free.descend_free`.
+    From 150 dimensions on the Hessian is not written out; see `matrix_free.descend_free`.
 
     Args:
         tol: bound on the residual ``‖gradient‖ / (max_i ‖J_i‖ ‖Δ‖)``, which no rescaling changes.
