@@ -201,12 +201,10 @@ def _dropout_inputs(module: nn.Module, z: Tensor) -> dict[str, torch.Size]:
         for name, layer in module.named_modules()
         if isinstance(layer, _DROPOUT) and layer.p > 0
     ]
-    try:
-        with torch.no_grad():
-            module(z)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad():
+        module(z)
+    for hook in hooks:
+        hook.remove()
     return shapes
 
 

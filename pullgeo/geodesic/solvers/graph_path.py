@@ -36,8 +36,8 @@ class GraphPath:
 
     Where the straight line crosses ground far from all data, a path through the data is the better start. Both a
     start, ``Newton(starts=(Corridor(), GraphPath(latents)))``, and a solver, `GraphPath(latents)`: as that it never
-    claims to have found a geodesic, and its lengths are bounds of distances from above, as far as their discretisation is
-    exact: global ones, which no local minimum deceives.
+    claims to have found a geodesic, and its lengths are bounds of distances from above, up to discretisation: global
+    ones, which no local minimum deceives.
 
     Args:
         points: latents ``(n, d)``: those of the data, or a grid (`GraphPath.grid`).
