@@ -120,6 +120,12 @@ class Chart(geoopt.Manifold):
         """Points and tangents, broadcast."""
         for tensor in tensors:
             self._check_tensor(where, tensor)
+        dtypes = [tensor.dtype for tensor in tensors]
+        if len(set(dtypes)) > 1:
+            raise DtypeError(
+                f"{type(self).__name__}.{where}: points and tangents must have the same dtype, got "
+                f"{', '.join(map(str, dtypes))}. Use u.to(x.dtype)."
+            )
         try:
             return tuple(torch.broadcast_tensors(*tensors))
         except RuntimeError as error:

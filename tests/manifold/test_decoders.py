@@ -262,3 +262,11 @@ def test_solve_refuses_what_is_no_riemannian_metric_too() -> None:
     for manifold in (MetricManifold(lorentz), PullbackManifold(nn.Identity(), ambient=lorentz)):
         with pytest.raises(GeometryError, match="not positive"):
             solve(BoundaryValue(manifold, z, z + 1))
+
+
+def test_precisions_do_not_mix() -> None:
+    manifold = PullbackManifold(nn.Linear(2, 3))
+    x, u = torch.zeros(3, 2), torch.ones(3, 2, dtype=torch.float64)
+    for ask in (manifold.inner, manifold.norm, manifold.egrad2rgrad, manifold.expmap):
+        with pytest.raises(DtypeError, match=r"same dtype, got torch.float32, torch.float64.*u.to\(x.dtype\)"):
+            ask(x, u)
