@@ -13,8 +13,8 @@ from pullgeo.geodesic.speed import speed_ratio
 
 Apply = Callable[[Tensor], Tensor]
 
-CHUNK_BYTES = 2**24
-"""Tangents in the output that are held at a time; the activations on the way to them grow with it."""
+CHUNK_BYTES = 2**21
+"""Tangents in the output that are held at a time: with the activations on the way to them they stay in cache."""
 
 
 def chord_energy(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:

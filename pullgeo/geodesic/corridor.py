@@ -1,6 +1,6 @@
 """The search for a way around what lies on the straight line."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,13 +9,10 @@ from torch import Tensor
 from pullgeo.curve import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.space import Space
-from pullgeo.geodesic.start import Candidates, uniform_speed
+from pullgeo.geodesic.start import Candidates
 
 REACH = 2
 """How many places sideways a path may go from one station to the next; also how far apart distinct paths are."""
-
-SWEEPS = 4
-"""How often each point of a path is moved towards the middle of its neighbours: lattice paths zigzag."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +40,8 @@ class Corridor:
     """
 
     stations: int = 12
-    offsets: int = 13
-    width: float = 0.6
+    offsets: int = 9
+    width: float = 0.4
     directions: int = 1
     slack: float = 0.05
     paths: int = 3
@@ -57,6 +54,13 @@ class Corridor:
         if self.directions < 1 or self.slack < 0 or self.paths < 1:
             raise OptionError(f"Corridor: expected directions >= 1, slack >= 0 and paths >= 1, got {self!r}.")
 
+    @property
+    def closer(self) -> "Corridor":
+        """A finer lattice, a little narrower, with one candidate more; they may be four times as much longer."""
+        return replace(
+            self, offsets=self.offsets + 4, width=0.9 * self.width, paths=self.paths + 1, slack=4 * self.slack
+        )
+
     def candidates(self, space: Space, z0: Tensor, z1: Tensor, segments: int) -> Candidates:
         """The shortest lattice paths, smoothed, at uniform speed."""
         lattice, ray, place = self._lattice(z0, z1)
@@ -65,10 +69,11 @@ class Corridor:
         lengths = torch.where(torch.isfinite(lengths), lengths, torch.inf)
         same = (ray[:, None] == ray) | (place[:, None] == 0) | (place == 0)
         aside = (place[:, None] - place).abs()
-        path, pair = self._paths(lengths.masked_fill(~same | (aside > REACH), torch.inf), same & (aside < REACH))
-        stations = torch.arange(path.shape[1], device=path.device)
-        curve = DiscreteCurve(_smoothed(lattice[pair[:, None], stations, path])).resample(segments)
-        return Candidates(uniform_speed(space, curve, segments).nodes, pair)
+        ways = _Ways.of(lengths.masked_fill(~same | (aside > REACH), torch.inf))
+        path, pair = self._paths(ways, same & (aside < REACH))
+        nodes = _between_places(lattice, ways.through, path, pair, _beside(ray, place))
+        curve = DiscreteCurve(_smoothed(nodes)).resample(segments)
+        return Candidates.at_uniform_speed(space, curve, segments, pair)
 
     def _lattice(self, z0: Tensor, z1: Tensor) -> tuple[Float[Tensor, "p s k d"], Int[Tensor, " k"], Int[Tensor, " k"]]:
         """Points, and for each place in a row the direction it lies in and its number from the middle."""
@@ -85,14 +90,10 @@ class Corridor:
         t = torch.linspace(0, 1, self.stations + 1, dtype=z0.dtype, device=z0.device)
         return line.unsqueeze(2) + (4 * t * (1 - t))[None, :, None, None] * sideways.unsqueeze(1), ray, place
 
-    def _paths(
-        self, lengths: Float[Tensor, "p s k k"], near: Bool[Tensor, "k k"]
-    ) -> tuple[Int[Tensor, "c stations"], Int[Tensor, " c"]]:
-        """Shortest paths, given the lengths of all steps, and the pairs that they are for."""
-        cost, came_from = _shortest(lengths)
-        rest, goes_to = _shortest(lengths.mT.flip(1))
-        middle = lengths.shape[1] // 2
-        through = cost[middle] + rest[len(rest) - 1 - middle]
+    def _paths(self, ways: "_Ways", near: Bool[Tensor, "k k"]) -> tuple[Int[Tensor, "c stations"], Int[Tensor, " c"]]:
+        """Shortest paths that pass the middle at distinct places, and the pairs that they are for."""
+        middle = len(ways.came_from) // 2
+        through = ways.through[:, middle]
         limit = (1 + self.slack) * through.amin(1)
         paths: list[Tensor] = []
         pairs: list[Tensor] = []
@@ -100,12 +101,34 @@ class Corridor:
             length, place = through.min(1)
             # where nothing is finite the first choice is as good as any
             chosen = ((length <= limit) if paths else torch.ones_like(length, dtype=torch.bool)).nonzero().squeeze(1)
-            back = _traced(came_from[:middle], chosen, place[chosen])
-            onward = _traced(goes_to[: len(goes_to) - middle], chosen, place[chosen])
+            back = _traced(ways.came_from[:middle], chosen, place[chosen])
+            onward = _traced(ways.goes_to[: len(ways.goes_to) - middle], chosen, place[chosen])
             paths.append(torch.cat([back.flip(1), onward[:, 1:]], 1))
             pairs.append(chosen)
             through = through.masked_fill(near[place], torch.inf)
         return torch.cat(paths), torch.cat(pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ways:
+    """The shortest ways through all places of a lattice.
+
+    Attributes:
+        through: at each station, the length of the shortest path through each place.
+        came_from: for each step, the place before each place.
+        goes_to: for each step, counted from the end, the place after each place.
+    """
+
+    through: Float[Tensor, "p n k"]
+    came_from: list[Tensor]
+    goes_to: list[Tensor]
+
+    @staticmethod
+    def of(lengths: Float[Tensor, "p s k k"]) -> "_Ways":
+        """Given the lengths of all steps."""
+        cost, came_from = _shortest(lengths)
+        rest, goes_to = _shortest(lengths.mT.flip(1))
+        return _Ways(torch.stack(cost, 1) + torch.stack(rest[::-1], 1), came_from, goes_to)
 
 
 def _shortest(lengths: Float[Tensor, "p s k k"]) -> tuple[list[Tensor], list[Tensor]]:
@@ -135,8 +158,41 @@ def _perpendicular(line: Float[Tensor, "p d"], count: int) -> Float[Tensor, "p e
     return torch.linalg.qr(frame)[0][:, :, 1:].mT * line.norm(dim=1)[:, None, None]
 
 
+def _beside(ray: Int[Tensor, " k"], place: Int[Tensor, " k"]) -> Int[Tensor, "2 k"]:
+    """The places on both sides of each; itself where there is none."""
+    # the middle belongs to all rays; its sides are looked for along the first
+    along = ray.clamp(min=0)
+    same = (along[:, None] == along) | (place == 0)
+    found = []
+    for side in (-1, 1):
+        there = same & (place == place[:, None] + side)
+        found.append(torch.where(there.any(1), there.int().argmax(1), torch.arange(len(place), device=place.device)))
+    return torch.stack(found)
+
+
+def _between_places(
+    lattice: Float[Tensor, "p n k d"],
+    through: Float[Tensor, "p n k"],
+    path: Int[Tensor, "c n"],
+    pair: Int[Tensor, " c"],
+    beside: Int[Tensor, "2 k"],
+) -> Float[Tensor, "c n d"]:
+    """Points of paths, moved sideways to where parabolas through three neighbouring lengths are lowest."""
+    stations = torch.arange(path.shape[1], device=path.device)
+    left, here, right = (
+        (lattice[pair[:, None], stations, at], through[pair[:, None], stations, at])
+        for at in (beside[0][path], path, beside[1][path])
+    )
+    slope, bend = left[1] - right[1], left[1] - 2 * here[1] + right[1]
+    # at the rim of the lattice one side is the place itself
+    inside = torch.isfinite(slope) & (bend > 0)
+    inside = inside & (beside[0][path] != path) & (beside[1][path] != path)
+    shift = torch.where(inside, slope / (2 * torch.where(inside, bend, 1.0)), 0.0).clamp(-0.5, 0.5).unsqueeze(2)
+    side = torch.where(shift > 0, right[0], left[0])
+    return here[0] + shift.abs() * (side - here[0])
+
+
 def _smoothed(nodes: Float[Tensor, "c n d"]) -> Float[Tensor, "c n d"]:
-    for _ in range(SWEEPS):
-        inner = (nodes[:, :-2] + 2 * nodes[:, 1:-1] + nodes[:, 2:]) / 4
-        nodes = torch.cat([nodes[:, :1], inner, nodes[:, -1:]], 1)
-    return nodes
+    """Each point moved towards the middle of its neighbours: lattice paths zigzag."""
+    inner = (nodes[:, :-2] + 2 * nodes[:, 1:-1] + nodes[:, 2:]) / 4
+    return torch.cat([nodes[:, :1], inner, nodes[:, -1:]], 1)

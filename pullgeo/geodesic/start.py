@@ -1,6 +1,6 @@
 """Curves to begin the search with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -19,20 +19,38 @@ class Candidates:
     Attributes:
         nodes: c curves, at least one for each pair.
         pair: which pair each is for.
+        length: how long they are, by their chords.
     """
 
     nodes: Float[Tensor, "c n d"]
     pair: Int[Tensor, " c"]
+    length: Float[Tensor, " c"]
 
     @staticmethod
-    def one_each(curve: DiscreteCurve) -> "Candidates":
-        """One curve for each pair."""
-        return Candidates(curve.nodes, torch.arange(len(curve), device=curve.nodes.device))
+    def at_uniform_speed(
+        space: Space, curve: DiscreteCurve, segments: int, pair: Int[Tensor, " c"] | None = None
+    ) -> "Candidates":
+        """The curves with their nodes moved along to equal distances, as the manifold measures chords.
+
+        Args:
+            space: what measures.
+            curve: the curves.
+            segments: of the candidates.
+            pair: which pair each curve is for; one for each pair if ``None``.
+        """
+        lengths = space.chord_lengths(curve.nodes.unsqueeze(2)).flatten(1)
+        pair = torch.arange(len(curve), device=lengths.device) if pair is None else pair
+        return Candidates(curve.at_equal_arcs(lengths, segments).nodes, pair, lengths.sum(1))
 
     def between(self, first: int, end: int) -> "Candidates":
         """The candidates of the pairs ``first, ..., end - 1``, which are counted from 0 then."""
         chosen = (self.pair >= first) & (self.pair < end)
-        return Candidates(self.nodes[chosen], self.pair[chosen] - first)
+        return Candidates(self.nodes[chosen], self.pair[chosen] - first, self.length[chosen])
+
+    def shortest(self, pairs: int) -> "Candidates":
+        """One candidate for each pair: its shortest."""
+        best = self.least(self.length, pairs)
+        return Candidates(self.nodes[best], self.pair[best], self.length[best])
 
     def least(self, energy: Float[Tensor, " c"], pairs: int) -> Int[Tensor, " p"]:
         """Which candidate of each pair has the least energy; one that is not finite only if there is no other."""
@@ -53,18 +71,20 @@ class Candidates:
 
     @staticmethod
     def best(
-        starts: "tuple[Start, ...]", space: Space, rough: Space, z0: Tensor, z1: Tensor, segments: int
+        starts: "tuple[Start, ...]", space: Space, z0: Tensor, z1: Tensor, segments: int
     ) -> Float[Tensor, "p n d"]:
-        """For each pair the proposal of all starts with the least energy."""
-        proposed = Candidates.cat([start.candidates(rough, z0, z1, segments) for start in starts])
-        if len(proposed.pair) == len(z0):
-            return proposed.nodes[proposed.pair.argsort()]
-        return proposed.nodes[proposed.least(space.energy(proposed.nodes), len(z0))]
+        """For each pair the shortest proposal of all starts."""
+        return Candidates.proposed(starts, space, z0, z1, segments).shortest(len(z0)).nodes
+
+    @staticmethod
+    def proposed(starts: "tuple[Start, ...]", space: Space, z0: Tensor, z1: Tensor, segments: int) -> "Candidates":
+        """What all starts propose."""
+        return Candidates.cat([start.candidates(space, z0, z1, segments) for start in starts])
 
     @staticmethod
     def cat(parts: list["Candidates"]) -> "Candidates":
         """The candidates of all parts."""
-        return Candidates(torch.cat([part.nodes for part in parts]), torch.cat([part.pair for part in parts]))
+        return Candidates(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Candidates)))
 
 
 @runtime_checkable
@@ -81,7 +101,7 @@ class Line:
 
     def candidates(self, space: Space, z0: Tensor, z1: Tensor, segments: int) -> Candidates:
         """Straight lines; cost: two points for each segment."""
-        return Candidates.one_each(uniform_speed(space, straight_line(z0, z1, 2 * segments), segments))
+        return Candidates.at_uniform_speed(space, straight_line(z0, z1, 2 * segments), segments)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +128,4 @@ class Given:
             )
         inner = DiscreteCurve(nodes).resample(2 * segments).nodes[:, 1:-1].expand(len(z0), -1, -1)
         curve = DiscreteCurve(torch.cat([z0.unsqueeze(1), inner, z1.unsqueeze(1)], 1))
-        return Candidates.one_each(uniform_speed(space, curve, segments))
-
-
-def uniform_speed(space: Space, curve: DiscreteCurve, segments: int) -> DiscreteCurve:
-    """The curves with their nodes moved along to equal distances, as the manifold measures chords."""
-    return curve.at_equal_arcs(space.chord_lengths(curve.nodes.unsqueeze(2)).flatten(1), segments)
+        return Candidates.at_uniform_speed(space, curve, segments)

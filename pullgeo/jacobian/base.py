@@ -259,7 +259,6 @@ class Transpose(LinearKind):
     def in_chunks(self, size: int | None) -> "Transpose":
         """The transpose of the original in chunks."""
         bounded = Transpose(self.original.in_chunks(size))
-        bounded.chunk_size = size
         bounded.chunk_size = bounded.original.chunk_size
         return bounded
 

@@ -10,6 +10,11 @@ def flat(T: Float[Tensor, "k b *n"]) -> Float[Tensor, "k b n"]:
     return T.reshape(*T.shape[:2], T.shape[2:].numel())
 
 
+def same_for_all(T: Float[Tensor, "k b *n"]) -> bool:
+    """Whether a stack is an expanded view of one sample, as a basis is."""
+    return T.shape[1] > 1 and T.stride(1) == 0
+
+
 def gram(T: Float[Tensor, "k b *n"], S: Float[Tensor, "l b *n"]) -> Float[Tensor, "b k l"]:
     """⟨T_k, S_l⟩ for each sample, without copying the stacks into batch-first order.
 

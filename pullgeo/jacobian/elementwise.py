@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.jacobian.base import Jacobian
-from pullgeo.jacobian.contract import flat, gram
+from pullgeo.jacobian.contract import flat, gram, same_for_all
 from pullgeo.jacobian.signature import Signature
 
 
@@ -49,7 +49,7 @@ class Elementwise(Jacobian):
         """``Tᵀ diag(σ'' w) T``."""
         if self.curvature is None:
             return T.new_zeros(T.shape[1], len(T), len(T))
-        return gram(T * (self.curvature() * w), T)
+        return _weighted_gram(T, self.curvature() * w)
 
     def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *x"]:
         """``σ'' T S``."""
@@ -67,3 +67,13 @@ class Elementwise(Jacobian):
     def columns(self) -> Float[Tensor, "n b n"]:
         """The columns of the diagonal matrices."""
         return self.dense().transpose(0, 1)
+
+
+def _weighted_gram(T: Float[Tensor, "k b *x"], weight: Float[Tensor, "b *x"]) -> Float[Tensor, "b k k"]:
+    """``Tᵀ diag(w) T``; where all samples share their tangents, from the products of these."""
+    if not same_for_all(T):
+        return gram(T * weight, T)
+    k = len(T)
+    shared = flat(T[:, :1]).squeeze(1)
+    products = (shared.unsqueeze(1) * shared).reshape(k * k, -1)
+    return (flat(weight.unsqueeze(0)).squeeze(0) @ products.mT).reshape(-1, k, k)

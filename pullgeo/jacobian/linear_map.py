@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.jacobian.base import Jacobian, LinearKind
+from pullgeo.jacobian.contract import same_for_all
 from pullgeo.jacobian.signature import Signature
 
 Move = Callable[[Tensor], Tensor]
@@ -21,6 +22,25 @@ def stacked(operation: Move) -> Move:
         torch.Size([5, 7, 3, 4])
     """
     return lambda T: operation(T.flatten(0, 1)).unflatten(0, T.shape[:2])
+
+
+def shared(operation: Move) -> Move:
+    """An operation on stacks that is the same for every sample, done once where all samples share their tangents.
+
+    Example:
+        >>> import torch
+        >>> basis = torch.eye(3).unsqueeze(1).expand(3, 5, 3)
+        >>> shared(torch.nn.Linear(3, 2))(basis).stride(1)
+        0
+    """
+
+    def move(T: Tensor) -> Tensor:
+        if not same_for_all(T):
+            return operation(T)
+        moved = operation(T[:, :1])
+        return moved.expand(-1, T.shape[1], *moved.shape[2:])
+
+    return move
 
 
 @dataclass(frozen=True, eq=False)

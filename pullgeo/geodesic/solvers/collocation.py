@@ -70,7 +70,7 @@ class CollocationBVP:
             raise OptionError(
                 f"CollocationBVP: {type(space).__name__} has no connection. Use Newton(), which needs none."
             )
-        begun = Candidates.best(self.starts, space, rough, z0, z1, self.segments)
+        begun = Candidates.best(self.starts, rough, z0, z1, self.segments)
         nodes, residual = begun.clone(), torch.full_like(z0[:, 0], torch.inf)
         steps = torch.zeros(len(z0), dtype=torch.long, device=z0.device)
         good, singular = torch.zeros_like(steps, dtype=torch.bool), torch.zeros_like(steps, dtype=torch.bool)

@@ -84,7 +84,7 @@ class EnergyMinimizer:
         Raises:
             ShapeError: given starts do not fit the pairs.
         """
-        nodes = Candidates.best(self.starts, space, rough, z0, z1, self.segments)
+        nodes = Candidates.best(self.starts, rough, z0, z1, self.segments)
         steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
         found, order = assess(space, nodes, self.tol, steps)
         # the residual's unit changes little from the first curve to the last, on which the last word is spoken

@@ -60,7 +60,7 @@ class GaussNewton:
             raise OptionError(
                 f"GaussNewton: {type(space).__name__} has no gauss_newton_energy. Use Newton(), or EnergyMinimizer()."
             )
-        nodes = Candidates.best(self.starts, space, rough, z0, z1, self.segments)
+        nodes = Candidates.best(self.starts, rough, z0, z1, self.segments)
         linear = _Linearised(space)
         found = descend(linear, Descent.begin(linear, nodes), self.tol, self.max_steps)
         return Found.after(found, self.tol).result(found.at.order)

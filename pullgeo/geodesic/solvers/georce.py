@@ -76,7 +76,7 @@ class Georce:
             ShapeError: given starts do not fit the pairs.
         """
         left = space if isinstance(space, LeftEndpoint) else self.discretised(space)
-        nodes = Candidates.best(self.starts, left, rough, z0, z1, self.segments)
+        nodes = Candidates.best(self.starts, rough, z0, z1, self.segments)
         steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
         active = torch.arange(len(nodes), device=nodes.device)
         for _ in range(self.max_steps):

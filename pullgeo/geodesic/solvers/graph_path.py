@@ -17,7 +17,7 @@ from pullgeo.geodesic.assessed import assess
 from pullgeo.geodesic.found import CODES
 from pullgeo.geodesic.solver import Minimised
 from pullgeo.geodesic.space import Space
-from pullgeo.geodesic.start import Candidates, uniform_speed
+from pullgeo.geodesic.start import Candidates
 from pullgeo.geodesic.status import Status
 
 PIECES = 4
@@ -103,21 +103,6 @@ class GraphPath:
         Raises:
             ShapeError: the points are of another dimension than the pairs.
         """
-        return Candidates.one_each(DiscreteCurve(self._paths(space, z0, z1, segments)))
-
-    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> Minimised:
-        """The shortest path of each pair, never said to be a geodesic unless it is one.
-
-        Raises:
-            ShapeError: the points are of another dimension than the pairs.
-        """
-        nodes = self._paths(rough, z0, z1, self.segments)
-        steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
-        found, order = assess(space, nodes, 1e-8, steps)
-        unfinished = ~found.converged & (found.code != CODES[Status.NON_FINITE])
-        return found.ended(unfinished, Status.PATH).result(order)
-
-    def _paths(self, space: Space, z0: Tensor, z1: Tensor, segments: int) -> Float[Tensor, "p n d"]:
         points = self.points.detach().to(z0)
         if points.shape[1] != z0.shape[1]:
             raise ShapeError(
@@ -125,15 +110,26 @@ class GraphPath:
             )
         inside = _edges(points, points, self.neighbours + 1)
         weights = _edge_lengths(space, points[inside[0]], points[inside[1]])
-        polygons = [
-            polygon
+        even = [
+            polygon.at_equal_arcs(polygon.nodes.diff(dim=1).norm(dim=2), PIECES * segments).nodes
             for a, b in zip(z0.split(BLOCK), z1.split(BLOCK), strict=True)
             for polygon in self._polygons(space, points, inside, weights, a, b)
         ]
-        if not polygons:
-            return z0.new_zeros(0, segments + 1, z0.shape[1])
-        even = [p.at_equal_arcs(p.nodes.diff(dim=1).norm(dim=2), PIECES * segments).nodes for p in polygons]
-        return uniform_speed(space, DiscreteCurve(torch.cat(even)), segments).nodes
+        # without pairs there is nothing to join
+        curve = DiscreteCurve(torch.cat([z0.new_zeros(0, PIECES * segments + 1, z0.shape[1]), *even]))
+        return Candidates.at_uniform_speed(space, curve, segments)
+
+    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> Minimised:
+        """The shortest path of each pair, never said to be a geodesic unless it is one.
+
+        Raises:
+            ShapeError: the points are of another dimension than the pairs.
+        """
+        nodes = self.candidates(rough, z0, z1, self.segments).nodes
+        steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
+        found, order = assess(space, nodes, 1e-8, steps)
+        unfinished = ~found.converged & (found.code != CODES[Status.NON_FINITE])
+        return found.ended(unfinished, Status.PATH).result(order)
 
     def _polygons(
         self, space: Space, points: Tensor, inside: Tensor, weights: Tensor, z0: Tensor, z1: Tensor

@@ -27,6 +27,12 @@ SINGLE = 1e-3
 SAME = 1e-10
 """Relative difference of energies that says nothing."""
 
+UNEVEN = 1.15
+"""Largest over median length of a curve's segments from which on its neighbourhood is searched again."""
+
+LONG_RACE = 5
+"""Steps that the candidates of the second search have at least to show what they are worth."""
+
 NEAR = 1e-4
 """Residual at which a curve is so near to its minimiser that the Hessian need not be computed again."""
 
@@ -38,15 +44,16 @@ CHUNK_BYTES = 2**28
 class Newton:
     """Newton's method with Levenberg-Marquardt damping on the exact banded Hessian of the discrete energy.
 
-    Candidates from every start descend by damped Newton steps, in float32 where the manifold offers that; after a few
-    steps each pair goes on with its best. From a residual of 1e-4 on, simplified Newton steps in float64, with
+    From the shortest curve that the starts propose, damped Newton steps descend, in float32 where the manifold offers
+    that. From a residual of 1e-4 on, simplified Newton steps in float64, with
     gradients alone, bring the residual below the tolerance; a curve with which that does not go fast takes full Newton
     steps in float64 instead.
 
     Every pair has its own damping, step count and status, and leaves the batch when it is done. A step is taken only
     if it lowers the energy (or, at the rounding level of the energy, the residual). A pair that did not converge, or
-    ended longer than the straight line, is tried again from there. So a curve is never longer than the line (in many
-    dimensions, where one search costs much, it is not tried again).
+    ended longer than the straight line, is tried again from there. So a curve is never longer than the line. One that
+    runs unevenly, the sign of sharp bends between which there are many ways, is searched for more closely if a
+    `Corridor` is among the starts. (In many dimensions, where one search costs much, there is no second one.)
 
     A minimiser is local: the search across the line finds the shortest curve more often than descent from the line
     does, and nothing guarantees it.
@@ -59,8 +66,8 @@ class Newton:
         max_steps: bound on the steps from a start.
         starts: who proposes curves to begin with. `Corridor()` looks to both sides of the line; ``(Line(),)`` begins at
             the line only, ``(Given(curve),)`` at a curve of yours.
-        race: steps after which the candidates' energies tell which of them goes on. ``None``: all go on to the end, the
-            shortest is taken and `Solution.minima` counts the distinct ones.
+        race: steps after which the candidates' energies tell which of them goes on; with 0 their lengths tell at once.
+            ``None``: all go on to the end, the shortest is taken and `Solution.minima` counts the distinct ones.
         rtol: error estimate, relative to the length, that is asked for: pairs above it are solved again with twice the
             segments until they are below, or else said not to have converged. The default is there for curves that
             hop over what lies between their nodes. ``None``: all curves have ``segments`` segments.
@@ -83,14 +90,14 @@ class Newton:
     segments: int = 32
     max_steps: int = 200
     starts: tuple[Start, ...] = (Corridor(),)
-    race: int | None = 3
+    race: int | None = 0
     rtol: float | None = 0.1
     max_segments: int = 256
 
     def __post_init__(self) -> None:
         check_search("Newton", self.tol, self.segments, self.max_steps, self.starts)
-        if self.race is not None and self.race < 1:
-            raise OptionError(f"Newton: race must be at least 1, or None, got {self.race}.")
+        if self.race is not None and self.race < 0:
+            raise OptionError(f"Newton: race must be 0 or more, or None, got {self.race}.")
         if self.rtol is not None and self.rtol <= 0:
             raise OptionError(f"Newton: rtol must be positive, or None, got {self.rtol}.")
         if self.max_segments < self.segments:
@@ -102,7 +109,7 @@ class Newton:
         Raises:
             ShapeError: given starts do not fit the pairs.
         """
-        proposed = Candidates.cat([start.candidates(rough, z0, z1, self.segments) for start in self.starts])
+        proposed = Candidates.proposed(self.starts, rough, z0, z1, self.segments)
         p, d = z0.shape
         if d >= LARGE:
             return self._free(space, proposed, p)
@@ -112,7 +119,8 @@ class Newton:
             part = slice(i, i + step)
             best, minima = self._best(rough, proposed.between(i, i + step), len(z0[part]))
             finished = replace(self._finished(space, rough, best), minima=minima)
-            found.append(self._retried(space, rough, finished, z0[part], z1[part]))
+            retried = self._retried(space, rough, finished, z0[part], z1[part])
+            found.append(self._searched_again(space, rough, retried, z0[part], z1[part]))
         return Found.cat(found).result(best.at.order)
 
     def refined(self, space: Space, nodes: Float[Tensor, "p n d"]) -> Minimised:
@@ -126,6 +134,8 @@ class Newton:
     def _best(self, rough: Space, proposed: Candidates, pairs: int) -> tuple[Descent, Int[Tensor, " p"]]:
         """The candidate with the least energy of each pair, near its minimiser, and how many minimisers were seen."""
         goal = max(self.tol, NEAR)
+        if self.race == 0:
+            proposed = proposed.shortest(pairs)
         now = Descent.begin(rough, proposed.nodes)
         minima = torch.ones(pairs, dtype=torch.long, device=proposed.pair.device)
         if self.race is None:
@@ -145,8 +155,7 @@ class Newton:
             found = descend_free(space, nodes, self.tol, self.max_steps)
             minima = count_minima(space, proposed, found.nodes, found.energy, found.converged, pairs)
             return replace(found[proposed.least(found.energy, pairs)], minima=minima).result(order)
-        best = nodes[proposed.least(space.energy(nodes), pairs)]
-        return descend_free(space, best, self.tol, self.max_steps).result(order)
+        return descend_free(space, proposed.shortest(pairs).nodes, self.tol, self.max_steps).result(order)
 
     def _finished(self, space: Space, rough: Space, begun: Descent) -> Found:
         """Curves brought from a rough residual to the tolerance."""
@@ -172,7 +181,9 @@ class Newton:
         """A second search, from the straight line, where the first one failed or ended longer than it."""
         straight = straight_line(z0, z1, self.segments)
         length = found.energy.sqrt()
-        close = (~(length <= (1 - SINGLE) * _length(rough, straight))).nonzero().squeeze(1)
+        # chords are shorter than what they span: a curve that is shorter than a few of them is shorter than the line
+        chords = rough.chord_lengths(straight.nodes[:, ::2].unsqueeze(2)).flatten(1).sum(1)
+        close = (~(length <= (1 - SINGLE) * chords)).nonzero().squeeze(1)
         longer = torch.zeros_like(found.converged)
         if len(close):
             longer[close] = ~(length[close] <= (1 + SAME) * _length(space, straight[close]))
@@ -186,6 +197,28 @@ class Newton:
         other = replace(other, minima=old.minima)
         better = (other.converged & ~old.converged) | ~(old.energy <= other.energy)
         return found.replaced(again[better], other[better])
+
+    def _searched_again(self, space: Space, rough: Space, found: Found, z0: Tensor, z1: Tensor) -> Found:
+        """A closer search around the curves that run unevenly, whose sharp bends make many minima."""
+        closer = tuple(start.closer for start in self.starts if isinstance(start, Corridor))
+        solved = (found.code == CODES[Status.CONVERGED]) & (z0 != z1).any(1)
+        again = (solved & (found.speed_ratio > UNEVEN)).nonzero().squeeze(1)
+        if not closer or not len(again):
+            return found
+        old = found[again]
+        proposed = Candidates.proposed(closer, rough, z0[again], z1[again], self.segments)
+        second = replace(self, race=None if self.race is None else max(self.race, LONG_RACE))
+        best, minima = second._best(rough, proposed, len(again))
+        new = replace(self._finished(space, rough, best), minima=minima.maximum(old.minima))
+        better = new.converged & (new.energy < old.energy)
+        # a coarse curve may be short for hopping over what lies between its nodes
+        better = better & (_doubled(rough, new.nodes) < _doubled(rough, old.nodes))
+        return found.replaced(again[better], new[better])
+
+
+def _doubled(space: Space, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
+    """Energies of curves with twice as many segments."""
+    return space.energy(DiscreteCurve(nodes).resample(2 * (nodes.shape[1] - 1)).nodes)
 
 
 def _length(space: Space, curve: DiscreteCurve) -> Float[Tensor, " p"]:

@@ -78,7 +78,7 @@ class Shooting:
         def connection(z: Tensor, u: Tensor, w: Tensor) -> Tensor:
             return where_defined(space.connection, z.shape[1:], z, u, w)
 
-        begun = Candidates.best(self.starts, space, rough, z0, z1, self.segments)
+        begun = Candidates.best(self.starts, rough, z0, z1, self.segments)
         velocity = DiscreteCurve(begun).velocity(torch.zeros(1, dtype=z0.dtype, device=z0.device)).squeeze(1)
         reach = (z1 - z0).norm(dim=1)
         reach = torch.where(reach > 0, reach, 1.0)

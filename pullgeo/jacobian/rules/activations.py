@@ -127,8 +127,8 @@ def tanh(module: nn.Tanh, x: Tensor) -> Linearized:
 def sigmoid(module: nn.Sigmoid, x: Tensor) -> Linearized:
     """``1 / (1 + exp(-x))``."""
     y = torch.sigmoid(x)
-    derivative = y * (1 - y)
-    return _smooth(y, derivative, lambda: derivative * (1 - 2 * y))
+    derivative = torch.addcmul(y, y, y, value=-1)
+    return _smooth(y, derivative, lambda: torch.addcmul(derivative, derivative, y, value=-2))
 
 
 @rule(nn.LogSigmoid)
@@ -141,10 +141,11 @@ def logsigmoid(module: nn.LogSigmoid, x: Tensor) -> Linearized:
 @rule(nn.Softplus)
 def softplus(module: nn.Softplus, x: Tensor) -> Linearized:
     """``log(1 + exp(βx)) / β``, and ``x`` where ``βx`` exceeds the threshold."""
-    s = torch.sigmoid(module.beta * x)
-    curved = module.beta * x <= module.threshold
-    y = F.softplus(x, module.beta, module.threshold)
-    return _smooth(y, torch.where(curved, s, 1.0), lambda: torch.where(curved, module.beta * s * (1 - s), 0.0))
+    beta = float(module.beta)
+    scaled = x if beta == 1 else beta * x
+    s = torch.where(scaled <= module.threshold, torch.sigmoid(scaled), 1.0)
+    # β s (1 - s), which vanishes by itself above the threshold
+    return _smooth(F.softplus(x, beta, module.threshold), s, lambda: torch.addcmul(s, s, s, value=-1) * beta)
 
 
 @rule(nn.Softsign)

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pullgeo.jacobian.base import Jacobian
-from pullgeo.jacobian.linear_map import LinearMap
+from pullgeo.jacobian.linear_map import LinearMap, shared
 from pullgeo.jacobian.linear_weight import LinearWeight
 from pullgeo.jacobian.registry import rule, weight_rule
 from pullgeo.jacobian.rules.layout import require_batch
@@ -19,7 +19,7 @@ def linear(module: nn.Linear, x: Tensor) -> tuple[Tensor, Jacobian]:
     y = F.linear(x, weight, module.bias)
     return y, LinearMap(
         Signature.between(x, y),
-        forward=lambda T: F.linear(T, weight),
+        forward=shared(lambda T: F.linear(T, weight)),
         backward=lambda W: W @ weight,
         forward_squared=lambda v: F.linear(v, weight.square()),
         backward_squared=lambda w: w @ weight.square(),
