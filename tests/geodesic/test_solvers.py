@@ -244,7 +244,7 @@ def test_errors_say_what_to_do() -> None:
         (EnergyMinimizer, {"optimizer": None}),
         (Shooting, {"substeps": 0}),
         (CollocationBVP, {"max_nodes": 3}),
-        (Newton, {"race": 0}),
+        (Newton, {"race": -1}),
         (Newton, {"rtol": 0.0}),
     ):
         with pytest.raises(OptionError, match=next(iter(wrong))):

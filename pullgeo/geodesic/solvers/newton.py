@@ -118,9 +118,9 @@ class Newton:
         for i in range(0, max(p, 1), step):
             part = slice(i, i + step)
             best, minima = self._best(rough, proposed.between(i, i + step), len(z0[part]))
+            best, minima = self._searched_again(rough, best, minima, z0[part], z1[part])
             finished = replace(self._finished(space, rough, best), minima=minima)
-            retried = self._retried(space, rough, finished, z0[part], z1[part])
-            found.append(self._searched_again(space, rough, retried, z0[part], z1[part]))
+            found.append(self._retried(space, rough, finished, z0[part], z1[part]))
         return Found.cat(found).result(best.at.order)
 
     def refined(self, space: Space, nodes: Float[Tensor, "p n d"]) -> Minimised:
@@ -146,6 +146,25 @@ class Newton:
             now = descend(rough, now, goal, min(self.race, self.max_steps))
         best = now[proposed.least(now.at.energy, pairs)]
         return descend(rough, best, goal, self.max_steps), minima
+
+    def _searched_again(
+        self, rough: Space, begun: Descent, minima: Tensor, z0: Tensor, z1: Tensor
+    ) -> tuple[Descent, Int[Tensor, " p"]]:
+        """A closer search around the curves that run unevenly, whose sharp bends make many minima."""
+        closer = tuple(start.closer for start in self.starts if isinstance(start, Corridor))
+        uneven = (begun.at.speed_ratio > UNEVEN) & (begun.at.residual <= NEAR) & (z0 != z1).any(1)
+        again = uneven.nonzero().squeeze(1)
+        if not closer or not len(again):
+            return begun, minima
+        old = begun[again]
+        proposed = Candidates.proposed(closer, rough, z0[again], z1[again], self.segments)
+        second = replace(self, race=None if self.race is None else max(self.race, LONG_RACE))
+        new, seen = second._best(rough, proposed, len(again))
+        # a coarse curve may be short for hopping over what lies between its nodes
+        better = (new.at.energy < old.at.energy) & (_doubled(rough, new.nodes) < _doubled(rough, old.nodes))
+        place = torch.arange(len(begun.nodes), device=again.device)
+        place[again[better]] = len(place) + better.nonzero().squeeze(1)
+        return Descent.cat([begun, new])[place], minima.index_put((again,), seen.maximum(minima[again]))
 
     def _free(self, space: Space, proposed: Candidates, pairs: int) -> Minimised:
         """The same without matrices: few curves are held at a time, and no candidate is worth many steps."""
@@ -197,23 +216,6 @@ class Newton:
         other = replace(other, minima=old.minima)
         better = (other.converged & ~old.converged) | ~(old.energy <= other.energy)
         return found.replaced(again[better], other[better])
-
-    def _searched_again(self, space: Space, rough: Space, found: Found, z0: Tensor, z1: Tensor) -> Found:
-        """A closer search around the curves that run unevenly, whose sharp bends make many minima."""
-        closer = tuple(start.closer for start in self.starts if isinstance(start, Corridor))
-        solved = (found.code == CODES[Status.CONVERGED]) & (z0 != z1).any(1)
-        again = (solved & (found.speed_ratio > UNEVEN)).nonzero().squeeze(1)
-        if not closer or not len(again):
-            return found
-        old = found[again]
-        proposed = Candidates.proposed(closer, rough, z0[again], z1[again], self.segments)
-        second = replace(self, race=None if self.race is None else max(self.race, LONG_RACE))
-        best, minima = second._best(rough, proposed, len(again))
-        new = replace(self._finished(space, rough, best), minima=minima.maximum(old.minima))
-        better = new.converged & (new.energy < old.energy)
-        # a coarse curve may be short for hopping over what lies between its nodes
-        better = better & (_doubled(rough, new.nodes) < _doubled(rough, old.nodes))
-        return found.replaced(again[better], new[better])
 
 
 def _doubled(space: Space, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
