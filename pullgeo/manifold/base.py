@@ -120,7 +120,9 @@ class Manifold(Curved):
 
         Raises:
             ShapeError: the curves' points do not fit the tangents.
-            GeometryError: the result does not settle, because a curve has corners or meets a singular metric.
+            DtypeError, NonFiniteError: the tangents are no finite floating point numbers.
+            GeometryError: it is no curve; or the result does not settle, because one has corners or meets a singular
+                metric.
 
         Cost: the connection at ``3 d n`` points for n segments, doubled until the result is settled to 1e-9.
 
@@ -132,6 +134,14 @@ class Manifold(Curved):
             >>> manifold.parallel_transport(circle, torch.tensor([1.0, 2.0], dtype=torch.float64)).detach()
             tensor([[1., 2.]], dtype=torch.float64)
         """
+        self._check_tensor("parallel_transport", v)
+        if not callable(curve):
+            raise GeometryError(
+                f"{type(self).__name__}.parallel_transport: a curve maps times (m,) to points (b, m, d), got "
+                f"{type(curve).__name__}. Nodes (b, n, d) are one as DiscreteCurve(nodes)."
+            )
+        if not bool(torch.isfinite(v).all()):
+            raise NonFiniteError(f"{type(self).__name__}.parallel_transport: a tangent holds NaN or infinity.")
         b = len(curve(torch.zeros(1, dtype=v.dtype, device=v.device)))
         v = v.expand(b, -1) if v.ndim == 1 else v
         double = self.in_double().connection

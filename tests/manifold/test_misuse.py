@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo import BoundaryValue, MetricManifold, PullbackManifold, frechet_mean
+from pullgeo.curve import straight_line
 from pullgeo.errors import (
     DtypeError,
+    GeometryError,
     GradModeError,
+    NonFiniteError,
     OptionError,
     PullgeoError,
     ShapeError,
@@ -232,3 +235,13 @@ def test_metrics_of_data_know_their_dimension(metric: nn.Module) -> None:
     for call in (space.metric, lambda z: space.dist(z, z + 1)):
         with pytest.raises(ShapeError, match=r"\(b, 2\)"):
             call(torch.zeros(4, 3))
+
+
+def test_tangents_to_be_transported_are_finite_numbers_and_curves_are_curves() -> None:
+    space, line = MANIFOLDS[0], straight_line(torch.zeros(1, 2, dtype=F64), torch.ones(1, 2, dtype=F64))
+    with pytest.raises(DtypeError):
+        space.parallel_transport(line, torch.ones(1, 2, dtype=torch.long))
+    with pytest.raises(NonFiniteError):
+        space.parallel_transport(line, torch.full((1, 2), torch.nan, dtype=F64))
+    with pytest.raises(GeometryError, match="DiscreteCurve"):
+        space.parallel_transport(line.nodes, torch.ones(1, 2, dtype=F64))  # type: ignore[arg-type]
