@@ -135,6 +135,7 @@ def test_errors() -> None:
         DiscreteCurve(nodes(4)).constant_speed(segments=0)
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_times_may_be_arrays_and_points_must_be_pairs_of_numbers() -> None:
     curve, t = DiscreteCurve(nodes(5)), np.linspace(0, 1, 7)
     torch.testing.assert_close(curve(t), curve(torch.from_numpy(t)))

@@ -237,6 +237,7 @@ def test_metrics_of_data_know_their_dimension(metric: nn.Module) -> None:
             call(torch.zeros(4, 3))
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_tangents_to_be_transported_are_finite_numbers_and_curves_are_curves() -> None:
     space, line = MANIFOLDS[0], straight_line(torch.zeros(1, 2, dtype=F64), torch.ones(1, 2, dtype=F64))
     with pytest.raises(DtypeError):
