@@ -41,6 +41,10 @@ class ModuleError(PullgeoError, TypeError):
     """A module cannot be served: it is not materialised, or its output is not a tensor."""
 
 
+class GradModeError(PullgeoError, RuntimeError):
+    """Derivatives are needed where torch has switched them off, beyond what a function can switch on again."""
+
+
 class RegistryError(PullgeoError, ValueError):
     """A rule is registered twice, or for something that is not a module class."""
 

@@ -32,6 +32,10 @@ Measure = Ruler | Callable[[Tensor], Tensor] | None
 """How long a curve is: as a manifold says, as its image under a map ``(n, d) -> (n, *out)``, or in the chart."""
 
 
+Times = Tensor | np.ndarray
+"""Times in [0, 1]."""
+
+
 class Curve(ABC):
     """A batch of curves on [0, 1]: cubic splines through nodes at the times 0, 1/T, ..., 1, with not-a-knot ends."""
 
@@ -41,7 +45,7 @@ class Curve(ABC):
     def with_nodes(self: C, nodes: Float[Tensor, "b n d"]) -> C:
         """Curves of this kind through other nodes."""
 
-    def __call__(self, t: Tensor) -> Float[Tensor, "b m d"]:
+    def __call__(self, t: Times) -> Float[Tensor, "b m d"]:
         """Points at the times ``t``, ``(m,)`` or for each curve its own ``(b, m)``.
 
         Differentiable in the times and the nodes.
@@ -51,7 +55,7 @@ class Curve(ABC):
         """
         return spline.evaluate(self.nodes, self._times(t))
 
-    def velocity(self, t: Tensor) -> Float[Tensor, "b m d"]:
+    def velocity(self, t: Times) -> Float[Tensor, "b m d"]:
         """Velocities, per unit of time, at the times ``t``, ``(m,)`` or ``(b, m)``.
 
         Raises:
@@ -59,7 +63,7 @@ class Curve(ABC):
         """
         return spline.differentiate(self.nodes, self._times(t))
 
-    def acceleration(self, t: Tensor) -> Float[Tensor, "b m d"]:
+    def acceleration(self, t: Times) -> Float[Tensor, "b m d"]:
         """Second derivatives in the chart at the times ``t``, ``(m,)`` or ``(b, m)``.
 
         Raises:
@@ -130,7 +134,8 @@ class Curve(ABC):
     def constant_speed(self: C, measure: Measure = None, segments: int | None = None) -> C:
         """The same curves, run through at constant speed: as a manifold measures it, of the image, or in the chart.
 
-        The new nodes lie on the curves, at equal distances along them. Differentiable in the nodes, not in the times.
+        The new nodes lie on the curves, at equal distances along them; between them run new splines, which keep to the
+        curves as well as their number allows. Differentiable in the nodes, not in the times.
 
         Args:
             measure: a manifold, or a map of points ``(n, d)`` to ``(n, *out)``.
@@ -150,7 +155,7 @@ class Curve(ABC):
             t = equal_arcs(fine[None, :, None].expand(len(self), -1, 1), lengths, segments).squeeze(2)
         return self.with_nodes(torch.cat([self.nodes[:, :1], self(t[:, 1:-1]), self.nodes[:, -1:]], 1))
 
-    def fit(self: C, t: Tensor, x: Float[Tensor, "b m d"], *, free_ends: bool = False) -> C:
+    def fit(self: C, t: Times, x: Float[Tensor, "b m d"], *, free_ends: bool = False) -> C:
         """The curves with the same end points and number of nodes that come closest to given points: least squares.
 
         ``min Σ_j ‖z(t_j) - x_j‖²`` over the inner nodes, which the curve depends on linearly; where the points leave
@@ -164,6 +169,7 @@ class Curve(ABC):
         Raises:
             ShapeError: there are not ``m`` points of the curves' dimension for each curve.
         """
+        t = torch.as_tensor(t)
         if t.ndim != 1 or x.shape != (len(self), len(t), self.nodes.shape[2]):
             raise ShapeError(
                 f"{type(self).__name__}.fit: expected times (m,) and points {(len(self), 'm', self.nodes.shape[2])}, "
@@ -207,7 +213,8 @@ class Curve(ABC):
     def _even(self, segments: int) -> Tensor:
         return torch.linspace(0, 1, segments + 1, dtype=self.nodes.dtype, device=self.nodes.device)
 
-    def _times(self, t: Tensor) -> Tensor:
+    def _times(self, t: Times) -> Tensor:
+        t = torch.as_tensor(t)
         if t.ndim != 1 and (t.ndim != 2 or len(t) != len(self)):
             raise ShapeError(
                 f"{type(self).__name__}: times must have shape (m,) or ({len(self)}, m), got {tuple(t.shape)}. "

@@ -49,12 +49,14 @@ class CubicSpline(Curve):
 
     @staticmethod
     def line(begin: Float[Tensor, "b d"], end: Float[Tensor, "b d"], segments: int = 8) -> "CubicSpline":
-        """The straight lines of the chart.
+        """The straight lines of the chart between points ``(b, d)``, which broadcast.
 
         Raises:
+            ShapeError: the points are not ``(b, d)``.
             OptionError: ``segments`` is below 1.
         """
-        return CubicSpline(begin, end, torch.zeros_like(straight_line(begin, end, segments).params))
+        params = torch.zeros_like(straight_line(begin, end, segments).params)
+        return CubicSpline(begin.expand(len(params), -1), end.expand(len(params), -1), params)
 
     @staticmethod
     def of(curve: Curve, segments: int | None = None) -> "CubicSpline":

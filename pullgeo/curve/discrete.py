@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pullgeo.curve.arc_length import equal_arcs
 from pullgeo.curve.base import Curve
-from pullgeo.errors import OptionError, ShapeError
+from pullgeo.errors import DtypeError, OptionError, ShapeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +23,7 @@ class DiscreteCurve(Curve):
 
     Raises:
         ShapeError: the nodes are not of this shape.
+        DtypeError: they are not floating point.
 
     Example:
         >>> import torch
@@ -37,6 +38,10 @@ class DiscreteCurve(Curve):
         if self.nodes.ndim != 3 or self.nodes.shape[1] < 2:
             raise ShapeError(
                 f"DiscreteCurve: nodes must have shape (b, T + 1, d) with T >= 1, got {tuple(self.nodes.shape)}."
+            )
+        if not self.nodes.is_floating_point():
+            raise DtypeError(
+                f"DiscreteCurve: nodes must be floating point, got {self.nodes.dtype}. Use nodes.double()."
             )
 
     def with_nodes(self, nodes: Float[Tensor, "b n d"]) -> "DiscreteCurve":
@@ -80,12 +85,18 @@ class DiscreteCurve(Curve):
 
 
 def straight_line(z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"], segments: int = 32) -> DiscreteCurve:
-    """The straight lines of the chart between pairs of points.
+    """The straight lines of the chart between pairs of points ``(b, d)``, which broadcast.
 
     Raises:
+        ShapeError: the points are not ``(b, d)``.
         OptionError: ``segments`` is below 1.
     """
     if segments < 1:
         raise OptionError(f"straight_line: segments must be at least 1, got {segments}.")
+    if z0.ndim != 2 or z1.ndim != 2 or z0.shape[1] != z1.shape[1] or 1 < len(z0) != len(z1) > 1:
+        raise ShapeError(
+            f"straight_line: expected pairs of points (b, d), got {tuple(z0.shape)} and {tuple(z1.shape)}. A single "
+            "point is z[None]."
+        )
     t = torch.linspace(0, 1, segments + 1, dtype=z0.dtype, device=z0.device)[None, :, None]
     return DiscreteCurve((1 - t) * z0.unsqueeze(1) + t * z1.unsqueeze(1))

@@ -3,6 +3,7 @@
 from pullgeo.geodesic.block_banded import BlockBanded
 from pullgeo.geodesic.chords import chord_energy, chord_lengths, expand_chord_energy
 from pullgeo.geodesic.corridor import Corridor
+from pullgeo.geodesic.grad_mode import check_grad_mode
 from pullgeo.geodesic.implicit import leaves
 from pullgeo.geodesic.left_endpoint import LeftEndpoint
 from pullgeo.geodesic.mapped import expand_mapped_energy, mapped_energy, mapped_lengths
@@ -41,6 +42,7 @@ __all__ = [
     "Space",
     "Start",
     "Status",
+    "check_grad_mode",
     "chord_energy",
     "chord_lengths",
     "expand_chord_energy",

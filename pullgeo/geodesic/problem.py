@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pullgeo.errors import DtypeError, NonFiniteError, ShapeError
+from pullgeo.geodesic.grad_mode import check_grad_mode
 from pullgeo.geodesic.space import Space
 
 
@@ -17,6 +18,7 @@ class BoundaryValue:
         ShapeError: the end points do not broadcast to ``(b, d)``.
         DtypeError: they are not floating point, or not of the same dtype.
         NonFiniteError: a coordinate is NaN or infinite.
+        GradModeError: ``torch.inference_mode()`` is on, in which no geodesic can be found.
     """
 
     manifold: Space
@@ -24,6 +26,7 @@ class BoundaryValue:
     z1: Tensor
 
     def __post_init__(self) -> None:
+        check_grad_mode("BoundaryValue")
         for name, z in (("z0", self.z0), ("z1", self.z1)):
             if not isinstance(z, Tensor) or not z.is_floating_point():
                 got = z.dtype if isinstance(z, Tensor) else type(z).__name__

@@ -2,11 +2,12 @@
 
 from abc import abstractmethod
 
+import geoopt
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.errors import GeometryError, NonFiniteError
+from pullgeo.errors import GeometryError, NonFiniteError, ShapeError
 from pullgeo.geodesic import BoundaryValue, EnergyExpansion, Newton, Solution, Solver, solve
 from pullgeo.manifold import curvature, jacobi, sampling, transport
 from pullgeo.manifold.chart import rows
@@ -119,7 +120,9 @@ class Manifold(Curved):
 
         Raises:
             ShapeError: the curves' points do not fit the tangents.
-            GeometryError: the result does not settle, because a curve has corners or meets a singular metric.
+            DtypeError, NonFiniteError: the tangents are no finite floating point numbers.
+            GeometryError: it is no curve; or the result does not settle, because one has corners or meets a singular
+                metric.
 
         Cost: the connection at ``3 d n`` points for n segments, doubled until the result is settled to 1e-9.
 
@@ -131,6 +134,14 @@ class Manifold(Curved):
             >>> manifold.parallel_transport(circle, torch.tensor([1.0, 2.0], dtype=torch.float64)).detach()
             tensor([[1., 2.]], dtype=torch.float64)
         """
+        self._check_tensor("parallel_transport", v)
+        if not callable(curve):
+            raise GeometryError(
+                f"{type(self).__name__}.parallel_transport: a curve maps times (m,) to points (b, m, d), got "
+                f"{type(curve).__name__}. Nodes (b, n, d) are one as DiscreteCurve(nodes)."
+            )
+        if not bool(torch.isfinite(v).all()):
+            raise NonFiniteError(f"{type(self).__name__}.parallel_transport: a tangent holds NaN or infinity.")
         b = len(curve(torch.zeros(1, dtype=v.dtype, device=v.device)))
         v = v.expand(b, -1) if v.ndim == 1 else v
         double = self.in_double().connection
@@ -187,9 +198,12 @@ class Manifold(Curved):
             OptionError: ``steps`` is negative or ``step_size`` is not positive.
             SingularMetricError, NonFiniteError: a walk came to where the metric is singular or not finite.
 
-        Cost: one metric and one connection a step, for all walks together.
+        Cost: one metric and one connection a step, for all walks together. The walks are differentiable in the points
+        and the weights, so that all steps are kept for a backward pass: walk under ``torch.no_grad()`` if none follows.
         """
-        return sampling.random_walk(self, rows(z), steps, step_size, generator).reshape(*z.shape[:-1], -1, z.shape[-1])
+        self._check_tensor("random_walk", z)
+        path = sampling.random_walk(self, rows(z), steps, step_size, generator)
+        return path.reshape(*z.shape[:-1], steps + 1, z.shape[-1])
 
     def sample(
         self,
@@ -229,8 +243,44 @@ class Manifold(Curved):
         self._check_points("sample", z)
         return sampling.sample(self, log_density, z, steps, step_size, generator, burn_in=burn_in, thin=thin)
 
+    def random(
+        self,
+        *size: int | tuple[int, ...],
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> geoopt.ManifoldTensor:
+        """Standard normal points of the chart, as the latents of most decoders are; `sample` knows of the metric.
+
+        Args:
+            size: the shape of the points, the last dimension d.
+            dtype: torch's default if ``None``.
+            device: torch's default if ``None``.
+            generator: source of randomness; torch's own if ``None``.
+
+        Raises:
+            ShapeError: the shape is empty.
+        """
+        shape = self._shape("random", *size)
+        return self._points(torch.randn(shape, dtype=dtype, device=device, generator=generator))
+
+    def origin(
+        self,
+        *size: int | tuple[int, ...],
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        seed: int | None = 42,
+    ) -> geoopt.ManifoldTensor:
+        """Points at the origin of the chart; the seed is geoopt's, and not needed.
+
+        Raises:
+            ShapeError: the shape is empty.
+        """
+        return self._points(torch.zeros(self._shape("origin", *size), dtype=dtype, device=device))
+
     def retr(self, x: Tensor, u: Tensor) -> Tensor:
         """``x + u``: the chart's first-order step; use `expmap` for the exact one."""
+        x, u = self._together("retr", x, u)
         return x + u
 
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,19 +294,28 @@ class Manifold(Curved):
 
     def transp_follow_retr(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """``v`` itself: transport that goes with the chart's first-order step, to first order."""
-        return v
+        return self._together("transp_follow_retr", x, u, v)[2]
 
     def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """`retr` and `transp_follow_retr` together."""
-        return self.retr(x, u), v
+        return self.retr(x, u), self.transp_follow_retr(x, u, v)
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:
         """``u``: every vector of the chart is tangent."""
-        return u
+        return self._together("proju", x, u)[1]
 
     def projx(self, x: Tensor) -> Tensor:
         """``x``: every point of the chart is on the manifold."""
         return x
+
+    def _shape(self, where: str, *size: int | tuple[int, ...]) -> tuple[int, ...]:
+        shape = geoopt.utils.size2shape(*size)
+        if not shape:
+            raise ShapeError(f"{type(self).__name__}.{where}: expected a shape such as (b, d), got none.")
+        return shape
+
+    def _points(self, x: Tensor) -> geoopt.ManifoldTensor:
+        return geoopt.ManifoldTensor(x, manifold=self)
 
     def _follow(self, where: str, x: Tensor, u: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
         lead, flat = self._flat(where, x, u, *carried)

@@ -54,8 +54,10 @@ class Chart(geoopt.Manifold):
         return value.unsqueeze(-1) if keepdim else value
 
     def norm(self, x: Tensor, u: Tensor, *, keepdim: bool = False) -> Tensor:
-        """``√(uᵀ G(x) u)``."""
-        return self.inner(x, u, keepdim=keepdim).clamp(min=0).sqrt()
+        """``√(uᵀ G(x) u)``, with the derivative zero where it vanishes."""
+        square = self.inner(x, u, keepdim=keepdim)
+        positive = square > 0
+        return torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0.0 * square.detach())
 
     def log_volume(self, z: Tensor) -> Tensor:
         """``½ log det G(z)``, the logarithm of the Riemannian volume density in the chart; ``-inf`` where singular.
@@ -144,6 +146,10 @@ class Chart(geoopt.Manifold):
             )
         if z.ndim == 0:
             raise ShapeError(f"{type(self).__name__}.{where}: expected vectors, got a number. Use z.reshape(1).")
+        if not z.shape[-1]:
+            raise ShapeError(
+                f"{type(self).__name__}.{where}: expected points (*b, d) with d > 0, got {tuple(z.shape)}."
+            )
 
     def _check_points(self, where: str, z: Tensor) -> None:
         self._check_tensor(where, z)
@@ -175,8 +181,10 @@ class Chart(geoopt.Manifold):
     def _check_vector_on_tangent(
         self, x: Tensor, u: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
     ) -> tuple[bool, str | None]:
-        good = u.shape[-1:] == x.shape[-1:]
-        return good, None if good else "the tangent has another dimension than the point"
+        if u.shape[-1:] != x.shape[-1:]:
+            return False, "the tangent has another dimension than the point"
+        good = bool(torch.isfinite(u).all())
+        return good, None if good else "the tangent holds NaN or infinity"
 
 
 def rows(x: Tensor) -> Float[Tensor, "n d"]:
@@ -184,4 +192,4 @@ def rows(x: Tensor) -> Float[Tensor, "n d"]:
     if not isinstance(x, Tensor) or x.ndim == 0:
         got = "a number" if isinstance(x, Tensor) else type(x).__name__
         raise DtypeError(f"expected a tensor of points (*b, d), got {got}. Use torch.as_tensor(z).")
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(x.shape[:-1].numel(), x.shape[-1])

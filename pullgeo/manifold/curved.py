@@ -62,4 +62,4 @@ class Curved(Chart):
                 "decoder, got one that is given by its metric or whose ambient space is curved. riemann_tensor and "
                 "sectional_curvature serve every manifold."
             )
-        return immersion.second_form(u.unsqueeze(0), v.unsqueeze(0)).reshape(*lead, -1)
+        return immersion.second_form(u.unsqueeze(0), v.unsqueeze(0)).reshape(*lead, immersion.tangents.shape[2])

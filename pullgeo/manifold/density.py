@@ -48,7 +48,12 @@ class LandMetric(nn.Module):
         self.rho = rho
 
     def forward(self, z: Float[Tensor, "b d"]) -> Diagonal:
-        """``G(z)``."""
+        """``G(z)``.
+
+        Raises:
+            ShapeError: the points are of another dimension than the data.
+        """
+        _check_points("LandMetric", self.data, z)
         away = (self.data - z.unsqueeze(1)).square()
         weight = (away.sum(2) / (-2 * self.sigma**2)).exp()
         return Diagonal(1 / ((weight.unsqueeze(2) * away).sum(1) + self.rho))
@@ -106,7 +111,12 @@ class RHVAEMetric(nn.Module):
         self.regularisation = regularisation
 
     def forward(self, z: Float[Tensor, "b d"]) -> Dense:
-        """``G(z)``."""
+        """``G(z)``.
+
+        Raises:
+            ShapeError: the points are of another dimension than the centroids.
+        """
+        _check_points("RHVAEMetric", self.centroids, z)
         away = (self.centroids - z.unsqueeze(1)).square().sum(2)
         weight = (-away / self.temperature**2).exp()
         total = (weight @ self.bumps.flatten(1)).unflatten(1, self.bumps.shape[1:])
@@ -184,7 +194,12 @@ class KernelDensity(nn.Module):
         self.bandwidth = bandwidth
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
-        """``h(z)``."""
+        """``h(z)``.
+
+        Raises:
+            ShapeError: the points are of another dimension than the data.
+        """
+        _check_points("KernelDensity", self.data, z)
         away = (self.data - z.unsqueeze(1)).square().sum(2)
         return (away / (-2 * self.bandwidth**2)).exp().mean(1)
 
@@ -193,6 +208,13 @@ def _check(where: str, data: Tensor, **numbers: float) -> None:
     if data.ndim != 2 or not len(data):
         raise ShapeError(f"{where}: expected data of shape (n, d) with n > 0, got {tuple(data.shape)}.")
     _check_positive(where, **numbers)
+
+
+def _check_points(where: str, data: Tensor, z: Tensor) -> None:
+    if z.ndim != 2 or z.shape[1] != data.shape[1]:
+        raise ShapeError(
+            f"{where}: points must have shape (b, {data.shape[1]}), as the data it is made of, got {tuple(z.shape)}."
+        )
 
 
 def _check_positive(where: str, **numbers: float) -> None:

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo.geodesic import check_grad_mode
+
 
 def directional(
     function: Callable[[Tensor], Tensor], z: Float[Tensor, "n *x"], u: Float[Tensor, "n *x"]
@@ -15,8 +17,12 @@ def directional(
     Reverse mode alone, because connections are made of it already, and the layers of every decoder have it twice.
     Differentiable again, under the caller's grad mode.
 
+    Raises:
+        GradModeError: ``torch.inference_mode()`` is on.
+
     Cost: ``function`` and two backward passes.
     """
+    check_grad_mode("a derivative of the connection")
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         z = z.clone() if z.requires_grad else z.detach().clone().requires_grad_()

@@ -58,6 +58,7 @@ class MetricManifold(Manifold):
         Raises:
             NonFiniteError: a point or a matrix entry is NaN or infinite.
             ShapeError: ``metric_fn`` returns neither ``(b, d, d)`` nor a `Metric` of dimension d.
+            DtypeError: ``metric_fn`` returns numbers of another precision than the points.
             GeometryError: a matrix is not symmetric, or has a negative eigenvalue.
         """
         self._check_points("metric", z)

@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from pullgeo.errors import ModuleError
 from pullgeo.jacobian import check_fixed
 from pullgeo.manifold.promotion import Promoted
 from pullgeo.metric import Metric
@@ -26,6 +28,7 @@ def in_double(thing: Thing) -> Thing:
 
     Raises:
         CoupledSamplesError: a module mixes samples or draws random numbers.
+        ModuleError: a module is lazy and has no parameters yet, or TorchScript keeps them in another precision.
 
     Cost: one copy of the weights (none where they are float64 already).
     """
@@ -54,6 +57,7 @@ def _in_double(thing: Any) -> Any:
     if isinstance(thing, nn.Module):
         check_fixed(thing)  # before anybody runs it: batch norm in train mode would change its statistics
         tensors = _tensors(thing)
+        _check_convertible(thing, tensors)
         return with_tensors(thing, {id(t): t.double() if t.is_floating_point() else t for t in tensors})
     if isinstance(thing, MethodType) and isinstance(thing.__self__, nn.Module | Metric):
         return MethodType(thing.__func__, _in_double(thing.__self__))
@@ -68,6 +72,19 @@ def _in_double(thing: Any) -> Any:
     if is_dataclass(thing) and not isinstance(thing, type):
         return replace(thing, **{f.name: _in_double(getattr(thing, f.name)) for f in fields(thing)})
     return Promoted(thing) if callable(thing) and not isinstance(thing, type) else thing
+
+
+def _check_convertible(module: nn.Module, tensors: list[Tensor]) -> None:
+    if any(map(is_lazy, tensors)):
+        raise ModuleError(
+            "a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
+        )
+    lower = any(t.is_floating_point() and t.dtype != torch.float64 for t in tensors)
+    if lower and any(isinstance(child, torch.jit.ScriptModule) for child in module.modules()):
+        raise ModuleError(
+            f"{type(module).__name__} is compiled by TorchScript, and cannot be evaluated in float64 with the weights "
+            "that it has, as geodesics need it. Give the module that was compiled, or call .double() on this one."
+        )
 
 
 def _precisions(thing: Any) -> set[torch.dtype]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pullgeo.errors import NonFiniteError, OptionError
+from pullgeo.errors import ModuleError, NonFiniteError, OptionError, PullgeoError
 from pullgeo.geodesic import EnergyExpansion, Expansion, linearised_map
 from pullgeo.jacobian import Jacobian, flat, linearize
 from pullgeo.manifold.ambient import Ambient, Flat, MetricField, ambient_of
@@ -66,10 +66,9 @@ class PullbackManifold(Manifold):
         output: Callable[[Any], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        if not callable(decoder):
-            raise OptionError(
-                f"PullbackManifold: decoder must be a torch.nn.Module or a function, got {type(decoder).__name__}."
-            )
+        if not callable(decoder) or isinstance(decoder, type):
+            got = f"the class {decoder.__name__}" if isinstance(decoder, type) else type(decoder).__name__
+            raise OptionError(f"PullbackManifold: decoder must be a torch.nn.Module or a function, got {got}.")
         self.decoder = decoder
         self.ambient = ambient_of(ambient)
         self.output = output
@@ -131,13 +130,14 @@ class PullbackManifold(Manifold):
         return self if self.ambient.fits_single and is_single(self.decoder) else None
 
     def check_ends(self, z: Float[Tensor, "n d"]) -> None:
-        """Raise unless the ambient space can measure at the images of these points.
+        """Raise unless the decoder has a Jacobian at these points, and the ambient space can measure at their images.
 
         Raises:
+            ModuleError: the decoder does not take such points, or returns no tensor with a row for each.
             OffManifoldError: an image is no point of the ambient manifold.
             GeometryError: an ambient metric that depends on the point is not symmetric there, or not positive.
         """
-        self.ambient.check(self._map(z))
+        self.ambient.check(self._images(z)[0])
 
     def expand(self, z: Float[Tensor, "n d"]) -> Expansion:
         """The decoder to second order at n points: value, tangents, and second derivatives against a cotangent."""
@@ -169,7 +169,7 @@ class PullbackManifold(Manifold):
 
     def _linearize(self, z: Tensor) -> tuple[Tensor, Jacobian]:
         self._check_points("metric", z)
-        y, J = linearize(self._map, z)
+        y, J = self._images(z)
         bad = ~torch.isfinite(flat(y.unsqueeze(0)).squeeze(0)).all(1)
         if bool(bad.any()):
             first = int(bad.nonzero()[0])
@@ -179,6 +179,23 @@ class PullbackManifold(Manifold):
                 "trained."
             )
         return y, J
+
+    def _images(self, z: Tensor) -> tuple[Tensor, Jacobian]:
+        # torch's forward mode refuses points that share memory, as one point does that is broadcast against tangents
+        z = z.contiguous()
+        try:
+            return linearize(self._map, z)
+        except RuntimeError as error:
+            if isinstance(error, PullgeoError | torch.OutOfMemoryError):
+                raise
+            try:
+                self._map(z)
+            except RuntimeError as own:
+                raise ModuleError(
+                    f"PullbackManifold: the decoder cannot be called with {z.dtype} latents of shape {tuple(z.shape)}: "
+                    f"{own}. It must map a batch (b, d) to (b, *out); is d = {z.shape[1]} what it takes?"
+                ) from own
+            raise
 
 
 class _Through(nn.Module):

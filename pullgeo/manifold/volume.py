@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import ShapeError
+from pullgeo.geodesic import check_grad_mode
 from pullgeo.manifold.frames import orthonormal_frame
 from pullgeo.manifold.initial_value import Connection
 from pullgeo.metric import Metric
@@ -46,6 +47,7 @@ def _diagonal_turns(connection: Connection, z: Tensor, flat: Tensor) -> Tensor:
 
 def _second_derivatives(function: ScalarField, z: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
     """The gradient ``(b, d)``, and second derivatives ``f''(E_a, E_a)`` along the rows of a frame, ``(b, a)``."""
+    check_grad_mode("laplace_beltrami")
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         z = z.clone() if z.requires_grad else z.detach().clone().requires_grad_()

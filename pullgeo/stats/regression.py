@@ -14,6 +14,9 @@ from pullgeo.manifold import Manifold
 from pullgeo.stats.frechet import checked_weights, frechet_mean
 from pullgeo.stats.points import Points, as_points
 
+ROUNDING = 1e-9
+"""Lengths below this, relative to the coordinates, are none."""
+
 
 @dataclass(frozen=True, eq=False)
 class GeodesicRegression:
@@ -132,7 +135,8 @@ def geodesic_regression(
     begin, end = curve.curve.nodes[0, 0], curve.curve.nodes[0, -1]
     with torch.no_grad():
         spread = frechet_mean(manifold, z, w, solver=solver).variance[0]
-        velocity = manifold.logmap(begin, end) / (last - first)
+        still = float((end - begin).norm()) <= ROUNDING * float(begin.norm())
+        velocity = torch.zeros_like(begin) if still else manifold.logmap(begin, end) / (last - first)
     left = (w * geodesics.energy).sum()
     return GeodesicRegression(
         manifold=manifold,
@@ -184,7 +188,9 @@ class _Search:
         G = self.manifold.in_double().metric(ends).dense().detach().expand(2, *2 * ends.shape[1:])
         inverse = torch.linalg.pinv(G, hermitian=True)
         norm = float(torch.einsum("ei,eij,ej->", gradient, inverse, gradient).clamp(min=0).sqrt())
-        return norm / (2 * max(size, 1e-300))
+        # of points that are all the same, rounding errors are the only distances there are
+        rounding = ROUNDING * float(torch.einsum("ei,eij,ej->e", ends, G, ends).amax().clamp(min=0).sqrt())
+        return norm / (2 * max(size, rounding, 1e-300))
 
 
 def _from(solution: Solution) -> Newton:

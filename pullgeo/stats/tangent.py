@@ -42,19 +42,26 @@ class TangentPCA:
         """The share of each direction in the total variance."""
         return self.variances / self.total
 
-    def points(self, coordinates: Float[Tensor, "m k"]) -> Float[Tensor, "m d"]:
-        """``exp`` of tangents given by coordinates along the directions.
+    def points(self, coordinates: Points) -> Float[Tensor, "m d"]:
+        """``exp`` of tangents given by coordinates ``(m, k)`` along the directions.
 
         Raises:
+            ShapeError: there are not k coordinates for each point.
             NonFiniteError: a geodesic leaves the region where the metric is finite.
         """
-        return self.manifold.expmap(self.base, coordinates.to(self.directions) @ self.directions)
+        x = torch.as_tensor(coordinates).to(self.directions)
+        if x.ndim != 2 or x.shape[1] != len(self.directions):
+            raise ShapeError(
+                f"TangentPCA.points: coordinates must have shape (m, {len(self.directions)}), got {tuple(x.shape)}."
+            )
+        return self.manifold.expmap(self.base, x @ self.directions)
 
-    def principal_geodesic(self, component: int, t: Float[Tensor, " m"]) -> Float[Tensor, "m d"]:
-        """Points on the geodesic through the base along a direction, at signed distances ``t`` from it.
+    def principal_geodesic(self, component: int, t: Tensor | np.ndarray) -> Float[Tensor, "m d"]:
+        """Points on the geodesic through the base along a direction, at signed distances ``t``, ``(m,)``, from it.
 
         Raises:
             OptionError: there is no such component.
+            ShapeError: ``t`` is not a vector.
             NonFiniteError: the geodesic leaves the region where the metric is finite.
         """
         if not 0 <= component < len(self.directions):
@@ -62,7 +69,10 @@ class TangentPCA:
                 f"TangentPCA.principal_geodesic: component must be one of 0 ... {len(self.directions) - 1}, "
                 f"got {component}."
             )
-        return self.manifold.expmap(self.base, t.to(self.base).unsqueeze(1) * self.directions[component])
+        along = torch.as_tensor(t).to(self.base)
+        if along.ndim != 1:
+            raise ShapeError(f"TangentPCA.principal_geodesic: t must have shape (m,), got {tuple(along.shape)}.")
+        return self.manifold.expmap(self.base, along.unsqueeze(1) * self.directions[component])
 
     def project(self, z: Points) -> Float[Tensor, "m k"]:
         """Coordinates of any points: of ``log_base(z)`` along the directions; NaN where no geodesic was found.

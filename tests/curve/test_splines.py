@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pullgeo import MetricManifold, PullbackManifold
 from pullgeo.curve import CubicSpline, DiscreteCurve, straight_line
-from pullgeo.errors import OptionError, ShapeError
+from pullgeo.errors import DtypeError, OptionError, ShapeError
 from pullgeo.testing.charts import HalfPlane
 
 B, D = 3, 2
@@ -133,3 +133,16 @@ def test_errors() -> None:
         DiscreteCurve(nodes(4)).sample(1)
     with pytest.raises(OptionError, match="segments"):
         DiscreteCurve(nodes(4)).constant_speed(segments=0)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_times_may_be_arrays_and_points_must_be_pairs_of_numbers() -> None:
+    curve, t = DiscreteCurve(nodes(5)), np.linspace(0, 1, 7)
+    torch.testing.assert_close(curve(t), curve(torch.from_numpy(t)))
+    assert curve(torch.tensor([0.5, torch.nan])).isnan().any(2).tolist() == [[False, True]] * B
+    with pytest.raises(DtypeError):
+        DiscreteCurve(nodes(5).long())
+    with pytest.raises(ShapeError, match="pairs of points"):
+        straight_line(torch.zeros(2), torch.ones(2))
+    wide = CubicSpline.line(torch.zeros(1, D), torch.ones(B, D), segments=4)
+    assert wide.nodes.shape == (B, 5, D)

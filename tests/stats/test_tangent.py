@@ -165,3 +165,22 @@ def test_errors():
         LAND.of(SPHERE, BASE, torch.eye(2).double(), generator=generator, samples=1)
     with pytest.raises(ShapeError, match="covariance"):
         LAND.of(SPHERE, BASE, torch.eye(3).double(), generator=generator)
+
+
+def test_a_regression_of_points_that_are_all_the_same_stays_there():
+    manifold = PullbackManifold(StereographicSphere(2))
+    z = torch.tensor([[0.3, -0.2]], dtype=torch.float64).expand(4, 2)
+    fit = geodesic_regression(manifold, np.arange(4.0), z)
+    assert fit.status.converged
+    torch.testing.assert_close(fit.predict(np.array([1.5])), z[:1])
+
+
+def test_principal_geodesics_take_arrays_and_refuse_numbers():
+    z = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / 5
+    pca = tangent_pca(PullbackManifold(StereographicSphere(2)), z)
+    assert pca.principal_geodesic(0, np.linspace(-0.1, 0.1, 3)).shape == (3, 2)
+    with pytest.raises(ShapeError, match="principal_geodesic"):
+        pca.principal_geodesic(0, torch.tensor(0.1))
+    torch.testing.assert_close(pca.points(pca.coordinates.numpy()), z)
+    with pytest.raises(ShapeError, match="coordinates"):
+        pca.points(pca.coordinates[0])

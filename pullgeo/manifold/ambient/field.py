@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.errors import GeometryError, NonFiniteError, ShapeError
+from pullgeo.errors import DtypeError, GeometryError, NonFiniteError, ShapeError
 from pullgeo.manifold.ambient.base import Ambient
-from pullgeo.metric import Dense, Metric
+from pullgeo.metric import Dense, Diagonal, Metric
 
 MetricField = Callable[[Tensor], Tensor | Metric]
 """Points ``(b, *out)`` to matrices ``(b, D, D)`` or to a `Metric` of dimension D."""
@@ -32,6 +32,7 @@ class Field(Ambient):
 
         Raises:
             ShapeError: ``metric_fn`` returns no matrix per point.
+            DtypeError: it returns numbers of another precision than the points.
         """
         M = self.metric_fn(y)
         D = torch.Size(y.shape[1:]).numel()
@@ -42,6 +43,8 @@ class Field(Ambient):
                     f"metric_fn must return a metric of dimension {D} for points {tuple(y.shape)}, got dimension "
                     f"{M.dim} and diagonals {tuple(batch)}. Return one metric per point."
                 )
+            if isinstance(M, Dense | Diagonal):
+                _check_dtype(M.dtype, y)
             return M
         if not isinstance(M, Tensor) or M.shape != (len(y), D, D):
             got = tuple(M.shape) if isinstance(M, Tensor) else type(M).__name__
@@ -49,6 +52,7 @@ class Field(Ambient):
                 f"metric_fn must map {tuple(y.shape)} to {(len(y), D, D)}, got {got}. Return one matrix per point, or "
                 "a pullgeo.metric.Metric."
             )
+        _check_dtype(M.dtype, y)
         return Dense(M)
 
     def finite_metric(self, y: Float[Tensor, "b *out"]) -> Metric:
@@ -72,6 +76,14 @@ class Field(Ambient):
         """
         super().check(y)
         check_riemannian(self.metric(y))
+
+
+def _check_dtype(dtype: torch.dtype, y: Tensor) -> None:
+    if dtype != y.dtype:
+        raise DtypeError(
+            f"metric_fn returned {dtype} for points in {y.dtype}. Give its tensors the points' dtype, as in "
+            "torch.eye(d, dtype=z.dtype), or convert the points."
+        )
 
 
 def check_riemannian(M: Metric) -> None:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import NonFiniteError, ShapeError
+from pullgeo.geodesic import check_grad_mode
 from pullgeo.manifold.chart import Chart
 from pullgeo.manifold.frames import orthonormal_frame
 from pullgeo.manifold.sampling.options import check_count, check_step_size
@@ -82,7 +83,9 @@ def sample(
         OptionError: a count or the step size is out of range.
         ShapeError: ``log_density`` does not give one number per point.
         NonFiniteError: the density or its gradient is not finite at a start.
+        GradModeError: ``torch.inference_mode()`` is on.
     """
+    check_grad_mode("sample")
     check_step_size("sample", step_size)
     check_count("sample", "steps", steps, 1)
     check_count("sample", "burn_in", burn_in)
