@@ -212,6 +212,9 @@ def _geodesics(manifold: Manifold, bundle: Bundle, solver: Solver, tol: float) -
     )
     new = manifold.geodesic(begin, bundle.z, solver)
     shorter = new.converged & ~(old.converged & (old.length <= (1 + SHORTER) * new.length))
+    # lengths that cannot be told from 0 are not compared
+    apart = [Status.DEGENERATE not in ends for ends in zip(old.status, new.status, strict=True)]
+    shorter = shorter & torch.tensor(apart, dtype=torch.bool, device=shorter.device)
     return _chosen(shorter, new, old), shorter
 
 
