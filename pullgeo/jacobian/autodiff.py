@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pullgeo.errors import ModuleError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.contract import gram
 from pullgeo.jacobian.leaving import left_alone
@@ -53,23 +54,31 @@ class Autodiff(Jacobian):
         signature: shapes of both.
         switches: whether the function switches gradients off somewhere. What it computes there is constant, of which
             forward mode knows nothing, so tangents are then moved by twice as many backward passes.
+        compiled: whether a module scripted by TorchScript runs in it. Tangents are moved by backward passes then, and second derivatives,
+            which TorchScript takes for zero, are refused.
     """
 
     function: Map
     x: Float[Tensor, "b *x"]
     signature: Signature
     switches: bool = False
+    compiled: bool = False
 
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``J T``. Cost: one forward pass and k tangent passes."""
-        return _push(self.function, self.x, T, self.signature.out_shape, self.switches)
+        return _push(self.function, self.x, T, self.signature.out_shape, self.switches or self.compiled)
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
         """``Jᵀ W``. Cost: one forward pass and k backward passes."""
         return _pull(self.function, self.x, W)
 
     def second(self, T: Float[Tensor, "k b *x"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
-        """Tangents of the pulled cotangent. Cost: k tangent passes through one backward pass."""
+        """Tangents of the pulled cotangent. Cost: k tangent passes through one backward pass.
+
+        Raises:
+            ModuleError: TorchScript runs in the function.
+        """
+        self._check_second()
 
         def pulled(x: Tensor) -> Tensor:
             return _pull(self.function, x, w.unsqueeze(0)).squeeze(0)
@@ -78,8 +87,20 @@ class Autodiff(Jacobian):
         return gram(moved, T)
 
     def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
-        """Tangents of cotangents, transposed. Cost: k times a few backward passes."""
+        """Tangents of cotangents, transposed. Cost: k times a few backward passes.
+
+        Raises:
+            ModuleError: TorchScript runs in the function.
+        """
+        self._check_second()
         return _second_push(self.function, self.x, T, S, self.signature.out_shape, self.switches)
+
+    def _check_second(self) -> None:
+        if self.compiled:
+            raise ModuleError(
+                "linearize: a module scripted by TorchScript has wrong second derivatives, which geodesics and curvature "
+                "need. Linearize the module that was scripted, or a trace of it."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +145,7 @@ class AutodiffWeight(WeightKind):
         layout = ParameterLayout.of(self.module)
         theta, slots = layout.vector().unsqueeze(0), _slots(self.module, layout)
         signature = replace(self.signature, batch=1)
-        switches: bool | None = None
+        seen: Watching | None = None
         for i in range(len(self.x)):
 
             def run(theta: Tensor, sample: Tensor = self.x[i : i + 1]) -> Tensor:
@@ -134,17 +155,17 @@ class AutodiffWeight(WeightKind):
                     # a copy, because the module may work in place
                     return functional_call(self.module, values, (sample.clone(),), tie_weights=False)
 
-            if switches is None:
-                switches = switches_gradients(run, theta)[1]
-            yield Autodiff(run, theta, signature, switches)
+            if seen is None:
+                seen = watched(run, theta)[1]
+            yield Autodiff(run, theta, signature, seen.switched, seen.compiled)
 
 
-def switches_gradients(function: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, bool]:
-    """The value of a function, and whether it switches gradients off or on somewhere."""
+def watched(function: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, Watching]:
+    """The value of a function, and what forward mode does not know of in it."""
     watching = Watching()
     with watching:
         value = function(x)
-    return value, watching.switched
+    return value, watching
 
 
 def _slots(module: nn.Module, layout: ParameterLayout) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pullgeo.errors import ModuleError
-from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight, switches_gradients
+from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight, watched
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.chain_weight import chain_stages
 from pullgeo.jacobian.checks import check_batch, check_independence, check_module, check_wrt, checked_value
@@ -87,9 +87,9 @@ def linearize_weight(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
 def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
     """The derivative with respect to the input for anything without a rule."""
     spare = _sparing(function)
-    y, switches = switches_gradients(lambda x: checked_value(spare, x), x)
+    y, seen = watched(lambda x: checked_value(spare, x), x)
     check_independence(spare.__name__, spare, (x,), y)
-    return y, Autodiff(spare, x, Signature.between(x, y), switches)
+    return y, Autodiff(spare, x, Signature.between(x, y), seen.switched, seen.compiled)
 
 
 def _stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 Function = Callable[..., Any]
@@ -97,15 +98,34 @@ class Substituting(TorchFunctionMode):
 
 
 class Watching(TorchFunctionMode):
-    """Sees whether what runs within this context switches gradients off or on.
+    """Sees whether what runs within this context does what forward mode does not know of.
 
     Attributes:
-        switched: whether it has.
+        switched: whether gradients were switched off or on.
+        compiled: whether a module scripted by TorchScript ran; its forward derivatives are zero once it has optimised
+            itself.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.switched = False
+        self.compiled = False
+
+    def __enter__(self) -> "Watching":
+        """Watch, modules that are called included."""
+        self._hook = register_module_forward_pre_hook(self._called)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *reason: Any) -> None:
+        """Watch no longer."""
+        self._hook.remove()
+        super().__exit__(*reason)
+
+    def _called(self, module: nn.Module, args: Any) -> None:
+        # traced modules keep their derivatives
+        scripted = isinstance(module, torch.jit.ScriptModule) and not isinstance(module, torch.jit.TopLevelTracedModule)
+        self.compiled = self.compiled or scripted
 
     def __torch_function__(
         self, func: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

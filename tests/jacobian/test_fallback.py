@@ -191,7 +191,16 @@ def test_old_spectral_norm_and_scripted_modules() -> None:
     scripted.inner = torch.jit.script(nn.Linear(5, 5).double())
     close(linearize(scripted, x)[1].dense(), torch.func.vmap(torch.func.jacrev(lambda z: scripted(z)))(x))
     plain = nn.Sequential(nn.Linear(5, 4), nn.Tanh()).double()
-    close(linearize(torch.jit.script(plain), x)[1].dense(), linearize(plain, x)[1].dense())
+    expected, compiled = linearize(plain, x)[1].dense(), torch.jit.script(plain)
+    basis = torch.eye(5).double().unsqueeze(1).expand(5, 3, 5)
+    for function in (compiled, nn.Sequential(compiled, nn.Identity()), lambda x: compiled(x)):
+        for _ in range(3):  # TorchScript optimises itself from the second call on, and loses forward derivatives
+            J = linearize(function, x)[1]
+            close(J.dense(), expected)
+            close(J.push(basis).permute(1, 2, 0), expected)
+        for second in (lambda J: J.second(basis, torch.ones(3, 4).double()), lambda J: J.second_push(basis, basis)):
+            with pytest.raises(ModuleError, match="TorchScript has wrong second derivatives"):
+                second(J)
     for module in (torch.jit.script(plain), scripted):
         with pytest.raises(ModuleError, match=r"TorchScript.*Linearize the module that was compiled"):
             linearize(module, x, "weight")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo.errors import CoupledSamplesError
-from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight, switches_gradients
+from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight, watched
 from pullgeo.jacobian.checks import FAILURES, check_independence
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.recording.attention import multi_head_attention
@@ -131,7 +131,7 @@ class Calls:
     ) -> Any:
         tape, packed = self.tape, Packed(module, args, kwargs, inputs)
         copies = [plain(input).clone() for input in inputs]
-        returned, switches = switches_gradients(lambda _: packed.call(copies), copies[0])
+        returned, seen = watched(lambda _: packed.call(copies), copies[0])
         if any(map(_was_written, copies, inputs)):
             self._leave(f"{why}; and it works in place")
         y = output(module, returned)
@@ -140,7 +140,7 @@ class Calls:
         check_independence(type(module).__name__, lambda *parts: output(module, packed.call(list(parts))), copies, y)
         vectors = [input.reshape(tape.batch, input.shape[1:].numel()) for input in inputs]
         vector: Any = torch.cat(vectors, 1)
-        J = Autodiff(packed, plain(vector), tape.signature(vector, y), switches)
+        J = Autodiff(packed, plain(vector), tape.signature(vector, y), seen.switched, seen.compiled)
         own = None
         if tape.of_weights and any(True for _ in module.parameters()):
             if _has_tensors((args, kwargs)):
