@@ -78,6 +78,8 @@ def slope(space: Space, nodes: Float[Tensor, "p n d"]) -> tuple[Float[Tensor, " 
         for part in nodes.detach().split(CURVES):
             x = part.clone().requires_grad_()
             energy = space.energy(x)
-            gradients.append(torch.autograd.grad(energy.sum(), x)[0][:, 1:-1])
+            # a decoder that is constant, or detaches its output, has no graph
+            moved = torch.autograd.grad(energy.sum(), x)[0] if energy.requires_grad else torch.zeros_like(x)
+            gradients.append(moved[:, 1:-1])
             energies.append(energy.detach())
     return torch.cat(energies), torch.cat(gradients)

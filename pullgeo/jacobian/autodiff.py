@@ -54,8 +54,8 @@ class Autodiff(Jacobian):
         signature: shapes of both.
         switches: whether the function switches gradients off somewhere. What it computes there is constant, of which
             forward mode knows nothing, so tangents are then moved by twice as many backward passes.
-        compiled: whether a module scripted by TorchScript runs in it. Tangents are moved by backward passes then, and second derivatives,
-            which TorchScript takes for zero, are refused.
+        compiled: whether a module scripted by TorchScript runs in it. Tangents are moved by backward passes then, and
+            second derivatives, which TorchScript takes for zero, are refused.
     """
 
     function: Map
@@ -98,8 +98,8 @@ class Autodiff(Jacobian):
     def _check_second(self) -> None:
         if self.compiled:
             raise ModuleError(
-                "linearize: a module scripted by TorchScript has wrong second derivatives, which geodesics and curvature "
-                "need. Linearize the module that was scripted, or a trace of it."
+                "linearize: a module scripted by TorchScript has wrong second derivatives, which geodesics and "
+                "curvature need. Linearize the module that was scripted, or a trace of it."
             )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TopLevelTracedModule
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
@@ -124,7 +125,7 @@ class Watching(TorchFunctionMode):
 
     def _called(self, module: nn.Module, args: Any) -> None:
         # traced modules keep their derivatives
-        scripted = isinstance(module, torch.jit.ScriptModule) and not isinstance(module, torch.jit.TopLevelTracedModule)
+        scripted = isinstance(module, torch.jit.ScriptModule) and not isinstance(module, TopLevelTracedModule)
         self.compiled = self.compiled or scripted
 
     def __torch_function__(

@@ -21,10 +21,10 @@ Module = TypeVar("Module", bound=nn.Module)
 def in_double(thing: Thing) -> Thing:
     """The same decoder, manifold or metric with every floating point tensor in float64.
 
-    Modules, and bound methods of modules, are copied; the copy's weights are ``p.double()`` of the original's, so they
-    are the present ones and gradients flow back to them; likewise the entries of dataclasses and tuples, such as a
-    `Metric`. The original is not touched. A function cannot be copied: it is called with float64, and where the weights
-    in it refuse that, they are converted at every call.
+    Modules, and bound methods of modules, are copied if they are not in float64 yet; the copy's weights are
+    ``p.double()`` of the original's, so they are the present ones and gradients flow back to them; likewise the entries
+    of dataclasses and tuples, such as a `Metric`. The original is not touched. A function cannot be copied: it is
+    called with float64, and where the weights in it refuse that, they are converted at every call.
 
     Raises:
         CoupledSamplesError: a module mixes samples or draws random numbers.
@@ -57,7 +57,13 @@ def _in_double(thing: Any) -> Any:
     if isinstance(thing, nn.Module):
         check_fixed(thing)  # before anybody runs it: batch norm in train mode would change its statistics
         tensors = _tensors(thing)
-        _check_convertible(thing, tensors)
+        if any(map(is_lazy, tensors)):
+            raise ModuleError(
+                "a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
+            )
+        if not any(t.is_floating_point() and t.dtype != torch.float64 for t in tensors):
+            return thing
+        _check_convertible(thing)
         return with_tensors(thing, {id(t): t.double() if t.is_floating_point() else t for t in tensors})
     if isinstance(thing, MethodType) and isinstance(thing.__self__, nn.Module | Metric):
         return MethodType(thing.__func__, _in_double(thing.__self__))
@@ -74,13 +80,8 @@ def _in_double(thing: Any) -> Any:
     return Promoted(thing) if callable(thing) and not isinstance(thing, type) else thing
 
 
-def _check_convertible(module: nn.Module, tensors: list[Tensor]) -> None:
-    if any(map(is_lazy, tensors)):
-        raise ModuleError(
-            "a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
-        )
-    lower = any(t.is_floating_point() and t.dtype != torch.float64 for t in tensors)
-    if lower and any(isinstance(child, torch.jit.ScriptModule) for child in module.modules()):
+def _check_convertible(module: nn.Module) -> None:
+    if any(isinstance(child, torch.jit.ScriptModule) for child in module.modules()):
         raise ModuleError(
             f"{type(module).__name__} is compiled by TorchScript, and cannot be evaluated in float64 with the weights "
             "that it has, as geodesics need it. Give the module that was compiled, or call .double() on this one."
