@@ -19,11 +19,11 @@ from pullgeo.geodesic.status import Status
 ROUNDING = 100
 """Change of a length, in units of rounding errors, that is more than these."""
 
-FINER = 4
-"""Nodes for each node of a curve, when it is measured between them."""
+SMOOTH = 0.25
+"""Change of a length with twice the nodes, over that with half of them, that an error of second order has."""
 
-UNSEEN = 1.5
-"""Error of a length over its change when it is measured so: at first order 4/3, and chance cancels some of it."""
+UNSEEN = {2: 3.0, 4: 1.5}
+"""Error of a length over its change with so many times the nodes: 2 and 4/3 at first order, and chance hides some."""
 
 POINTS = 2**13
 """Points that are measured together."""
@@ -76,7 +76,7 @@ def _solution(
     gain = 2**found.order - 1 if found.order > 1 else torch.inf
     # a curve too coarse for its bends does not show the order that extrapolation trusts in: assume the least there is
     doubt = (length - coarse_length).abs() / (3 if found.order > 1 else 1)
-    doubt = torch.maximum(doubt, _between(space, found, length))
+    doubt = torch.maximum(doubt, _between(space, found, length, coarse_length))
     doubt = doubt + torch.where(length > 0, found.rounding * length, 0.0)
     doubt = doubt + torch.where(length > 0, found.excess / torch.where(length > 0, 2 * length, 1.0), 0.0)
     return Solution(
@@ -92,23 +92,35 @@ def _solution(
     )
 
 
-def _between(space: Space, found: Minimised, length: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+def _between(
+    space: Space, found: Minimised, length: Float[Tensor, " p"], coarse_length: Float[Tensor, " p"]
+) -> Float[Tensor, " p"]:
     """Errors of lengths, seen by measuring the curves between their nodes too; 0 if they drown in rounding errors.
 
     Chords know nothing of what lies between their ends: a curve may be short for hopping over it. A map with kinks, as
     ReLUs make them, lengthens by O(1/T) at every measurement with more nodes, and all nodes of the curve agree on too
-    short a length. Cost: four decoded points for each segment, in full precision: such a change may be far below what
-    float32 resolves in a difference of outputs.
+    short a length. In full precision: such a change may be far below what float32 resolves in a difference of outputs.
+
+    Cost: two decoded points for each segment, and four more where twice the nodes give a length that is not the one
+    that smooth curves would have.
     """
     with torch.no_grad():
-        curve = DiscreteCurve(found.nodes)
-        finer = FINER * curve.segments
-        step = max(1, POINTS // finer)
-        parts = [curve[i : i + step] for i in range(0, len(length), step)]
-        energy = torch.cat([space.energy(part.resample(finer).nodes) for part in parts]) if parts else length
-        change = (_root(energy) - length).abs()
-        noise = ROUNDING * (precision(space) + found.rounding)
-        return torch.where((length > 0) & (change > noise * length), UNSEEN * change, 0.0)
+        noise = ROUNDING * (precision(space) + found.rounding) * length
+        change = (_measured(space, found.nodes, 2) - length).abs()
+        seen = (length > 0) & (change > noise)
+        kinked = (seen & (change > SMOOTH * (length - coarse_length).abs())).nonzero().squeeze(1)
+        error = UNSEEN[2] * change
+        if len(kinked):
+            more = (_measured(space, found.nodes[kinked], 4) - length[kinked]).abs()
+            error = error.index_put((kinked,), UNSEEN[4] * more)
+        return torch.where(seen, error, 0.0)
+
+
+def _measured(space: Space, nodes: Float[Tensor, "p n d"], finer: int) -> Float[Tensor, " p"]:
+    """Lengths of curves, measured with so many nodes for each of theirs."""
+    segments = finer * (nodes.shape[1] - 1)
+    parts = nodes.split(max(1, POINTS // segments))
+    return _root(torch.cat([space.energy(DiscreteCurve(part).resample(segments).nodes) for part in parts]))
 
 
 def _refined(space: Space, solver: Refining, solution: Solution, z0: Tensor, z1: Tensor) -> Solution:
