@@ -1,46 +1,72 @@
-"""The logarithm: a boundary value problem, an initial value problem that polishes it, and its derivatives."""
+"""The logarithm: a boundary value problem, the geodesic equation that makes it exact, and its derivatives."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pullgeo.geodesic import Solution, leaves
+from pullgeo.curve import DiscreteCurve
+from pullgeo.geodesic import Given, Newton, Solution, Solver, leaves
+from pullgeo.manifold.collocation import collocate
 from pullgeo.manifold.initial_value import Connection, shoot
 from pullgeo.manifold.multiple_shooting import meet
 
 GOOD = 1e-7
-"""The largest mismatch, relative to the velocity, with which a logarithm is given."""
+"""The largest error, relative to the velocity, with which a logarithm is given."""
+
+ROUGH = 1e-2
+"""An error with which a curve is near enough to the geodesic for shooting to end there."""
+
+STEADY = 1e-5
+"""By how much a speed may change along a geodesic, which keeps it, before the metric is taken to jump on the way."""
 
 SAME_SPEED = 1e-3
-"""By how much a speed may change along a geodesic, which keeps it, before the metric is taken to jump on the way."""
+"""By how much a geodesic may differ in length from the discrete one, beyond the latter's error."""
+
+MAX_SEGMENTS = 256
+"""So many has a discrete geodesic at most, where one of fewer does not lead to the geodesic."""
+
+Norm = Callable[[Tensor, Tensor], Tensor]
+"""``(z, u) -> ‖u‖`` at points ``(b, d)``."""
+
+Geodesic = Callable[[Tensor, Tensor, Solver | None], Solution]
+"""Discrete geodesics between points ``(b, d)``, by a solver or by the default one."""
 
 
 def logarithm(
-    connection: Connection,
-    norm: Callable[[Tensor, Tensor], Tensor],
-    geodesic: Callable[[Tensor, Tensor], Solution],
-    x: Float[Tensor, "b d"],
-    y: Float[Tensor, "b d"],
+    connection: Connection, norm: Norm, geodesic: Geodesic, x: Float[Tensor, "b d"], y: Float[Tensor, "b d"]
 ) -> Float[Tensor, "b d"]:
     """The initial velocities of shortest geodesics; NaN where none was found. In float64.
+
+    A discrete geodesic leads to the exact one by collocation, or by shooting where the connection jumps. What is found
+    there must keep its speed, as a geodesic does unless the metric jumps, and be as long as the discrete one. If it
+    fails for another reason, the discrete curve was too coarse: it is sought again with twice the segments.
 
     Differentiable once, to points and to weights, by the implicit function theorem for ``exp_x(v) = y``.
     """
     with torch.no_grad():
-        solution = geodesic(x, y)
+        solution = geodesic(x, y, None)
         apart = (x != y).any(1)
-        keep = solution.converged & apart
-        polished, miss = meet(connection, solution.curve[keep])
-        found = torch.zeros_like(x).masked_fill((apart & ~solution.converged).unsqueeze(1), torch.nan)
-        # where the metric jumps on the way, a solution of the geodesic equation is no shortest curve
-        length, speed = solution.length[keep], norm(x[keep], polished)
-        same = (speed - length).abs() <= SAME_SPEED * length + 3 * solution.error_estimate[keep]
-        good = ((miss < GOOD) & same).unsqueeze(1)
-        found = found.index_put((keep.nonzero().squeeze(1),), torch.where(good, polished, torch.nan))
+        found = torch.zeros_like(x).masked_fill(apart.unsqueeze(1), torch.nan)
+        index = (solution.converged & apart).nonzero().squeeze(1)
+        solution = solution[index.tolist()]
+        while len(index):
+            smooth = _smooth(connection, norm, solution.curve)
+            same = (smooth.speed - solution.length).abs() <= SAME_SPEED * solution.length + 3 * solution.error_estimate
+            good = smooth.solved & smooth.steady & same
+            found = found.index_put((index[good],), smooth.velocity[good])
+            again = (~good & ~(smooth.solved & ~smooth.steady)).nonzero().squeeze(1)
+            segments = 2 * solution.curve.segments
+            if segments > MAX_SEGMENTS or not len(again):
+                break
+            finer = Newton(segments=segments, starts=(Given(solution.curve[again]),), rtol=None)
+            index = index[again]
+            solution = geodesic(x[index], y[index], finer)
+            index, solution = index[solution.converged], solution[solution.converged.nonzero().squeeze(1).tolist()]
     if not torch.is_grad_enabled() or not len(x):
         return found
     weights = leaves(connection(x[:1].detach(), found[:1], found[:1]))
@@ -48,6 +74,41 @@ def logarithm(
         return found
     logarithms: Tensor = _Logarithm.apply(connection, found, x, y, *weights)
     return logarithms
+
+
+@dataclass(frozen=True, eq=False)
+class _Smooth:
+    """Solutions of the geodesic equation: what they begin with, and whether they are geodesics."""
+
+    velocity: Float[Tensor, "b d"]
+    speed: Float[Tensor, " b"]
+    solved: Bool[Tensor, " b"]
+    steady: Bool[Tensor, " b"]
+
+    def put(self, index: Tensor, norm: Norm, z: Tensor, u: Tensor, error: Tensor) -> "_Smooth":
+        """Those of some pairs exchanged; they are given by their states at several times."""
+        fine = (torch.isfinite(z) & torch.isfinite(u)).flatten(1).all(1) & (error < GOOD)
+        speeds = torch.full_like(z[:, :, 0], torch.nan)
+        if bool(fine.any()):
+            speeds[fine] = norm(z[fine].flatten(0, 1), u[fine].flatten(0, 1)).reshape(-1, z.shape[1])
+        return _Smooth(
+            self.velocity.index_put((index,), u[:, 0]),
+            self.speed.index_put((index,), speeds[:, 0]),
+            self.solved.index_put((index,), fine),
+            self.steady.index_put((index,), speeds.amax(1) <= (1 + STEADY) * speeds.amin(1)),
+        )
+
+
+def _smooth(connection: Connection, norm: Norm, curve: DiscreteCurve) -> _Smooth:
+    one = torch.zeros_like(curve.begin[:, 0], dtype=torch.bool)
+    found = _Smooth(curve.begin, torch.zeros_like(curve.begin[:, 0]), one, one)
+    for index, part in collocate(connection, curve):
+        found = found.put(index, norm, part.points, part.velocities, part.error)
+        near = ((part.error >= GOOD) & (part.error < ROUGH)).nonzero().squeeze(1)
+        if len(near):
+            states, mismatch = meet(connection, part.curve[near])
+            found = found.put(index[near], norm, states[:, :, 0], states[:, :, 1], mismatch)
+    return found
 
 
 class _Logarithm(torch.autograd.Function):

@@ -20,6 +20,13 @@ RTOL = 1e-10
 
 MAX_STEPS = 1000
 SMALLEST_STEP = 1e-9
+
+PATIENCE = 100
+"""After so many steps each state must have made progress since they were last counted."""
+
+PROGRESS = 1e-3
+"""The least progress, relative to what was left. A jump of the field takes tens of steps, and is left behind then."""
+
 _STAGES = 12
 _EXPONENT = -1 / 8
 
@@ -48,7 +55,8 @@ def integrate(
         max_steps: a state that takes more is given up.
 
     Returns:
-        The states at the end; NaN for one that came to a place from which it cannot be continued.
+        The states at the end; NaN for one that came to a place from which it cannot be continued, or that stands
+        still, as a geodesic does that runs to infinity in a finite time.
 
     Raises:
         NonFiniteError, SingularMetricError: the field is not defined at a start.
@@ -63,7 +71,11 @@ def integrate(
     step = _first_step(field, state, slope, size, rtol).clamp(max=duration)
     left = torch.full_like(step, duration)
     lost, failed = (torch.zeros_like(step, dtype=torch.bool) for _ in range(2))
-    for _ in range(max_steps):
+    counted = left
+    for number in range(max_steps):
+        if number and number % PATIENCE == 0:
+            lost = lost | ((left > 0) & (left > (1 - PROGRESS) * counted))
+            counted = left
         going = ((left > 0) & ~lost).nonzero().squeeze(1)
         if not len(going):
             return torch.where(lost.view(-1, 1, 1), torch.nan, state)

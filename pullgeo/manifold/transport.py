@@ -1,10 +1,8 @@
 """Parallel transport along curves that are given."""
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,6 +10,7 @@ from torch import Tensor
 from pullgeo.curve import DiscreteCurve
 from pullgeo.errors import GeometryError, ShapeError
 from pullgeo.manifold.directional import directional
+from pullgeo.manifold.gauss import gauss
 from pullgeo.manifold.initial_value import Connection
 
 STAGES = 3
@@ -81,7 +80,10 @@ def parallel_transport(connection: Connection, curve: CurveFunction, v: Float[Te
 
 def _transport(connection: Connection, curve: CurveFunction, v: Tensor, n: int) -> Tensor:
     b, d = v.shape
-    nodes, inner, outer = (torch.tensor(a, dtype=v.dtype, device=v.device) for a in _gauss(STAGES))
+    rule = gauss(STAGES)
+    nodes, inner, outer = (
+        torch.tensor(a, dtype=v.dtype, device=v.device) for a in (rule.points, rule.inner, rule.outer)
+    )
     times = ((torch.arange(n, dtype=v.dtype, device=v.device).unsqueeze(1) + nodes) / n).flatten()
     points, speeds = (a.to(v.dtype) for a in _follow(curve, times))
     if points.shape != (b, len(times), d):
@@ -115,12 +117,3 @@ def _matrices(connection: Connection, z: Tensor, u: Tensor) -> Tensor:
     stacks = (z.repeat_interleave(d, 0), u.repeat_interleave(d, 0), basis)
     parts = zip(*(a.split(BATCH) for a in stacks), strict=True)
     return torch.cat([connection(*part) for part in parts]).reshape(n, d, d).mT
-
-
-@lru_cache
-def _gauss(stages: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gauss's points in [0, 1], and the integrals of their Lagrange polynomials to each point and to 1."""
-    points = (np.polynomial.legendre.leggauss(stages)[0] + 1) / 2
-    powers = np.arange(1, stages + 1)
-    vandermonde = np.linalg.inv(points[:, None] ** (powers - 1))
-    return points, (points[:, None] ** powers / powers) @ vandermonde, (1 / powers) @ vandermonde

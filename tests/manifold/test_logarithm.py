@@ -1,0 +1,147 @@
+"""Logarithms against scipy's integrator, which knows nothing of how they were found."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+from torch import Tensor, nn
+
+from pullgeo import MetricManifold, PullbackManifold, datasets, zoo
+from pullgeo.errors import NonFiniteError
+from pullgeo.manifold import runge_kutta
+from pullgeo.manifold.block_tridiagonal import solve_tridiagonal
+from pullgeo.testing.charts import Ellipsoid, HalfPlane, Paraboloid, PoincareBall, StereographicSphere, Torus
+from pullgeo.testing.oracles import geodesic_ivp
+from pullgeo.testing.oracles.curves import MetricFunction
+
+
+def pairs(n: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    x, y = scale * torch.randn(2, n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    return x, y
+
+
+def arrives(metric: MetricFunction, x: Tensor, y: Tensor, v: Tensor, rtol: float) -> None:
+    ends = geodesic_ivp(metric, x, v, rtol=1e-12)[0][:, 0]
+    assert bool(((ends - y).norm(dim=1) <= rtol * v.norm(dim=1)).all())
+
+
+def bent(layer: nn.Module, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An activation with its first and second derivative, written out."""
+    if isinstance(layer, nn.Tanh):
+        t = np.tanh(y)
+        return t, 1 - t**2, -2 * t * (1 - t**2)
+    s = 1 / (1 + np.exp(-y))
+    if isinstance(layer, nn.Softplus):
+        return np.logaddexp(0, y), s, s * (1 - s)
+    return s, s * (1 - s), s * (1 - s) * (1 - 2 * s)
+
+
+def followed(decoder: nn.Sequential, x: Tensor, v: Tensor) -> np.ndarray:
+    """The end of one geodesic, by least squares ``J z̈ = -f''(ż, ż)`` in numpy."""
+    weights = {m: (m.weight.detach().numpy(), m.bias.detach().numpy()) for m in decoder if isinstance(m, nn.Linear)}
+
+    def field(_: float, state: np.ndarray) -> np.ndarray:
+        y, J, second = state[:2], np.eye(2), np.zeros(2)
+        for layer in decoder:
+            if layer in weights:
+                W, b = weights[layer]
+                y, J, second = W @ y + b, W @ J, W @ second
+            else:
+                y, slope, curve = bent(layer, y)
+                second = slope * second + curve * (J @ state[2:]) ** 2
+                J = slope[:, None] * J
+        return np.concatenate([state[2:], np.linalg.lstsq(J, -second, rcond=None)[0]])
+
+    start = torch.cat([x, v]).detach().numpy()
+    path = solve_ivp(field, (0.0, 1.0), start, method="DOP853", rtol=1e-12, atol=1e-12)
+    assert path.success
+    return path.y[:2, -1]
+
+
+SURFACES = {
+    "sphere": (StereographicSphere(2), 0.5),
+    "torus": (Torus(3.0, 1.0), 0.7),
+    "paraboloid": (Paraboloid(), 1.0),
+    "ellipsoid": (Ellipsoid(1.0, 1.5, 2.0), 0.3),
+}
+
+
+@pytest.mark.parametrize("name", list(SURFACES))
+def test_logarithms_on_surfaces(name: str) -> None:
+    chart, scale = SURFACES[name]
+    x, y = pairs(5, scale)
+    if name == "ellipsoid":
+        x, y = x + 1.2, y + 1.2
+    arrives(chart.metric, x, y, PullbackManifold(chart).logmap(x, y), 1e-8)
+
+
+@pytest.mark.parametrize("name", ["ball", "half-plane"])
+def test_logarithms_of_hyperbolic_space(name: str) -> None:
+    chart = PoincareBall(2) if name == "ball" else HalfPlane()
+    x, y = (a.tanh() / 1.5 for a in pairs(5))
+    if name == "half-plane":
+        x, y = (torch.stack([a[:, 0], (3 * a[:, 1]).exp()], 1) for a in (x, y))
+    torch.testing.assert_close(MetricManifold(chart).logmap(x, y), chart.logmap(x, y), rtol=1e-8, atol=1e-10)
+
+
+def test_winding_geodesics_of_a_trained_decoder() -> None:
+    # a discrete geodesic of 32 segments cuts their bends; windows of equal duration did not come to fit there
+    vae = zoo.digits_vae()
+    with torch.no_grad():
+        z = vae.encode(datasets.digits().images[torch.randperm(1797, generator=torch.Generator().manual_seed(0))])
+    x, y = z[[36, 49]].double(), z[[548, 561]].double()
+    decoder = vae.decoder.double()
+    v = PullbackManifold(decoder).logmap(x, y).detach()
+    for begin, velocity, end in zip(x, v, y, strict=True):
+        assert np.linalg.norm(followed(decoder, begin, velocity) - end.numpy()) <= 1e-7 * velocity.norm()
+
+
+def test_connections_that_jump_are_followed_by_shooting() -> None:
+    torch.manual_seed(0)
+    decoder = nn.Sequential(nn.Linear(2, 8), nn.ELU(), nn.Linear(8, 5)).double()
+    x, y = pairs(1)
+    manifold = PullbackManifold(decoder)
+    v = manifold.logmap(x, y)
+    torch.testing.assert_close(manifold.expmap(x, v), y, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(manifold.norm(x, v), manifold.dist(x, y), rtol=1e-4, atol=0)
+
+
+def test_metrics_that_jump_a_little_have_no_logarithm() -> None:
+    # the straight line is almost as long as the shortest curve, and yet solves another problem
+    torch.manual_seed(0)
+    decoder = nn.Sequential(nn.Linear(2, 16), nn.LeakyReLU(0.999), nn.Linear(16, 5)).double()
+    x, y = pairs(6, 2.0)
+    manifold = PullbackManifold(decoder)
+    within = (decoder[0](x).sign() == decoder[0](y).sign()).all(1)
+    v = manifold.logmap(x, y)
+    assert bool((v.isnan().any(1) == ~within).all())
+    near = x + 1e-3 * y
+    same = (decoder[0](x).sign() == decoder[0](near).sign()).all(1)
+    assert bool(same.any())
+    torch.testing.assert_close(manifold.logmap(x[same], near[same]), near[same] - x[same])
+
+
+def test_geodesics_that_run_out_of_the_chart_are_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    manifold = PullbackManifold(nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 5), nn.Sigmoid()).double())
+    attempt, attempts = runge_kutta._attempt, []
+    monkeypatch.setattr(runge_kutta, "_attempt", lambda *args: attempts.append(1) or attempt(*args))
+    x, u = pairs(1)
+    with pytest.raises(NonFiniteError, match="left the region"):
+        manifold.expmap(x, 100 * u)
+    assert len(attempts) < 500
+
+
+def test_tridiagonal_systems() -> None:
+    n, d = 5, 3
+    torch.manual_seed(0)
+    diagonal = torch.randn(2, n, d, d, dtype=torch.float64) + 4 * torch.eye(d, dtype=torch.float64)
+    lower, upper = torch.randn(2, 2, n - 1, d, d, dtype=torch.float64)
+    right = torch.randn(2, n, d, dtype=torch.float64)
+    full = torch.zeros(2, n, d, n, d, dtype=torch.float64)
+    for i in range(n):
+        full[:, i, :, i] = diagonal[:, i]
+        if i:
+            full[:, i, :, i - 1], full[:, i - 1, :, i] = lower[:, i - 1], upper[:, i - 1]
+    expected = torch.linalg.solve(full.reshape(2, n * d, n * d), right.flatten(1)).reshape(2, n, d)
+    torch.testing.assert_close(solve_tridiagonal(lower, diagonal, upper, right), expected)
