@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from pullgeo import Newton, PullbackManifold, Status
 from pullgeo.curve import straight_line
 from pullgeo.geodesic import Line, Solution
+from pullgeo.testing.oracles import fine_length
 
 B = 5
 
@@ -60,6 +61,24 @@ def test_relu_decoders() -> None:
         smooth = PullbackManifold(decoder(nn.Softplus(beta=20.0))).geodesic(z0, z1)
     assert bool(smooth.converged.all())
     torch.testing.assert_close(smooth.length, solution.length, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.SELU(), nn.ELU()], ids=str)
+def test_error_estimates_see_kinks_between_nodes(activation: nn.Module) -> None:
+    # float32: differences of its outputs do not resolve the few kinks of a nearly straight curve
+    torch.manual_seed(1)
+    f = nn.Sequential(nn.Linear(2, 64), activation, nn.Linear(64, 128), activation, nn.Linear(128, 64))
+    z = torch.randn(2, 13, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(101))
+    with torch.no_grad():
+        solution = PullbackManifold(f).geodesic(z[0], z[1])
+    done = solution.converged
+    assert int(done.sum()) > 10
+    error = (solution.length - fine_length(f.double(), solution.curve, 2048)).abs()[done]
+    estimate = solution.error_estimate[done]
+    assert float((error <= estimate).double().mean()) > 0.9
+    assert bool((error <= 2 * estimate).all())
+    # honest, but not at any price
+    assert float((estimate / solution.length[done]).median()) < 0.01
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -118,8 +118,8 @@ def test_kinks_end_in_an_honest_status() -> None:
     f = nn.Sequential(nn.Linear(2, 17), nn.ReLU(), nn.Linear(17, 5)).double()
     solution = PullbackManifold(f).geodesic(*pairs(b=7))
     for status, residual in zip(solution.status, solution.residual.tolist(), strict=True):
-        assert status.converged == (residual < 1e-8)
-        assert status in (Status.CONVERGED, Status.STALLED, Status.MAX_STEPS)
+        assert status.converged == (residual < 1e-8) or status is Status.COARSE
+        assert status in (Status.CONVERGED, Status.STALLED, Status.MAX_STEPS, Status.COARSE)
     assert bool(torch.isfinite(solution.length).all())
 
 
