@@ -43,6 +43,28 @@ def test_the_mean_on_a_sphere_is_stationary(d: int):
     assert int(found.iterations) < 15
 
 
+@pytest.mark.parametrize("d", [2, 5, 20])
+def test_defaults_are_enough_for_a_stationary_mean(d: int):
+    chart = StereographicSphere(d)
+    z, w = some(11, d, seed=1)
+    z = z if d < 20 else (z - 0.2) / 2  # about as far apart as in few dimensions
+    found = frechet_mean(PullbackManifold(chart), z, w)
+    assert found.status == (Status.CONVERGED,)
+    assert mean_tangent(chart, found.point[0], z, w, 2) < 1e-9
+    assert found.geodesics.curve.segments == 96
+
+
+def test_where_finer_curves_fail_the_mean_stays():
+    torch.manual_seed(2)
+    kinked = torch.nn.Sequential(torch.nn.Linear(2, 17), torch.nn.ReLU(), torch.nn.Linear(17, 5)).double()
+    z, _ = some(5, 2)
+    with torch.no_grad():
+        default, coarse = (frechet_mean(PullbackManifold(kinked), z, solver=solver) for solver in (None, Newton()))
+    assert default.status == coarse.status == (Status.CONVERGED,)
+    assert default.geodesics.curve.segments == 32
+    assert torch.equal(default.point, coarse.point)
+
+
 def test_the_median_on_a_sphere_is_stationary():
     chart = StereographicSphere(2)
     z = torch.tensor([[0.9, 0.1], [-0.7, 0.2], [0.1, 0.8], [0.2, -0.9], [0.7, 0.8]], dtype=torch.float64)

@@ -8,7 +8,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
 from pullgeo.errors import OptionError
-from pullgeo.geodesic import Solver
+from pullgeo.geodesic import Newton, Solver
 from pullgeo.manifold import Manifold
 from pullgeo.stats.estimators.checks import distances, manifold_of, new_points
 from pullgeo.stats.frechet import frechet_mean
@@ -107,7 +107,9 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
         for _ in range(self.max_iter):
             rounds += 1
             labels = _no_empty_cluster(labels, np.nanmin(D, axis=1), len(centers))
-            means = frechet_mean(manifold, X, groups=labels, start=centers, solver=self.solver)
+            # labels need no mean to the last digit: a solver that is named takes no finer steps at the end
+            solver = self.solver if self.solver is not None else Newton()
+            means = frechet_mean(manifold, X, groups=labels, start=centers, solver=solver)
             centers = means.point.numpy(force=True)
             D = distances("FrechetKMeans", manifold, X, centers, self.solver)
             before, labels = labels, np.nanargmin(D, axis=1)
