@@ -7,9 +7,8 @@ from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
 from pullgeo import MetricManifold, PullbackManifold, datasets, zoo
-from pullgeo.errors import NonFiniteError
-from pullgeo.manifold import runge_kutta
 from pullgeo.manifold.block_tridiagonal import solve_tridiagonal
+from pullgeo.manifold.runge_kutta import integrate
 from pullgeo.testing.charts import Ellipsoid, HalfPlane, Paraboloid, PoincareBall, StereographicSphere, Torus
 from pullgeo.testing.oracles import geodesic_ivp
 from pullgeo.testing.oracles.curves import MetricFunction
@@ -69,7 +68,7 @@ SURFACES = {
 @pytest.mark.parametrize("name", list(SURFACES))
 def test_logarithms_on_surfaces(name: str) -> None:
     chart, scale = SURFACES[name]
-    x, y = pairs(5, scale)
+    x, y = pairs(3, scale)
     if name == "ellipsoid":
         x, y = x + 1.2, y + 1.2
     arrives(chart.metric, x, y, PullbackManifold(chart).logmap(x, y), 1e-8)
@@ -98,7 +97,7 @@ def test_winding_geodesics_of_a_trained_decoder() -> None:
 
 def test_connections_that_jump_are_followed_by_shooting() -> None:
     torch.manual_seed(0)
-    decoder = nn.Sequential(nn.Linear(2, 8), nn.ELU(), nn.Linear(8, 5)).double()
+    decoder = nn.Sequential(nn.Linear(2, 4), nn.ELU(), nn.Linear(4, 5)).double()
     x, y = pairs(1)
     manifold = PullbackManifold(decoder)
     v = manifold.logmap(x, y)
@@ -121,15 +120,18 @@ def test_metrics_that_jump_a_little_have_no_logarithm() -> None:
     torch.testing.assert_close(manifold.logmap(x[same], near[same]), near[same] - x[same])
 
 
-def test_geodesics_that_run_out_of_the_chart_are_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    manifold = PullbackManifold(nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 5), nn.Sigmoid()).double())
-    attempt, attempts = runge_kutta._attempt, []
-    monkeypatch.setattr(runge_kutta, "_attempt", lambda *args: attempts.append(1) or attempt(*args))
-    x, u = pairs(1)
-    with pytest.raises(NonFiniteError, match="left the region"):
-        manifold.expmap(x, 100 * u)
-    assert len(attempts) < 500
+def test_states_that_run_to_infinity_are_given_up_soon() -> None:
+    calls = []
+
+    def field(state: Tensor) -> Tensor:  # infinite at t = 1, and rough far out, as where a metric is nearly singular
+        calls.append(len(state))
+        return state.square() * (1 + 1e-14 * state**3 * (1e6 * state).sin())
+
+    start = torch.tensor([[[1.0]], [[0.1]]], dtype=torch.float64)
+    end = integrate(field, start, lambda state: state.abs().amax(2), duration=1.5)
+    assert bool(end[0].isnan())
+    torch.testing.assert_close(end[1], torch.full_like(end[1], 1 / 8.5), rtol=1e-9, atol=0)
+    assert len(calls) < 12 * 400
 
 
 def test_tridiagonal_systems() -> None:
