@@ -59,7 +59,7 @@ class Pieces:
         target: where the last piece shall end.
     """
 
-    joints: Float[Tensor, "b S+1"]
+    joints: Float[Tensor, "b J"]
     points: Float[Tensor, "b S d"]
     velocities: Float[Tensor, "b S d"]
     bends: Float[Tensor, "b S s d"]
@@ -112,7 +112,7 @@ class Pieces:
         """The largest velocity in the chart: lengths that errors are compared with."""
         return self.velocities.norm(dim=2).amax(1).clamp(min=torch.finfo(self.points.dtype).tiny)
 
-    def finer_joints(self, pieces: int) -> Float[Tensor, "b R+1"]:
+    def finer_joints(self, pieces: int) -> Float[Tensor, "b K"]:
         """The joints of so many pieces on which ``z̈`` is equally far from a polynomial of lower degree.
 
         Source: Ascher, Mattheij, Russell, *Numerical Solution of Boundary Value Problems*, section 9.2.
@@ -134,7 +134,7 @@ class Pieces:
         joints = self.joints.gather(1, place) + (wanted - left) / width * h.gather(1, place)
         return torch.cat([wanted[:, :1], joints[:, 1:-1], wanted[:, -1:]], 1)
 
-    def at(self, joints: Float[Tensor, "b R+1"]) -> "Pieces":
+    def at(self, joints: Float[Tensor, "b K"]) -> "Pieces":
         """The same curves in other pieces."""
         place, local = _located(self.joints, joints[:, :-1])
         _, once, twice = (torch.einsum("bRm,bRmd->bRd", w, _picked(self.bends, place)) for w in _weights(local))
@@ -184,7 +184,7 @@ class Slopes:
     by_point: Float[Tensor, "b S s d d"]
     by_velocity: Float[Tensor, "b S s d d"]
 
-    def between(self, joints: Float[Tensor, "b S+1"], others: Float[Tensor, "b R+1"]) -> "Slopes":
+    def between(self, joints: Float[Tensor, "b J"], others: Float[Tensor, "b K"]) -> "Slopes":
         """Those at the Gauss points of other pieces of the same curves, by interpolation."""
         return Slopes(*(_interpolated(a, joints, others) for a in (self.by_point, self.by_velocity)))
 
@@ -263,7 +263,7 @@ def _solve(connection: Connection, begin: Pieces, slopes: Slopes | None) -> tupl
     now = begin
     turned, error = _residual(connection, now)
     fresh = slopes is None
-    slopes = _slopes(connection, now) if slopes is None else slopes
+    slopes = _slopes(connection, now, turned) if slopes is None else slopes
     damping = torch.ones_like(error)
     new = torch.full_like(error, fresh, dtype=torch.bool)
     tol = _attainable(begin)
@@ -290,7 +290,7 @@ def _solve(connection: Connection, begin: Pieces, slopes: Slopes | None) -> tupl
         stale = going[~fast & ~ended & ~shorter]
         new = new.index_put((going,), ~better & new[going])
         if len(stale):
-            slopes = slopes.put(stale, _slopes(connection, now[stale]))
+            slopes = slopes.put(stale, _slopes(connection, now[stale], turned[stale]))
             new = new.index_put((stale,), torch.ones_like(stale, dtype=torch.bool))
         going = going[~ended]
     return now, slopes, error
@@ -310,12 +310,12 @@ def _residual(connection: Connection, at: Pieces) -> tuple[Float[Tensor, "b S s 
     return turned, (torch.maximum(gap, bend) / at.size).nan_to_num(nan=torch.inf)
 
 
-def _slopes(connection: Connection, at: Pieces) -> Slopes:
+def _slopes(connection: Connection, at: Pieces, residual: Float[Tensor, "b S s d"]) -> Slopes:
     z, u = at.stages
     d = z.shape[3]
     reach = PROBE * at.size.view(-1, 1, 1, 1)
     ways = torch.eye(d, dtype=z.dtype, device=z.device).view(d, 1, 1, 1, d)
-    here = _turned(connection, z, u)
+    here = residual - at.bends
     moved = _turned(connection, *torch.broadcast_tensors(z + reach * ways, u))
     faster = _turned(connection, *torch.broadcast_tensors(z, u + reach * ways))
     by_point, by_velocity = (moved - here) / reach, (faster - here) / reach
