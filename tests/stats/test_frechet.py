@@ -1,5 +1,7 @@
 """Means and medians against closed forms."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -54,12 +56,11 @@ def test_defaults_are_enough_for_a_stationary_mean(d: int):
     assert found.geodesics.curve.segments == 96
 
 
-def test_where_finer_curves_fail_the_mean_stays():
-    torch.manual_seed(2)
-    kinked = torch.nn.Sequential(torch.nn.Linear(2, 17), torch.nn.ReLU(), torch.nn.Linear(17, 5)).double()
+def test_where_finer_curves_fail_the_mean_stays(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys.modules["pullgeo.stats.frechet"], "FINAL_STEPS", 0)
+    manifold = PullbackManifold(StereographicSphere(2))
     z, _ = some(5, 2)
-    with torch.no_grad():
-        default, coarse = (frechet_mean(PullbackManifold(kinked), z, solver=solver) for solver in (None, Newton()))
+    default, coarse = (frechet_mean(manifold, z, solver=solver) for solver in (None, Newton()))
     assert default.status == coarse.status == (Status.CONVERGED,)
     assert default.geodesics.curve.segments == 32
     assert torch.equal(default.point, coarse.point)
