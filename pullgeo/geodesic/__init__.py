@@ -3,6 +3,7 @@
 from pullgeo.geodesic.block_banded import BlockBanded
 from pullgeo.geodesic.chords import chord_energy, chord_lengths, expand_chord_energy
 from pullgeo.geodesic.corridor import Corridor
+from pullgeo.geodesic.defined import where_defined
 from pullgeo.geodesic.grad_mode import check_grad_mode
 from pullgeo.geodesic.implicit import leaves
 from pullgeo.geodesic.left_endpoint import LeftEndpoint
@@ -56,4 +57,5 @@ __all__ = [
     "segment_lengths",
     "segment_sum",
     "solve",
+    "where_defined",
 ]
