@@ -134,6 +134,13 @@ def test_states_that_run_to_infinity_are_given_up_soon() -> None:
     assert len(calls) < 12 * 400
 
 
+def test_points_that_rounding_hardly_tells_apart() -> None:
+    x, w = pairs(3)
+    y = x + torch.tensor([[1e-8], [1e-9], [1e-10]], dtype=torch.float64) * w
+    v = PullbackManifold(StereographicSphere(2)).logmap(x, y)
+    torch.testing.assert_close(v, y - x, rtol=1e-7, atol=1e-14)
+
+
 def test_tridiagonal_systems() -> None:
     n, d = 5, 3
     torch.manual_seed(0)
