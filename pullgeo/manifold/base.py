@@ -1,13 +1,12 @@
-"""What every learned manifold can do: geoopt's contract, geodesics and volume."""
+"""What every learned manifold can do along geodesics, by the names of geoopt's contract."""
 
 from abc import abstractmethod
 
-import geoopt
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.errors import GeometryError, NonFiniteError, ShapeError
+from pullgeo.errors import GeometryError, NonFiniteError
 from pullgeo.geodesic import BoundaryValue, EnergyExpansion, Newton, Solution, Solver, solve
 from pullgeo.manifold import curvature, jacobi, sampling, transport
 from pullgeo.manifold.chart import rows
@@ -249,46 +248,6 @@ class Manifold(Curved):
         self._check_points("sample", z)
         return sampling.sample(self, log_density, z, steps, step_size, generator, burn_in=burn_in, thin=thin)
 
-    def random(
-        self,
-        *size: int | tuple[int, ...],
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        generator: torch.Generator | None = None,
-    ) -> geoopt.ManifoldTensor:
-        """Standard normal points of the chart, as the latents of most decoders are; `sample` knows of the metric.
-
-        Args:
-            size: the shape of the points, the last dimension d.
-            dtype: torch's default if ``None``.
-            device: torch's default if ``None``.
-            generator: source of randomness; torch's own if ``None``.
-
-        Raises:
-            ShapeError: the shape is empty.
-        """
-        shape = self._shape("random", *size)
-        return self._points(torch.randn(shape, dtype=dtype, device=device, generator=generator))
-
-    def origin(
-        self,
-        *size: int | tuple[int, ...],
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        seed: int | None = 42,
-    ) -> geoopt.ManifoldTensor:
-        """Points at the origin of the chart; the seed is geoopt's, and not needed.
-
-        Raises:
-            ShapeError: the shape is empty.
-        """
-        return self._points(torch.zeros(self._shape("origin", *size), dtype=dtype, device=device))
-
-    def retr(self, x: Tensor, u: Tensor) -> Tensor:
-        """``x + u``: the chart's first-order step; use `expmap` for the exact one."""
-        x, u = self._together("retr", x, u)
-        return x + u
-
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """``exp_x(u)`` and the parallel transport of ``v`` there, in one integration."""
         end, _, carried = self._follow("expmap_transp", x, u, v)
@@ -297,31 +256,6 @@ class Manifold(Curved):
     def transp_follow_expmap(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """Parallel transport of ``v`` along ``t -> exp_x(t u)`` to ``t = 1``."""
         return self.expmap_transp(x, u, v)[1]
-
-    def transp_follow_retr(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """``v`` itself: transport that goes with the chart's first-order step, to first order."""
-        return self._together("transp_follow_retr", x, u, v)[2]
-
-    def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """`retr` and `transp_follow_retr` together."""
-        return self.retr(x, u), self.transp_follow_retr(x, u, v)
-
-    def proju(self, x: Tensor, u: Tensor) -> Tensor:
-        """``u``: every vector of the chart is tangent."""
-        return self._together("proju", x, u)[1]
-
-    def projx(self, x: Tensor) -> Tensor:
-        """``x``: every point of the chart is on the manifold."""
-        return x
-
-    def _shape(self, where: str, *size: int | tuple[int, ...]) -> tuple[int, ...]:
-        shape = geoopt.utils.size2shape(*size)
-        if not shape:
-            raise ShapeError(f"{type(self).__name__}.{where}: expected a shape such as (b, d), got none.")
-        return shape
-
-    def _points(self, x: Tensor) -> geoopt.ManifoldTensor:
-        return geoopt.ManifoldTensor(x, manifold=self)
 
     def _follow(self, where: str, x: Tensor, u: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
         lead, flat = self._flat(where, x, u, *carried)

@@ -1,4 +1,4 @@
-"""What a learned manifold states, and what follows at a point: inner products, volume, connection."""
+"""What a learned manifold states, and what follows at a point: inner products, volume, connection, simple steps."""
 
 from abc import abstractmethod
 
@@ -110,6 +110,71 @@ class Chart(geoopt.Manifold):
         """
         x, u = self._together("egrad2rgrad", x, u)
         return self.metric(rows(x)).solve(rows(u)).reshape(u.shape)
+
+    def random(
+        self,
+        *size: int | tuple[int, ...],
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> geoopt.ManifoldTensor:
+        """Standard normal points of the chart, as the latents of most decoders are; `sample` knows of the metric.
+
+        Args:
+            size: the shape of the points, the last dimension d.
+            dtype: torch's default if ``None``.
+            device: torch's default if ``None``.
+            generator: source of randomness; torch's own if ``None``.
+
+        Raises:
+            ShapeError: the shape is empty.
+        """
+        shape = self._shape("random", *size)
+        return self._points(torch.randn(shape, dtype=dtype, device=device, generator=generator))
+
+    def origin(
+        self,
+        *size: int | tuple[int, ...],
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        seed: int | None = 42,
+    ) -> geoopt.ManifoldTensor:
+        """Points at the origin of the chart; the seed is geoopt's, and not needed.
+
+        Raises:
+            ShapeError: the shape is empty.
+        """
+        return self._points(torch.zeros(self._shape("origin", *size), dtype=dtype, device=device))
+
+    def retr(self, x: Tensor, u: Tensor) -> Tensor:
+        """``x + u``: the chart's first-order step; use `expmap` for the exact one."""
+        x, u = self._together("retr", x, u)
+        return x + u
+
+    def transp_follow_retr(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """``v`` itself: transport that goes with the chart's first-order step, to first order."""
+        return self._together("transp_follow_retr", x, u, v)[2]
+
+    def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """`retr` and `transp_follow_retr` together."""
+        return self.retr(x, u), self.transp_follow_retr(x, u, v)
+
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        """``u``: every vector of the chart is tangent."""
+        return self._together("proju", x, u)[1]
+
+    def projx(self, x: Tensor) -> Tensor:
+        """``x``: every point of the chart is on the manifold."""
+        return x
+
+    def _shape(self, where: str, *size: int | tuple[int, ...]) -> tuple[int, ...]:
+        shape = geoopt.utils.size2shape(*size)
+        if not shape:
+            raise ShapeError(f"{type(self).__name__}.{where}: expected a shape such as (b, d), got none.")
+        return shape
+
+    def _points(self, x: Tensor) -> geoopt.ManifoldTensor:
+        return geoopt.ManifoldTensor(x, manifold=self)
 
     def _flat(self, where: str, x: Tensor, *tangents: Tensor) -> tuple[torch.Size, list[Tensor]]:
         """The leading dimensions of points and tangents, and these as rows."""

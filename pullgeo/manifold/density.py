@@ -146,7 +146,7 @@ class ConformalMetric(nn.Module):
         >>> from pullgeo.manifold import ConformalMetric, KernelDensity
         >>> data = torch.randn(100, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         >>> manifold = MetricManifold(ConformalMetric(KernelDensity(data, 0.5), epsilon=1e-2, alpha=1.0))
-        >>> near, far = torch.zeros(2), torch.full((2,), 9.0)
+        >>> near, far = torch.zeros(2).double(), torch.full((2,), 9.0).double()
         >>> bool(manifold.log_volume(near[None]) < manifold.log_volume(far[None]))
         True
     """
