@@ -57,14 +57,14 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
         if isinstance(guarded := space, GuardedSpace):
             guarded.check_ends(torch.cat([z0, z1]))
         found = solver.minimise(space, near, z0.detach(), z1.detach())
-    solution = _solution(space, found, z0, z1, problem.z0.dtype)
+    solution = _solution(space, near, found, z0, z1, problem.z0.dtype)
     if isinstance(solver, Refining) and solver.rtol is not None:
         return _refined(space, solver, solution, z0, z1)
     return solution
 
 
 def _solution(
-    space: Space, found: Minimised, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"], dtype: torch.dtype
+    space: Space, near: Space, found: Minimised, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"], dtype: torch.dtype
 ) -> Solution:
     same = (z0 == z1).all(1)
     status = tuple(Status.COINCIDENT if point else end for point, end in zip(same.tolist(), found.status, strict=True))
@@ -76,7 +76,7 @@ def _solution(
     gain = 2**found.order - 1 if found.order > 1 else torch.inf
     # a curve too coarse for its bends does not show the order that extrapolation trusts in: assume the least there is
     doubt = (length - coarse_length).abs() / (3 if found.order > 1 else 1)
-    doubt = torch.maximum(doubt, _between(space, found, length, coarse_length))
+    doubt = torch.maximum(doubt, _between(space, near, found, length, coarse_length))
     doubt = doubt + torch.where(length > 0, found.rounding * length, 0.0)
     doubt = doubt + torch.where(length > 0, found.excess / torch.where(length > 0, 2 * length, 1.0), 0.0)
     return Solution(
@@ -93,27 +93,28 @@ def _solution(
 
 
 def _between(
-    space: Space, found: Minimised, length: Float[Tensor, " p"], coarse_length: Float[Tensor, " p"]
+    space: Space, near: Space, found: Minimised, length: Float[Tensor, " p"], coarse_length: Float[Tensor, " p"]
 ) -> Float[Tensor, " p"]:
     """Errors of lengths, seen by measuring the curves between their nodes too; 0 if they drown in rounding errors.
 
     Chords know nothing of what lies between their ends: a curve may be short for hopping over it. A map with kinks, as
     ReLUs make them, lengthens by O(1/T) at every measurement with more nodes, and all nodes of the curve agree on too
-    short a length. In full precision: such a change may be far below what float32 resolves in a difference of outputs.
+    short a length. Where float32 cannot tell that a curve is smooth, it is measured in full precision.
 
     Cost: two decoded points for each segment, and four more where twice the nodes give a length that is not the one
     that smooth curves would have.
     """
     with torch.no_grad():
-        noise = ROUNDING * (precision(space) + found.rounding) * length
-        change = (_measured(space, found.nodes, 2) - length).abs()
-        seen = (length > 0) & (change > noise)
-        kinked = (seen & (change > SMOOTH * (length - coarse_length).abs())).nonzero().squeeze(1)
+        change = (_measured(near, found.nodes, 2) - length).abs()
+        noise = (precision(near) + found.rounding * precision(near) / precision(space)) * length
+        smooth = change + noise <= SMOOTH * (length - coarse_length).abs()
         error = UNSEEN[2] * change
-        if len(kinked):
-            more = (_measured(space, found.nodes[kinked], 4) - length[kinked]).abs()
-            error = error.index_put((kinked,), UNSEEN[4] * more)
-        return torch.where(seen, error, 0.0)
+        rest = (~smooth).nonzero().squeeze(1)
+        if len(rest):
+            change = (_measured(space, found.nodes[rest], 4) - length[rest]).abs()
+            noise = ROUNDING * (precision(space) + found.rounding[rest]) * length[rest]
+            error = error.index_put((rest,), torch.where(change > noise, UNSEEN[4] * change, 0.0))
+        return torch.where(length > 0, error, 0.0)
 
 
 def _measured(space: Space, nodes: Float[Tensor, "p n d"], finer: int) -> Float[Tensor, " p"]:
@@ -148,7 +149,7 @@ def _refined(space: Space, solver: Refining, solution: Solution, z0: Tensor, z1:
         before = solution[again]
         with torch.no_grad():
             found = solver.refined(space, before.curve.nodes.detach().double())
-        solution = _solution(space, found, z0[index], z1[index], before.length.dtype)
+        solution = _solution(space, space, found, z0[index], z1[index], before.length.dtype)
         solution = replace(
             solution,
             iterations=solution.iterations + before.iterations,
