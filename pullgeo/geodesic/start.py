@@ -40,7 +40,10 @@ class Candidates:
         """
         lengths = space.chord_lengths(curve.nodes.unsqueeze(2)).flatten(1)
         pair = torch.arange(len(curve), device=lengths.device) if pair is None else pair
-        return Candidates(curve.at_equal_arcs(lengths, segments).nodes, pair, lengths.sum(1))
+        # candidates are compared, so that all are measured by about as many chords
+        every = max(1, curve.segments // segments)
+        coarse = lengths if every == 1 else space.chord_lengths(curve.nodes[:, ::every].unsqueeze(2)).flatten(1)
+        return Candidates(curve.at_equal_arcs(lengths, segments).nodes, pair, coarse.sum(1))
 
     def between(self, first: int, end: int) -> "Candidates":
         """The candidates of the pairs ``first, ..., end - 1``, which are counted from 0 then."""

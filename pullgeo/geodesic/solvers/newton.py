@@ -45,9 +45,8 @@ class Newton:
     """Newton's method with Levenberg-Marquardt damping on the exact banded Hessian of the discrete energy.
 
     From the shortest curve that the starts propose, damped Newton steps descend, in float32 where the manifold offers
-    that. From a residual of 1e-4 on, simplified Newton steps in float64, with
-    gradients alone, bring the residual below the tolerance; a curve with which that does not go fast takes full Newton
-    steps in float64 instead.
+    that. From a residual of 1e-4 on, simplified Newton steps in float64, with gradients alone, bring the residual below
+    the tolerance; a curve with which that does not go fast takes full Newton steps in float64 instead.
 
     Every pair has its own damping, step count and status, and leaves the batch when it is done. A step is taken only
     if it lowers the energy (or, at the rounding level of the energy, the residual). A pair that did not converge, or
