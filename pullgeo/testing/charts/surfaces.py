@@ -51,7 +51,7 @@ class Paraboloid(nn.Module):
         return x[..., 0] * v[..., 1] - x[..., 1] * v[..., 0]
 
     def ray_distance(self, inner: Float[Tensor, "*b"], outer: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """Distance of two points on one ray from the apex, at radii ``inner`` and ``outer``: |s(r₁) - s(r₀)|.
+        """Distance of two points on one ray from the apex, at radii ``inner`` and ``outer``: ``|s(r₁) - s(r₀)|``.
 
         s(r) = ½ r sqrt(1 + 4a²r²) + arsinh(2ar)/4a; such a ray is a shortest path.
         """
@@ -114,7 +114,7 @@ class Torus(nn.Module):
         return self.axis_distance(x).square() * v[..., 1]
 
     def meridian_distance(self, start: Float[Tensor, "*b"], end: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """Arc r |θ₁ - θ₀|, the distance of two points with the same φ whose angles differ by at most π."""
+        """Arc ``r |θ₁ - θ₀|``, the distance of two points with the same φ whose angles differ by at most π."""
         return self.r * (end - start).abs()
 
 
@@ -165,7 +165,7 @@ class Ellipsoid(nn.Module):
         return self._weighted(self.forward(x), 4) * self._weighted(velocity, 2)
 
     def equator_length(self, start: float, end: float) -> float:
-        """Length of the equator u = π/2, a geodesic, from v = start to v = end: b |E(v | 1 - a²/b²)| between them."""
+        """Length of the equator u = π/2, a geodesic, from v = start to v = end: ``b |E(v | 1 - a²/b²)|``."""
         a, b, _ = self.axes
         modulus = 1 - (a / b) ** 2
         return float(b * abs(ellipeinc(end, modulus) - ellipeinc(start, modulus)))
