@@ -82,8 +82,8 @@ def frechet_mean(
     their own, and their Schur complements add up to a d x d system for the mean, so that a step costs about as much as
     a step of the geodesics does. From the mean that is found the geodesics are searched for again; if some of them
     turn out shorter the search goes on with these. With the default solver one or two last steps are taken with three
-    times the segments: on spheres they leave a mean tangent below 1e-9, relative to the mean distance. Where they do
-    not converge, because kinks of the decoder stop them, the mean stays what it was.
+    times the segments: on spheres they leave a mean tangent below 1e-9, relative to the mean distance. If those
+    of one group do not converge, because kinks of the decoder stop them, all means stay what they were.
 
     The mean is differentiable with respect to points, weights and the decoder's parameters by the implicit function
     theorem (first derivatives), and so is the variance. A minimiser is local: with points far apart, several ``start``

@@ -116,7 +116,7 @@ class Newton:
         found = []
         for i in range(0, max(p, 1), step):
             part = slice(i, i + step)
-            best, minima = self._best(rough, proposed.between(i, i + step), len(z0[part]))
+            best, minima = self._best(rough, proposed.between(i, i + step), len(z0[part]), self.race)
             best, minima = self._searched_again(rough, best, minima, z0[part], z1[part])
             finished = replace(self._finished(space, rough, best), minima=minima)
             found.append(self._retried(space, rough, finished, z0[part], z1[part]))
@@ -130,19 +130,21 @@ class Newton:
         descent = descend(space, Descent.begin(space, finer), self.tol, self.max_steps)
         return Found.after(descent, self.tol).result(descent.at.order)
 
-    def _best(self, rough: Space, proposed: Candidates, pairs: int) -> tuple[Descent, Int[Tensor, " p"]]:
+    def _best(
+        self, rough: Space, proposed: Candidates, pairs: int, race: int | None
+    ) -> tuple[Descent, Int[Tensor, " p"]]:
         """The candidate with the least energy of each pair, near its minimiser, and how many minimisers were seen."""
         goal = max(self.tol, NEAR)
-        if self.race == 0:
+        if race == 0:
             proposed = proposed.shortest(pairs)
         now = Descent.begin(rough, proposed.nodes)
         minima = torch.ones(pairs, dtype=torch.long, device=proposed.pair.device)
-        if self.race is None:
+        if race is None:
             now = descend(rough, now, goal, self.max_steps)
             ended = reached(now.at.residual, now.at.rounding, goal)
             minima = count_minima(rough, proposed, now.nodes, now.at.energy, ended, pairs)
         elif len(proposed.pair) > pairs:
-            now = descend(rough, now, goal, min(self.race, self.max_steps))
+            now = descend(rough, now, goal, min(race, self.max_steps))
         best = now[proposed.least(now.at.energy, pairs)]
         return descend(rough, best, goal, self.max_steps), minima
 
@@ -151,16 +153,18 @@ class Newton:
     ) -> tuple[Descent, Int[Tensor, " p"]]:
         """A closer search around the curves that run unevenly, whose sharp bends make many minima."""
         closer = tuple(start.closer for start in self.starts if isinstance(start, Corridor))
-        uneven = (begun.at.speed_ratio > UNEVEN) & (begun.at.residual <= NEAR) & (z0 != z1).any(1)
+        goal = max(self.tol, NEAR)
+        uneven = (begun.at.speed_ratio > UNEVEN) & (begun.at.residual <= goal) & (z0 != z1).any(1)
         again = uneven.nonzero().squeeze(1)
         if not closer or not len(again):
             return begun, minima
         old = begun[again]
         proposed = Candidates.proposed(closer, rough, z0[again], z1[again], self.segments)
-        second = replace(self, race=None if self.race is None else max(self.race, LONG_RACE))
-        new, seen = second._best(rough, proposed, len(again))
+        race = None if self.race is None else max(self.race, LONG_RACE)
+        new, seen = self._best(rough, proposed, len(again), race)
         # a coarse curve may be short for hopping over what lies between its nodes
         better = (new.at.energy < old.at.energy) & (_doubled(rough, new.nodes) < _doubled(rough, old.nodes))
+        better = better & (new.at.residual <= goal)
         place = torch.arange(len(begun.nodes), device=again.device)
         place[again[better]] = len(place) + better.nonzero().squeeze(1)
         return Descent.cat([begun, new])[place], minima.index_put((again,), seen.maximum(minima[again]))
