@@ -1,25 +1,33 @@
 """Symmetric systems of blocks in a narrow band, many at once."""
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pullgeo.geodesic.elimination import Elimination
+from pullgeo.geodesic.side_by_side import SideBySide
 
-DENSE_LIMIT = 320
-"""Up to this order one dense Cholesky factorisation per system beats elimination of blocks."""
+DENSE_LIMIT = 300_000
+"""Up to so many numbers in the matrices of all systems, dense Cholesky factorisations beat elimination of blocks."""
+
+MANY = 32
+"""From so many systems on, a CPU does best to take all of them row by row."""
+
+NARROW = 30
+"""Up to so many rows of a band, that is."""
 
 
-class Factor(ABC):
+@runtime_checkable
+class Factor(Protocol):
     """Cholesky factors of p systems."""
 
-    good: Bool[Tensor, " p"]
-    """Which systems are positive definite; solutions of the others mean nothing."""
+    @property
+    def good(self) -> Bool[Tensor, " p"]:
+        """Which systems are positive definite; solutions of the others mean nothing."""
 
-    @abstractmethod
     def solve(self, v: Float[Tensor, "p m d"]) -> Float[Tensor, "p m d"]:
         """``H⁻¹ v``."""
 
@@ -70,15 +78,20 @@ class BlockBanded:
     def cholesky(self) -> Factor:
         """Factors of all systems.
 
-        Cost: O(m d³) each by elimination of blocks, or one dense factorisation for small systems.
+        Cost: O(m d³) each, row by row for all systems at once where these are many and narrow, else by elimination of
+        blocks; one dense factorisation for each of a few small systems.
         """
-        _, m, d, _ = self.bands[0].shape
-        if m * d <= DENSE_LIMIT:
+        p, m, d, _ = self.bands[0].shape
+        # what is written in place cannot be differentiated
+        in_place = self.bands[0].device.type == "cpu" and not torch.is_grad_enabled()
+        if in_place and p >= MANY and len(self.bands) * d <= NARROW:
+            return SideBySide.of(self.bands)
+        if p * (m * d) ** 2 <= DENSE_LIMIT:
             return _Dense(self.dense())
         return _Blocks(self.bands)
 
 
-class _Dense(Factor):
+class _Dense:
     def __init__(self, H: Tensor) -> None:
         self.lower, info = torch.linalg.cholesky_ex(H)
         self.good = info == 0
@@ -87,7 +100,7 @@ class _Dense(Factor):
         return torch.cholesky_solve(v.flatten(1).unsqueeze(-1), self.lower).reshape(v.shape)
 
 
-class _Blocks(Factor):
+class _Blocks:
     """Neighbours are joined until the system of larger blocks is block-tridiagonal."""
 
     def __init__(self, bands: tuple[Tensor, ...]) -> None:

@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pullgeo.geodesic.descent import Descent
+from pullgeo.geodesic.block_banded import Factor
+from pullgeo.geodesic.descent import Descent, energy_rounding
 from pullgeo.geodesic.space import Space
 
 CONTRACTION = 0.1
@@ -43,10 +44,14 @@ def polish(
     # where the descent saw no gradient at all, only an expansion can tell what its unit is
     unit = torch.where(at.residual > 0, at.residual / at.gradient.flatten(1).norm(dim=1), torch.inf)
     factor = at.hessian.cholesky()
-    x = rough.nodes
+    x, steps = _first_step(rough, factor, max_steps)
     energy, gradient = slope(space, x)
     residual = unit * gradient.flatten(1).norm(dim=1)
-    steps = rough.steps
+    back = ((steps > rough.steps) & ~((residual < at.residual) & (energy <= at.energy + energy_rounding(at))))
+    if bool(back.any()):
+        x, steps = torch.where(back.view(-1, 1, 1), rough.nodes, x), torch.where(back, rough.steps, steps)
+        energy[back], gradient[back] = slope(space, x[back])
+        residual = unit * gradient.flatten(1).norm(dim=1)
     active = factor.good & torch.isfinite(residual) & ~rough.stalled
     while True:
         active = active & ~(residual <= tol) & (steps < max_steps)
@@ -66,6 +71,14 @@ def polish(
         residual = residual.index_put((taken,), new_residual[good])
         steps = steps.index_put((taken,), steps[taken] + 1)
         active = active.index_put((chosen[~good],), torch.zeros_like(chosen[~good], dtype=torch.bool))
+
+
+def _first_step(rough: Descent, factor: Factor, max_steps: int) -> tuple[Float[Tensor, "p n d"], Int[Tensor, " p"]]:
+    """A Newton step with what the descent knows at its last point, which costs nothing."""
+    x, step = rough.nodes, factor.solve(rough.at.gradient)
+    able = factor.good & torch.isfinite(step).flatten(1).all(1) & ~rough.stalled & (rough.steps < max_steps)
+    moved = torch.cat([x[:, :1], x[:, 1:-1] - step, x[:, -1:]], 1)
+    return torch.where(able.view(-1, 1, 1), moved, x), rough.steps + able
 
 
 def slope(space: Space, nodes: Float[Tensor, "p n d"]) -> tuple[Float[Tensor, " p"], Float[Tensor, "p m d"]]:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from pullgeo import MetricManifold, PullbackManifold
 from pullgeo.geodesic import BlockBanded, block_banded
+from pullgeo.geodesic.side_by_side import SideBySide
 from pullgeo.manifold import Manifold
 from pullgeo.metric import Dense
 from pullgeo.testing.charts import PoincareBall
@@ -108,11 +109,14 @@ def test_rounding_is_seen_coming() -> None:
     assert bool((noise > rounded.rounding / 100).all())
 
 
-@pytest.mark.parametrize("limit", [0, 1000])
+@pytest.mark.parametrize(("limit", "many"), [(0, 100), (1000_000, 100), (0, 1)])
 @pytest.mark.parametrize(("m", "d", "bands"), [(7, 3, 3), (8, 2, 3), (5, 3, 2), (1, 2, 3), (2, 3, 3), (6, 2, 1)])
-def test_banded_systems(m: int, d: int, bands: int, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By elimination and by one dense factorisation; a system that is not positive definite is told."""
+def test_banded_systems(
+    m: int, d: int, bands: int, limit: int, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By elimination, by dense factorisations and row by row; a system that is not positive definite is told."""
     monkeypatch.setattr(block_banded, "DENSE_LIMIT", limit)
+    monkeypatch.setattr(block_banded, "MANY", many)
     generator = torch.Generator().manual_seed(0)
     blocks = [
         torch.randn(P, max(m - k, 0), d, d, dtype=torch.float64, generator=generator) / (k + 1) for k in range(bands)
@@ -126,10 +130,16 @@ def test_banded_systems(m: int, d: int, bands: int, limit: int, monkeypatch: pyt
             full[:, (i + k) * d : (i + k + 1) * d, i * d : (i + 1) * d] = band[:, i].mT
     system = BlockBanded(tuple(blocks))
     torch.testing.assert_close(system.dense(), full)
-    factor = system.cholesky()
+    with torch.no_grad():
+        factor = system.cholesky()
+    assert isinstance(factor, SideBySide) == (many < P)
     assert bool(factor.good.all())
     torch.testing.assert_close(system.matvec(factor.solve(v)), v)
     torch.testing.assert_close(factor.solve(v).reshape(P, -1), torch.linalg.solve(full, v.reshape(P, -1)))
     shift = torch.zeros(P, m, d, dtype=torch.float64)
     shift[1, m // 2] -= 100
-    assert system.shifted(shift).cholesky().good.tolist() == [True, False, True]
+    with torch.no_grad():
+        shifted = system.shifted(shift)
+        factor = shifted.cholesky()
+        assert factor.good.tolist() == [True, False, True]
+        torch.testing.assert_close(shifted.matvec(factor.solve(v))[::2], v[::2])
