@@ -1,7 +1,7 @@
 """Geodesics: a boundary value problem, solvers as values, one entry `solve`, and solutions that explain themselves."""
 
 from pullgeo.geodesic.block_banded import BlockBanded
-from pullgeo.geodesic.chords import chord_energy, chord_lengths, expand_chord_energy
+from pullgeo.geodesic.chords import chord_energy, chord_lengths, chord_slope, expand_chord_energy
 from pullgeo.geodesic.corridor import Corridor
 from pullgeo.geodesic.defined import where_defined
 from pullgeo.geodesic.grad_mode import check_grad_mode
@@ -10,11 +10,20 @@ from pullgeo.geodesic.left_endpoint import LeftEndpoint
 from pullgeo.geodesic.mapped import expand_mapped_energy, mapped_energy, mapped_lengths
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.segments import expand_segment_energy, linearised, segment_lengths, segment_sum
+from pullgeo.geodesic.slope import slope_by_autograd
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solve import solve
 from pullgeo.geodesic.solver import Minimised, Solver
 from pullgeo.geodesic.solvers import CollocationBVP, EnergyMinimizer, GaussNewton, Georce, GraphPath, Newton, Shooting
-from pullgeo.geodesic.space import EnergyExpansion, Expansion, GuardedSpace, SingleSpace, Space, linearised_map
+from pullgeo.geodesic.space import (
+    EnergyExpansion,
+    EnergySlope,
+    Expansion,
+    GuardedSpace,
+    SingleSpace,
+    Space,
+    linearised_map,
+)
 from pullgeo.geodesic.start import Candidates, Given, Line, Start
 from pullgeo.geodesic.status import Status
 
@@ -26,6 +35,7 @@ __all__ = [
     "Corridor",
     "EnergyExpansion",
     "EnergyMinimizer",
+    "EnergySlope",
     "Expansion",
     "GaussNewton",
     "Georce",
@@ -46,6 +56,7 @@ __all__ = [
     "check_grad_mode",
     "chord_energy",
     "chord_lengths",
+    "chord_slope",
     "expand_chord_energy",
     "expand_mapped_energy",
     "expand_segment_energy",
@@ -56,6 +67,7 @@ __all__ = [
     "mapped_lengths",
     "segment_lengths",
     "segment_sum",
+    "slope_by_autograd",
     "solve",
     "where_defined",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pullgeo.geodesic.block_banded import BlockBanded
 from pullgeo.geodesic.residual import scale_free
-from pullgeo.geodesic.space import EnergyExpansion, Expansion
+from pullgeo.geodesic.space import EnergyExpansion, EnergySlope, Expansion
 from pullgeo.geodesic.speed import speed_ratio
 
 Apply = Callable[[Tensor], Tensor]
@@ -32,11 +32,31 @@ def chord_energy(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n 
         nodes: the curves.
     """
     p, n, d = nodes.shape
-    chords = decode(nodes.reshape(-1, d)).unflatten(0, (p, n)).diff(dim=1)
-    bends = -chords.diff(dim=1)
-    straight = (chords * _applied(metric, chords)).flatten(1).sum(1)
-    bent = (bends * _applied(metric, bends)).sum(2) @ _end_weights(n - 1, nodes)
-    return (n - 1) * (straight + bent / 12)
+    return _energy(metric, decode(nodes.reshape(-1, d)).unflatten(0, (p, n)))
+
+
+def chord_slope(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n d"]) -> EnergySlope:
+    """`chord_energy` to first order, with the gradient ``2T J_iᵀ M q_i`` that `expand_chord_energy` states.
+
+    Args:
+        decode: points ``(n, d)`` to outputs ``(n, D)``.
+        metric: applies the constant M; Euclidean if ``None``.
+        nodes: the curves, of an even number of segments.
+
+    Cost: a forward pass for each node, and a backward pass for each inner one.
+    """
+    p, n, d = nodes.shape
+    with torch.enable_grad():
+        x = nodes[:, 1:-1].reshape(-1, d).detach().requires_grad_()
+        inner = decode(x)
+    with torch.no_grad():
+        ends = decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
+        values = torch.cat([ends[:, :1], inner.detach().unflatten(0, (p, n - 2)), ends[:, 1:]], 1)
+        chords = values.diff(dim=1)
+        pull = 2.0 * (n - 1) * _pull(metric, -chords.diff(dim=1))
+    # a decoder that is constant, or detaches its output, has no graph
+    moved = torch.autograd.grad(inner, x, pull.flatten(0, 1))[0] if inner.requires_grad else torch.zeros_like(x)
+    return EnergySlope(_energy(metric, values), moved.reshape(p, n - 2, d), _energy(metric, values[:, ::2]))
 
 
 def expand_chord_energy(
@@ -77,12 +97,12 @@ def _expand(
     chords = values.diff(dim=1)
     bends = -chords.diff(dim=1)
     weights = _end_weights(n - 1, nodes)
-    pull = _applied(metric, bends - _padded(bends * weights[:, None]).diff(n=2, dim=1) / 12)
+    pull = _pull(metric, bends)
     curvature = at.second(pull.flatten(0, 1)).reshape(p, n - 2, d, d)
-    columns = at.tangents.transpose(0, 1).contiguous()
+    columns = torch.nn.functional.pad(at.tangents.transpose(0, 1), (0, 0, 0, 0, 0, 2))
     gram, beside, beyond = _gram_bands(columns, _applied(metric, columns), p, n - 2)
     own, next_, second_next = (a[:, None, None] for a in _stencil(weights))
-    gradient = (columns @ pull.flatten(0, 1).unsqueeze(-1)).reshape(p, n - 2, d)
+    gradient = (columns[:-2] @ pull.flatten(0, 1).unsqueeze(-1)).reshape(p, n - 2, d)
     pieces = (chords * _applied(metric, chords)).sum(2)
     energy = pieces.sum(1) + (bends * _applied(metric, bends)).sum(2) @ weights / 12
     stretch = gram.diagonal(dim1=-2, dim2=-1).sum(-1).amax(1)
@@ -113,31 +133,53 @@ def chord_lengths(decode: Apply, root: Tensor | None, layers: Float[Tensor, "p n
     Args:
         decode: points ``(n, d)`` to flat outputs ``(n, D)``.
         root: ``R`` of the constant metric ``M = R Rᵀ``; Euclidean if ``None``.
-        layers: the points.
+        layers: the points. Where all of the first layer are the same, and all of the last, these are decoded once.
     """
     p, n, k, d = layers.shape
-    values = decode(layers.reshape(-1, d))
-    values = (values if root is None else values @ root).unflatten(0, (p, n, k))
-    if k == 1:
-        return values.diff(dim=1).norm(dim=-1, keepdim=True)
-    return torch.cdist(values[:, :-1], values[:, 1:])
+
+    def images(points: Tensor) -> Tensor:
+        values = decode(points.reshape(-1, d))
+        return (values if root is None else values @ root).unflatten(0, points.shape[:-1])
+
+    ends = layers[:, [0, -1]]
+    if n == 2 or k == 1 or not bool((ends == ends[:, :, :1]).all()):
+        values = images(layers)
+        if k == 1:
+            return values.diff(dim=1).norm(dim=-1, keepdim=True)
+        return torch.cdist(values[:, :-1], values[:, 1:])
+    # all paths begin and end at the same points, which need not be decoded k times
+    values, tips = images(layers[:, 1:-1]), images(ends[:, :, 0])
+    first, last = ((values[:, i] - tips[:, i : i + 1 or None]).norm(dim=-1) for i in (0, -1))
+    between = torch.cdist(values[:, :-1], values[:, 1:])
+    return torch.cat([first[:, None, None].expand(p, 1, k, k), between, last[:, None, :, None].expand(p, 1, k, k)], 1)
 
 
-def _gram_bands(columns: Float[Tensor, "n d D"], lowered: Float[Tensor, "n d D"], p: int, m: int) -> tuple[Tensor, ...]:
+def _energy(metric: Apply | None, values: Float[Tensor, "p n D"]) -> Float[Tensor, " p"]:
+    segments = values.shape[1] - 1
+    chords = values.diff(dim=1)
+    bends = chords.diff(dim=1)
+    straight = (chords * _applied(metric, chords)).flatten(1).sum(1)
+    bent = (bends * _applied(metric, bends)).sum(2) @ _end_weights(segments, values)
+    return segments * (straight + bent / 12)
+
+
+def _pull(metric: Apply | None, bends: Float[Tensor, "p m D"]) -> Float[Tensor, "p m D"]:
+    """``M q_i`` for the inner nodes."""
+    weighted = bends * _end_weights(bends.shape[1] + 1, bends)[:, None]
+    return _applied(metric, bends - _padded(weighted).diff(n=2, dim=1) / 12)
+
+
+def _gram_bands(columns: Float[Tensor, "_ d D"], lowered: Float[Tensor, "_ d D"], p: int, m: int) -> list[Tensor]:
     """``J_iᵀ M J_{i+k}`` ``(p, m - k, d, d)`` for k = 0, 1, 2.
 
-    All columns go through one batched product, those of different curves too, and the few blocks that join two curves
-    are dropped: slices of every curve would have to be copied first, which takes five times as long.
+    All columns go through one batched product, those of different curves and two blank ones at the end too, and the few
+    blocks that join two curves are dropped: slices of every curve would have to be copied first.
     """
-    n, d, _ = columns.shape
-    bands = []
-    for k in range(3):
-        if k >= m or p == 0:
-            bands.append(columns.new_zeros(p, max(m - k, 0), d, d))
-            continue
-        blocks = columns[: n - k] @ lowered[k:].mT
-        bands.append(torch.cat([blocks, blocks.new_zeros(k, d, d)]).reshape(p, m, d, d)[:, : m - k])
-    return tuple(bands)
+    n, d, D = len(columns) - 2, columns.shape[1], columns.shape[2]
+    # the columns of three successive nodes stand in a row
+    three = lowered.contiguous().as_strided((n, 3 * d, D), (d * D, D, 1))
+    blocks = (columns[:n] @ three.mT).unflatten(0, (p, m))
+    return [blocks[:, : max(m - k, 0), :, k * d : (k + 1) * d] for k in range(3)]
 
 
 def _end_weights(segments: int, like: Tensor) -> Float[Tensor, " m"]:

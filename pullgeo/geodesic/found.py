@@ -35,6 +35,7 @@ class Found:
         code: how the search ended, counted in `Status`.
         excess: by how much the energies may lie above their minima; 0 where the gradient says that they do not.
         minima: how many distinct curves the candidates ended at.
+        coarse_energy: energies of the curves seen with every second node; NaN where nobody has looked.
     """
 
     nodes: Float[Tensor, "p n d"]
@@ -46,9 +47,10 @@ class Found:
     code: Int[Tensor, " p"]
     excess: Float[Tensor, " p"] = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     minima: Int[Tensor, " p"] = field(default_factory=lambda: torch.ones((), dtype=torch.long))
+    coarse_energy: Float[Tensor, " p"] = field(default_factory=lambda: torch.full((), torch.nan, dtype=torch.float64))
 
     def __post_init__(self) -> None:
-        for name in ("excess", "minima"):
+        for name in ("excess", "minima", "coarse_energy"):
             value = getattr(self, name)
             if value.ndim == 0:
                 object.__setattr__(self, name, value.to(self.energy.device).expand(len(self.energy)))
@@ -137,6 +139,7 @@ class Found:
             order=order,
             excess=self.excess,
             minima=self.minima,
+            coarse_energy=self.coarse_energy,
         )
 
 

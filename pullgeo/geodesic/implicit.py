@@ -20,11 +20,15 @@ def differentiable(
     That is the end points and every leaf of the graph from which the space's energy is computed, such as weights.
     Nothing but the curves is kept for the backward pass, and nothing is computed before one is asked for.
 
-    Cost: half a forward pass over the curves, and a pass over one curve to see on what the energy depends; a backward
-    pass costs an expansion of the energy and its gradient.
+    Cost: half a forward pass over curves that nobody has seen with half their nodes, and a pass over one curve to see
+    on what the energy depends; a backward pass costs an expansion of the energy and its gradient.
     """
     with torch.no_grad():
-        values = (found.nodes, found.energy, space.energy(found.nodes[:, ::2]))
+        coarse_energy = found.coarse_energy
+        unknown = coarse_energy.isnan().nonzero().squeeze(1)
+        if len(unknown):
+            coarse_energy = coarse_energy.index_put((unknown,), space.energy(found.nodes[unknown, ::2]))
+        values = (found.nodes, found.energy, coarse_energy)
     if not torch.is_grad_enabled() or not len(z0):
         return values
     weights = leaves(space.energy(found.nodes[:1]))

@@ -106,15 +106,27 @@ def _between(
     """
     with torch.no_grad():
         change = (_measured(near, found.nodes, 2) - length).abs()
-        noise = (precision(near) + found.rounding * precision(near) / precision(space)) * length
+        noise = _noise(near, space, found, length)
         smooth = change + noise <= SMOOTH * (length - coarse_length).abs()
         error = UNSEEN[2] * change
-        rest = (~smooth).nonzero().squeeze(1)
-        if len(rest):
-            change = (_measured(space, found.nodes[rest], 4) - length[rest]).abs()
-            noise = ROUNDING * (precision(space) + found.rounding[rest]) * length[rest]
-            error = error.index_put((rest,), torch.where(change > noise, UNSEEN[4] * change, 0.0))
+        rough = ~smooth & (change > ROUNDING * noise)
+        for which, measure in ((rough, near), (~smooth & ~rough, space)):
+            rest = which.nonzero().squeeze(1)
+            if len(rest):
+                change = (_measured(measure, found.nodes[rest], 4) - length[rest]).abs()
+                seen = change > ROUNDING * _noise(space, space, found, length)[rest]
+                error = error.index_put((rest,), torch.where(seen, UNSEEN[4] * change, 0.0))
         return torch.where(length > 0, error, 0.0)
+
+
+def _noise(measure: Space, space: Space, found: Minimised, length: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+    """Rounding errors of measured lengths.
+
+    Errors of neighbouring chords cancel but for the angle between them: unlike those of residuals they do not grow with
+    the number of segments.
+    """
+    units = precision(measure) / precision(space)
+    return (precision(measure) + 4 * found.rounding * units / (found.nodes.shape[1] - 1)) * length
 
 
 def _measured(space: Space, nodes: Float[Tensor, "p n d"], finer: int) -> Float[Tensor, " p"]:

@@ -25,6 +25,7 @@ class Minimised:
         order: the energy's error is O(T^-order).
         excess: by how much the energies may lie above their minima; 0 where the residual says that they do not.
         minima: how many distinct curves the candidates ended at, of those that were followed to the end.
+        coarse_energy: energies of the curves seen with every second node; NaN where nobody has looked.
     """
 
     nodes: Float[Tensor, "p n d"]
@@ -37,6 +38,7 @@ class Minimised:
     order: int
     excess: Float[Tensor, " p"]
     minima: Int[Tensor, " p"]
+    coarse_energy: Float[Tensor, " p"]
 
 
 @runtime_checkable

@@ -1,7 +1,7 @@
 """What a solver sees of a manifold."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -88,6 +88,34 @@ def _zip(combine: Callable[..., Tensor], *parts: EnergyExpansion) -> EnergyExpan
     )
 
 
+@dataclass(frozen=True, eq=False)
+class EnergySlope:
+    """The discrete energy of p curves to first order in their inner nodes.
+
+    Args:
+        energy: ``E``.
+        gradient: ``∂E/∂z_i``.
+        coarse_energy: the energy of the curves seen with every second node.
+    """
+
+    energy: Float[Tensor, " p"]
+    gradient: Float[Tensor, "p m d"]
+    coarse_energy: Float[Tensor, " p"]
+
+    def __getitem__(self, index: Tensor) -> "EnergySlope":
+        """Some of the curves."""
+        return EnergySlope(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def replaced(self, index: Tensor, other: "EnergySlope") -> "EnergySlope":
+        """The same with other curves at some places."""
+        return EnergySlope(*(getattr(self, f.name).index_put((index,), getattr(other, f.name)) for f in fields(self)))
+
+    @staticmethod
+    def cat(parts: "list[EnergySlope]") -> "EnergySlope":
+        """The curves of all parts, one after the other."""
+        return EnergySlope(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(EnergySlope)))
+
+
 @runtime_checkable
 class Space(Protocol):
     """What `solve` asks of a manifold."""
@@ -119,6 +147,14 @@ class SingleSpace(Protocol):
 
     def in_single(self) -> Space | None:
         """The same manifold in float32; ``None`` if it is not in float32 already."""
+
+
+@runtime_checkable
+class SlopedSpace(Protocol):
+    """What a manifold may offer on top: the energy to first order, for less than differentiating its energy costs."""
+
+    def slope(self, nodes: Tensor) -> EnergySlope:
+        """Energies, their gradients, and the energies seen with every second node."""
 
 
 @runtime_checkable

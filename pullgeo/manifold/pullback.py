@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pullgeo.errors import ModuleError, NonFiniteError, OptionError, PullgeoError
-from pullgeo.geodesic import EnergyExpansion, Expansion, linearised_map
+from pullgeo.geodesic import EnergyExpansion, EnergySlope, Expansion, linearised_map
 from pullgeo.jacobian import Jacobian, flat, linearize
 from pullgeo.manifold.ambient import Ambient, Flat, MetricField, ambient_of
 from pullgeo.manifold.base import Manifold
@@ -149,6 +149,10 @@ class PullbackManifold(Manifold):
     def energy(self, nodes: Float[Tensor, "b nodes d"]) -> Float[Tensor, " b"]:
         """The discrete energy of the curves' images: of chords in flat space, of geodesic or midpoint segments else."""
         return self.ambient.energy(self._map, nodes)
+
+    def slope(self, nodes: Float[Tensor, "b nodes d"]) -> EnergySlope:
+        """The discrete energy with its exact gradient, without second derivatives of the decoder."""
+        return self.ambient.slope(self._map, nodes)
 
     def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
         """The discrete energy with its exact gradient and banded Hessian."""

@@ -111,9 +111,7 @@ def test_rounding_is_seen_coming() -> None:
 
 @pytest.mark.parametrize(("limit", "many"), [(0, 100), (1000_000, 100), (0, 1)])
 @pytest.mark.parametrize(("m", "d", "bands"), [(7, 3, 3), (8, 2, 3), (5, 3, 2), (1, 2, 3), (2, 3, 3), (6, 2, 1)])
-def test_banded_systems(
-    m: int, d: int, bands: int, limit: int, many: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_banded_systems(m: int, d: int, bands: int, limit: int, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """By elimination, by dense factorisations and row by row; a system that is not positive definite is told."""
     monkeypatch.setattr(block_banded, "DENSE_LIMIT", limit)
     monkeypatch.setattr(block_banded, "MANY", many)

@@ -12,6 +12,7 @@ from pullgeo.errors import OptionError
 from pullgeo.geodesic.assessed import assess
 from pullgeo.geodesic.found import CODES
 from pullgeo.geodesic.options import check_search
+from pullgeo.geodesic.slope import slope
 from pullgeo.geodesic.solver import Minimised
 from pullgeo.geodesic.space import Space
 from pullgeo.geodesic.start import Candidates, Line, Start
@@ -88,7 +89,7 @@ class EnergyMinimizer:
         steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
         found, order = assess(space, nodes, self.tol, steps)
         # the residual's unit changes little from the first curve to the last, on which the last word is spoken
-        gradient = _gradient(space, nodes)
+        gradient = slope(space, nodes).gradient
         size = gradient.flatten(1).norm(dim=1)
         unit = torch.where(size > 0, found.residual / size, 0.0)
         whole = nodes if self.knots is None else DiscreteCurve(nodes).resample(self.knots).nodes
@@ -103,10 +104,10 @@ class EnergyMinimizer:
         @torch.enable_grad()
         def closure() -> float:
             energy = space.energy(curve(inner)) / scale
-            (slope,) = torch.autograd.grad(energy.sum(), inner)
+            (change,) = torch.autograd.grad(energy.sum(), inner)
             # a curve that has left the decoder's domain stays there and leaves the others alone
             finite = torch.isfinite(energy.detach())
-            inner.grad = torch.where(finite[:, None, None] & torch.isfinite(slope), slope, 0.0)
+            inner.grad = torch.where(finite[:, None, None] & torch.isfinite(change), change, 0.0)
             return float(energy.detach()[finite].sum())
 
         def residual() -> Tensor:
@@ -126,9 +127,3 @@ class EnergyMinimizer:
             undecided = found.code == CODES[Status.MAX_STEPS]
             found = replace(found, residual=reached).ended(undecided & (reached <= self.tol), Status.CONVERGED)
         return found.result(order)
-
-
-def _gradient(space: Space, nodes: Tensor) -> Tensor:
-    with torch.enable_grad():
-        x = nodes.clone().requires_grad_()
-        return torch.autograd.grad(space.energy(x).sum(), x)[0][:, 1:-1]

@@ -30,7 +30,7 @@ SAME = 1e-10
 UNEVEN = 1.15
 """Largest over median length of a curve's segments from which on its neighbourhood is searched again."""
 
-LONG_RACE = 5
+LONG_RACE = 2
 """Steps that the candidates of the second search have at least to show what they are worth."""
 
 NEAR = 1e-4
@@ -181,22 +181,23 @@ class Newton:
 
     def _finished(self, space: Space, rough: Space, begun: Descent) -> Found:
         """Curves brought from a rough residual to the tolerance."""
-        nodes, energy, residual, steps = polish(space, begun, self.tol, self.max_steps)
+        done = polish(space, begun, self.tol, self.max_steps)
         at = begun.at
         ratio = precision(space) / precision(rough)
         found = Found(
-            nodes=nodes,
-            energy=energy,
-            residual=residual,
+            nodes=done.nodes,
+            energy=done.at.energy,
+            residual=done.residual,
             rounding=at.rounding * ratio,
             speed_ratio=at.speed_ratio,
-            steps=steps,
-            code=torch.full_like(steps, CODES[Status.CONVERGED]),
+            steps=done.steps,
+            code=torch.full_like(done.steps, CODES[Status.CONVERGED]),
+            coarse_energy=done.at.coarse_energy,
         )
-        rest = (~(residual <= self.tol)).nonzero().squeeze(1)
+        rest = (~(done.residual <= self.tol)).nonzero().squeeze(1)
         if not len(rest):
             return found
-        start = replace(Descent.begin(space, nodes[rest]), steps=steps[rest])
+        start = replace(Descent.begin(space, done.nodes[rest]), steps=done.steps[rest])
         return found.replaced(rest, Found.after(descend(space, start, self.tol, self.max_steps), self.tol))
 
     def _retried(self, space: Space, rough: Space, found: Found, z0: Tensor, z1: Tensor) -> Found:

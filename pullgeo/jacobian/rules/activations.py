@@ -143,9 +143,17 @@ def softplus(module: nn.Softplus, x: Tensor) -> Linearized:
     """``log(1 + exp(βx)) / β``, and ``x`` where ``βx`` exceeds the threshold."""
     beta = float(module.beta)
     scaled = x if beta == 1 else beta * x
-    s = torch.where(scaled <= module.threshold, torch.sigmoid(scaled), 1.0)
-    # β s (1 - s), which vanishes by itself above the threshold
-    return _smooth(F.softplus(x, beta, module.threshold), s, lambda: torch.addcmul(s, s, s, value=-1) * beta)
+    s = torch.sigmoid(scaled)
+    # above the threshold the slope is 1, which in float32 the sigmoid there rounds to by itself
+    if module.threshold < -math.log(torch.finfo(x.dtype).eps / 4):
+        s = torch.where(scaled <= module.threshold, s, 1.0)
+
+    def curvature() -> Tensor:
+        """``β s (1 - s)``, which vanishes by itself above the threshold."""
+        bend = torch.addcmul(s, s, s, value=-1)
+        return bend if beta == 1 else beta * bend
+
+    return _smooth(F.softplus(x, beta, module.threshold), s, curvature)
 
 
 @rule(nn.Softsign)

@@ -11,7 +11,15 @@ from torch import Tensor
 from torch.func import vjp
 
 from pullgeo.errors import OffManifoldError
-from pullgeo.geodesic import EnergyExpansion, Expansion, expand_mapped_energy, mapped_energy, mapped_lengths
+from pullgeo.geodesic import (
+    EnergyExpansion,
+    EnergySlope,
+    Expansion,
+    expand_mapped_energy,
+    mapped_energy,
+    mapped_lengths,
+    slope_by_autograd,
+)
 from pullgeo.manifold.precision import fits_single, in_double
 from pullgeo.metric import Metric
 from pullgeo.typing import Decoder
@@ -58,6 +66,10 @@ class Ambient(ABC):
     def energy(self, decode: Decode, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
         """The discrete energy of curves in the latent space."""
         return mapped_energy(self.segment_energy, decode, nodes)
+
+    def slope(self, decode: Decode, nodes: Float[Tensor, "p n d"]) -> EnergySlope:
+        """The discrete energy to first order."""
+        return slope_by_autograd(lambda x: self.energy(decode, x), nodes)
 
     def expand_energy(self, expand: Expand, decode: Decode, nodes: Float[Tensor, "p n d"]) -> EnergyExpansion:
         """The discrete energy to second order."""

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError
-from pullgeo.geodesic import EnergyExpansion, chord_energy, chord_lengths, expand_chord_energy
+from pullgeo.geodesic import EnergyExpansion, EnergySlope, chord_energy, chord_lengths, chord_slope, expand_chord_energy
 from pullgeo.jacobian import flat
 from pullgeo.manifold.ambient.base import Ambient, Decode, Expand
 from pullgeo.metric import Identity, Metric
@@ -64,6 +64,10 @@ class Flat(Ambient):
     def energy(self, decode: Decode, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
         """Chords and the bends between them, of fourth order; see `pullgeo.geodesic.chord_energy`."""
         return chord_energy(_flattened(decode), self._apply, nodes)
+
+    def slope(self, decode: Decode, nodes: Float[Tensor, "p n d"]) -> EnergySlope:
+        """The energy of chords and bends to first order, in one pass forwards and one backwards."""
+        return chord_slope(_flattened(decode), self._apply, nodes)
 
     def expand_energy(self, expand: Expand, decode: Decode, nodes: Float[Tensor, "p n d"]) -> EnergyExpansion:
         """The energy of chords and bends with its exact gradient and banded Hessian."""
