@@ -22,7 +22,6 @@ from pullgeo.geodesic.space import (
     GuardedSpace,
     SingleSpace,
     Space,
-    linearised_map,
 )
 from pullgeo.geodesic.start import Candidates, Given, Line, Start
 from pullgeo.geodesic.status import Status
@@ -62,7 +61,6 @@ __all__ = [
     "expand_segment_energy",
     "leaves",
     "linearised",
-    "linearised_map",
     "mapped_energy",
     "mapped_lengths",
     "segment_lengths",

@@ -98,8 +98,8 @@ def _expand(
     bends = -chords.diff(dim=1)
     weights = _end_weights(n - 1, nodes)
     pull = _pull(metric, bends)
-    curvature = at.second(pull.flatten(0, 1)).reshape(p, n - 2, d, d)
-    columns = torch.nn.functional.pad(at.tangents.transpose(0, 1), (0, 0, 0, 0, 0, 2))
+    tangents, curvature = at.derivatives(pull.flatten(0, 1))
+    columns = torch.nn.functional.pad(tangents.transpose(0, 1), (0, 0, 0, 0, 0, 2))
     gram, beside, beyond = _gram_bands(columns, _applied(metric, columns), p, n - 2)
     own, next_, second_next = (a[:, None, None] for a in _stencil(weights))
     gradient = (columns[:-2] @ pull.flatten(0, 1).unsqueeze(-1)).reshape(p, n - 2, d)
@@ -114,7 +114,7 @@ def _expand(
         gradient=factor * gradient,
         hessian=BlockBanded(
             (
-                factor * (own * gram + curvature),
+                factor * (own * gram + curvature.reshape(gram.shape)),
                 factor * next_ * beside,
                 factor * second_next * beyond,
             )

@@ -105,7 +105,6 @@ def _expand(
     at = expand(nodes[:, 1:-1].reshape(-1, d))
     inner = at.value.unflatten(0, (p, n - 2))
     values = torch.cat([fixed[:, :1].flatten(2), inner, fixed[:, 1:].flatten(2)], 1)
-    tangents = at.tangents.unflatten(1, (p, n - 2))
 
     def energy(both: Tensor) -> Tensor:
         return segment_energy(both[:, :D].reshape(-1, *out), both[:, D:].reshape(-1, *out))
@@ -113,17 +112,18 @@ def _expand(
     pieces, J = linearize(energy, torch.cat([values[:, :-1], values[:, 1:]], 2).flatten(0, 1))
     ones = torch.ones_like(pieces)
     pulled = J.pull(ones.unsqueeze(0)).reshape(p, n - 1, 2, D)
+    slope = pulled[:, :-1, 1] + pulled[:, 1:, 0]
+    columns, bent = at.derivatives(slope.flatten(0, 1))
+    tangents = columns.unflatten(1, (p, n - 2))
     # a segment's begin moves along the tangents of the node there, its end along those of the next; end points stay
     rest = tangents.new_zeros(d, p, 1, D)
     begin, end = torch.cat([rest, tangents], 2), torch.cat([tangents, rest], 2)
     nothing = torch.zeros_like(begin)
     moves = torch.cat([torch.cat([begin, nothing], 3), torch.cat([nothing, end], 3)])
     blocks = J.second(moves.flatten(1, 2), ones).reshape(p, n - 1, 2, d, 2, d)
-    slope = pulled[:, :-1, 1] + pulled[:, 1:, 0]
-    bent = at.second(slope.flatten(0, 1)).reshape(p, n - 2, d, d)
     factor = float(n - 1)
     gradient = factor * torch.einsum("kpmo,pmo->pmk", tangents, slope)
-    stretch = tangent_squares(at.value.reshape(-1, *out), at.tangents).abs().permute(1, 0).reshape(p, n - 2, d)
+    stretch = tangent_squares(at.value.reshape(-1, *out), columns).abs().permute(1, 0).reshape(p, n - 2, d)
     reach = tangent_squares(values.reshape(-1, *out), values.reshape(1, -1, D)).abs().reshape(p, n).amax(1)
     total = factor * squares(pieces.reshape(p, n - 1)).sum(1)
     # the same units as for chords

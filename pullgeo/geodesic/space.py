@@ -1,7 +1,7 @@
 """What a solver sees of a manifold."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -18,18 +18,12 @@ class Expansion:
 
     Args:
         value: ``f(z)``, flattened.
-        tangents: the columns of the Jacobian; tangents lead.
-        second: ``w -> Σ_o w_o ∂²f_o``, for a cotangent ``(n, D)`` the d x d matrices ``(n, d, d)``.
+        derivatives: for a cotangent w ``(n, D)``, the columns of the Jacobian ``(d, n, D)``, tangents leading, and the
+            matrices ``Σ_o w_o ∂²f_o`` ``(n, d, d)``.
     """
 
     value: Float[Tensor, "n D"]
-    tangents: Float[Tensor, "d n D"]
-    second: Callable[[Tensor], Tensor]
-
-
-def linearised_map(at: Expansion) -> Expansion:
-    """The expansion of a map as if it were linear near each point."""
-    return replace(at, second=lambda w: w.new_zeros(len(w), len(at.tangents), len(at.tangents)))
+    derivatives: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)

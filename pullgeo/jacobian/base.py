@@ -14,9 +14,6 @@ from pullgeo.jacobian.signature import Signature
 
 _Move = Callable[[Tensor], Tensor]
 
-Second = Callable[[Tensor], Tensor]
-"""``w (b, *y) -> (b, k, k)``: the second derivative of ⟨w, f⟩ in the directions that were pushed."""
-
 CHUNK_BYTES = 2**26
 """Working set of a contraction that would otherwise hold all K pulled cotangents at once."""
 
@@ -52,9 +49,11 @@ class Jacobian(ABC):
     def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``∂²y[T_k, S_k]``: the second derivative in k pairs of directions, as geodesic equations need it."""
 
-    def push_with_second(self, T: Float[Tensor, "k b *x"]) -> tuple[Float[Tensor, "k b *y"], Second]:
-        """``J T`` together with the function ``w -> second(T, w)``, which then reuses the tangents pushed here."""
-        return self.push(T), lambda w: self.second(T, w)
+    def push_with_second(
+        self, T: Float[Tensor, "k b *x"], w: Float[Tensor, "b *y"]
+    ) -> tuple[Float[Tensor, "k b *y"], Float[Tensor, "b k k"]]:
+        """``J T`` together with ``second(T, w)``, for which the tangents are pushed once."""
+        return self.push(T), self.second(T, w)
 
     def in_chunks(self, size: int | None) -> "Jacobian":
         """The same map, whose contractions move at most ``size`` tangents or cotangents at a time.

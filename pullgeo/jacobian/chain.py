@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import CHUNK_BYTES, Jacobian, LinearKind, Second, chunks
+from pullgeo.jacobian.base import CHUNK_BYTES, Jacobian, LinearKind, chunks
 from pullgeo.jacobian.linear_map import Move, Reshape
 from pullgeo.jacobian.signature import Signature
 
@@ -51,27 +51,23 @@ class Chain(Jacobian):
 
     def second(self, T: Float[Tensor, "k b *x"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
         """``Σ_l A_lᵀ ∂²_l[δ_l] A_l``: ``A_l`` the tangents pushed to stage l, ``δ_l`` the cotangent pulled there."""
-        return self.push_with_second(T)[1](w)
+        return self.push_with_second(T, w)[1]
 
-    def push_with_second(self, T: Float[Tensor, "k b *x"]) -> tuple[Float[Tensor, "k b *y"], Second]:
-        """One forward sweep; the second derivative then costs one backward sweep of a single cotangent."""
-        seconds: list[Second] = []
-        for stage in self.stages:
-            T, stage_second = stage.push_with_second(T)
-            seconds.append(stage_second)
-        zeros = T.new_zeros(T.shape[1], len(T), len(T))
-
-        def second(w: Tensor) -> Tensor:
-            total, delta = zeros, w.unsqueeze(0)
-            for position in reversed(range(len(self.stages))):
-                stage = self.stages[position]
-                if not isinstance(stage, LinearKind):
-                    total = total + seconds[position](delta.squeeze(0))
-                if position:
-                    delta = stage.pull(delta)
-            return total
-
-        return T, second
+    def push_with_second(
+        self, T: Float[Tensor, "k b *x"], w: Float[Tensor, "b *y"]
+    ) -> tuple[Float[Tensor, "k b *y"], Float[Tensor, "b k k"]]:
+        """One backward sweep of the cotangent, then one forward sweep in which each stage's tangents serve at once."""
+        deltas = [w.unsqueeze(0)]
+        for stage in reversed(self.stages[1:]):
+            deltas.append(stage.pull(deltas[-1]))
+        total = T.new_zeros(T.shape[1], len(T), len(T))
+        for stage, delta in zip(self.stages, reversed(deltas), strict=True):
+            if isinstance(stage, LinearKind):
+                T = stage.push(T)
+            else:
+                T, bent = stage.push_with_second(T, delta.squeeze(0))
+                total = total + bent
+        return T, total
 
     def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """One forward sweep of ``(T, S, C)`` with ``C ← J_l C + ∂²_l[T, S]``."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import Jacobian, LinearKind, Second
+from pullgeo.jacobian.base import Jacobian, LinearKind
 from pullgeo.jacobian.contract import gram
 from pullgeo.jacobian.signature import Signature
 
@@ -112,32 +112,30 @@ class Graph(Jacobian):
 
     def second(self, T: Float[Tensor, "k b *x"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
         """The sum over nodes of their second derivatives, at the tangents pushed and the cotangent pulled there."""
-        return self.push_with_second(T)[1](w)
+        return self.push_with_second(T, w)[1]
 
-    def push_with_second(self, T: Float[Tensor, "k b *x"]) -> tuple[Float[Tensor, "k b *y"], Second]:
-        """One sweep forwards; the second derivative then costs one sweep backwards of a single cotangent."""
+    def push_with_second(
+        self, T: Float[Tensor, "k b *x"], w: Float[Tensor, "b *y"]
+    ) -> tuple[Float[Tensor, "k b *y"], Float[Tensor, "b k k"]]:
+        """One sweep backwards of the cotangent, then one forwards in which each edge's tangents serve at once."""
+        deltas = dict(sweep_backward(self._edges, lambda J, w: J.pull(w), w.unsqueeze(0)))
+        total = T.new_zeros(T.shape[1], len(T), len(T))
         arrived = [T]
-        seconds: list[list[Second]] = [[]]
-        for node in self.nodes[1:]:
-            moved = [edge.J.push_with_second(arrived[edge.parent]) for edge in node.edges]
-            arrived.append(_sum(pushed for pushed, _ in moved))
-            curved = zip(node.edges, moved, strict=True)
-            seconds.append([second for edge, (_, second) in curved if not isinstance(edge.J, LinearKind)])
-        zeros = T.new_zeros(T.shape[1], len(T), len(T))
-
-        def second(w: Tensor) -> Tensor:
-            total = zeros
-            for i, delta in sweep_backward(self._edges, lambda J, w: J.pull(w), w.unsqueeze(0)):
-                node, cotangent = self.nodes[i], delta.squeeze(0)
-                for of_edge in seconds[i]:
-                    total = total + of_edge(cotangent)
-                if node.interaction is not None:
-                    left, right = (arrived[edge.parent] for edge in node.edges[:2])
-                    mixed = node.interaction.second(left, right, cotangent)
-                    total = total + mixed + mixed.mT
-            return total
-
-        return arrived[-1], second
+        for i, node in enumerate(self.nodes[1:], start=1):
+            moved: list[Tensor] = []
+            for edge in node.edges:
+                if isinstance(edge.J, LinearKind):
+                    moved.append(edge.J.push(arrived[edge.parent]))
+                else:
+                    pushed, bent = edge.J.push_with_second(arrived[edge.parent], deltas[i].squeeze(0))
+                    moved.append(pushed)
+                    total = total + bent
+            if node.interaction is not None:
+                left, right = (arrived[edge.parent] for edge in node.edges[:2])
+                mixed = node.interaction.second(left, right, deltas[i].squeeze(0))
+                total = total + mixed + mixed.mT
+            arrived.append(_sum(moved))
+        return arrived[-1], total
 
     def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """One sweep forwards of ``(T, S, C)``, with ``C`` the second derivative so far."""

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pullgeo.errors import ModuleError, NonFiniteError, OptionError, PullgeoError
-from pullgeo.geodesic import EnergyExpansion, EnergySlope, Expansion, linearised_map
+from pullgeo.geodesic import EnergyExpansion, EnergySlope, Expansion
 from pullgeo.jacobian import Jacobian, flat, linearize
 from pullgeo.manifold.ambient import Ambient, Flat, MetricField, ambient_of
 from pullgeo.manifold.base import Manifold
@@ -140,11 +140,14 @@ class PullbackManifold(Manifold):
         self.ambient.check(self._images(z)[0])
 
     def expand(self, z: Float[Tensor, "n d"]) -> Expansion:
-        """The decoder to second order at n points: value, tangents, and second derivatives against a cotangent."""
+        """The decoder to second order at n points: value, and the derivatives against a cotangent."""
         y, J = linearize(self._map, z)
-        tangents, second = J.push_with_second(J.signature.in_basis())
-        shape = y.shape
-        return Expansion(flat(y.unsqueeze(0)).squeeze(0), flat(tangents), lambda w: second(w.reshape(shape)))
+
+        def derivatives(w: Tensor) -> tuple[Tensor, Tensor]:
+            tangents, second = J.push_with_second(J.signature.in_basis(), w.reshape(y.shape))
+            return flat(tangents), second
+
+        return Expansion(flat(y.unsqueeze(0)).squeeze(0), derivatives)
 
     def energy(self, nodes: Float[Tensor, "b nodes d"]) -> Float[Tensor, " b"]:
         """The discrete energy of the curves' images: of chords in flat space, of geodesic or midpoint segments else."""
@@ -160,7 +163,13 @@ class PullbackManifold(Manifold):
 
     def gauss_newton_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
         """`expand_energy` with a Hessian that does without second derivatives of the decoder."""
-        return self.ambient.expand_energy(lambda z: linearised_map(self.expand(z)), self._map, nodes)
+
+        def expand(z: Tensor) -> Expansion:
+            y, J = linearize(self._map, z)
+            nothing = z.new_zeros(len(z), z.shape[1], z.shape[1])
+            return Expansion(flat(y.unsqueeze(0)).squeeze(0), lambda w: (J.columns(), nothing))
+
+        return self.ambient.expand_energy(expand, self._map, nodes)
 
     def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
         """Lengths in the output between all points of successive layers."""

@@ -250,7 +250,7 @@ def check_input(module: nn.Module, x: Tensor) -> Jacobian:
     with sdpa_kernel(SDPBackend.MATH):
         form = oracles.second_form(module, x, W[0], T)
     close(J.second(T, W[0]), form)
-    close(J.push_with_second(T)[1](W[0]), form)
+    close(J.push_with_second(T, W[0])[1], form)
     close((flat(J.second_push(T, T.flip(0))) * flat(W[:1])).sum(-1), torch.stack([form[:, 0, 1], form[:, 1, 0]]))
     close((flat(J.second_push(T, T)) * flat(W[:1])).sum(-1), form.diagonal(dim1=1, dim2=2).T)
     return J

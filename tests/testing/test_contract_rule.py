@@ -248,8 +248,8 @@ class WrongSecondPush(Elementwise):
 
 
 class StalePushWithSecond(Elementwise):
-    def push_with_second(self, T):
-        return self.push(T), lambda w: 0 * self.second(T, w)
+    def push_with_second(self, T, w):
+        return self.push(T), 0 * self.second(T, w)
 
 
 class WrongLayerwise(Elementwise):
@@ -275,7 +275,7 @@ class WrongTranspose(Elementwise):
         (WrongGram, r"push_gram\(T, S\): (max error|expected shape)"),
         (SwappedOuter, r"push_outer\(T, S\): max error"),
         (WrongSecondPush, r"second_push\(T, S\): max error"),
-        (StalePushWithSecond, "push_with_second: w -> second"),
+        (StalePushWithSecond, r"push_with_second: second\(T, w\)"),
         (WrongLayerwise, "push_squared_layerwise: max error"),
         (WrongColumns, "columns: expected shape|columns: max error"),
         (WrongTranspose, "transpose.push: max error"),

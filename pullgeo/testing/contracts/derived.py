@@ -46,14 +46,14 @@ def check_second_push(
     T, S, W = probes.T, probes.S[: len(probes.T)], probes.W
     scale = 0.0 if truth == "autograd" else largest_product(probes.pushed(T), W)
     both = torch.cat([T, S])
-    pushed, second = J.push_with_second(T)
-    judge.close("push_with_second: J T", pushed, probes.pushed(T), like=T)
     bent, straight = J.second_push(T, S), J.second_push(T, T)
     judge.require(bent.shape == W.shape, "second_push", f"expected shape {tuple(W.shape)}, got {tuple(bent.shape)}")
     for w in W if truth == "autograd" else W[:1]:  # differences are slow
         forms = form(module, x, w, both, wrt)
         k = len(T)
-        judge.close("push_with_second: w -> second(T, w)", second(w), forms[:, :k, :k], like=T, rtol=rtol, scale=scale)
+        pushed, second = J.push_with_second(T, w)
+        judge.close("push_with_second: J T", pushed, probes.pushed(T), like=T)
+        judge.close("push_with_second: second(T, w)", second, forms[:, :k, :k], like=T, rtol=rtol, scale=scale)
         for check, got, expected in (
             ("second_push(T, S)", bent, forms[:, :k, k:]),
             ("second_push(T, T)", straight, forms[:, :k, :k]),
