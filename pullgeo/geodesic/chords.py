@@ -1,6 +1,7 @@
 """Discrete energies made of chords, for metrics that are pulled back from a flat space."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -32,7 +33,7 @@ def chord_energy(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n 
         nodes: the curves.
     """
     p, n, d = nodes.shape
-    return _energy(metric, decode(nodes.reshape(-1, d)).unflatten(0, (p, n)))
+    return _Polygon.through(decode(nodes.reshape(-1, d)).unflatten(0, (p, n))).energy(metric)
 
 
 def chord_slope(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n d"]) -> EnergySlope:
@@ -52,11 +53,12 @@ def chord_slope(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n d
     with torch.no_grad():
         ends = decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
         values = torch.cat([ends[:, :1], inner.detach().unflatten(0, (p, n - 2)), ends[:, 1:]], 1)
-        chords = values.diff(dim=1)
-        pull = 2.0 * (n - 1) * _pull(metric, -chords.diff(dim=1))
+        polygon = _Polygon.through(values)
+        pull = polygon.pull(metric).flatten(0, 1)
     # a decoder that is constant, or detaches its output, has no graph
-    moved = torch.autograd.grad(inner, x, pull.flatten(0, 1))[0] if inner.requires_grad else torch.zeros_like(x)
-    return EnergySlope(_energy(metric, values), moved.reshape(p, n - 2, d), _energy(metric, values[:, ::2]))
+    moved = torch.autograd.grad(inner, x, pull)[0] if inner.requires_grad else torch.zeros_like(x)
+    coarse = _Polygon.through(values[:, ::2])
+    return EnergySlope(polygon.energy(metric), 2.0 * (n - 1) * moved.reshape(p, n - 2, d), coarse.energy(metric))
 
 
 def expand_chord_energy(
@@ -94,17 +96,15 @@ def _expand(
     p, n, d = nodes.shape
     at = expand(nodes[:, 1:-1].reshape(-1, d))
     values = torch.cat([fixed[:, :1], at.value.unflatten(0, (p, n - 2)), fixed[:, 1:]], 1)
-    chords = values.diff(dim=1)
-    bends = -chords.diff(dim=1)
-    weights = _end_weights(n - 1, nodes)
-    pull = _pull(metric, bends)
+    polygon = _Polygon.through(values)
+    pull = polygon.pull(metric)
     tangents, curvature = at.derivatives(pull.flatten(0, 1))
     columns = torch.nn.functional.pad(tangents.transpose(0, 1), (0, 0, 0, 0, 0, 2))
     gram, beside, beyond = _gram_bands(columns, _applied(metric, columns), p, n - 2)
-    own, next_, second_next = (a[:, None, None] for a in _stencil(weights))
+    own, next_, second_next = (a[:, None, None] for a in _stencil(polygon.weights))
     gradient = (columns[:-2] @ pull.flatten(0, 1).unsqueeze(-1)).reshape(p, n - 2, d)
-    pieces = (chords * _applied(metric, chords)).sum(2)
-    energy = pieces.sum(1) + (bends * _applied(metric, bends)).sum(2) @ weights / 12
+    pieces = polygon.pieces(metric)
+    energy = pieces.sum(1) + polygon.cut_off(metric)
     stretch = gram.diagonal(dim1=-2, dim2=-1).sum(-1).amax(1)
     numbers = torch.finfo(nodes.dtype)
     magnitude = (values * _applied(metric, values)).sum(2).amax(1)
@@ -154,19 +154,38 @@ def chord_lengths(decode: Apply, root: Tensor | None, layers: Float[Tensor, "p n
     return torch.cat([first[:, None, None].expand(p, 1, k, k), between, last[:, None, :, None].expand(p, 1, k, k)], 1)
 
 
-def _energy(metric: Apply | None, values: Float[Tensor, "p n D"]) -> Float[Tensor, " p"]:
-    segments = values.shape[1] - 1
-    chords = values.diff(dim=1)
-    bends = chords.diff(dim=1)
-    straight = (chords * _applied(metric, chords)).flatten(1).sum(1)
-    bent = (bends * _applied(metric, bends)).sum(2) @ _end_weights(segments, values)
-    return segments * (straight + bent / 12)
+@dataclass(frozen=True, eq=False)
+class _Polygon:
+    """Chords ``Δ_i``, bends ``r_i`` and weights ``w_i`` of curves in the output."""
 
+    chords: Float[Tensor, "p s D"]
+    bends: Float[Tensor, "p m D"]
+    weights: Float[Tensor, " m"]
 
-def _pull(metric: Apply | None, bends: Float[Tensor, "p m D"]) -> Float[Tensor, "p m D"]:
-    """``M q_i`` for the inner nodes."""
-    weighted = bends * _end_weights(bends.shape[1] + 1, bends)[:, None]
-    return _applied(metric, bends - _padded(weighted).diff(n=2, dim=1) / 12)
+    @staticmethod
+    def through(values: Float[Tensor, "p n D"]) -> "_Polygon":
+        chords = values.diff(dim=1)
+        return _Polygon(chords, chords[:, :-1] - chords[:, 1:], _end_weights(chords.shape[1], values))
+
+    def pieces(self, metric: Apply | None) -> Float[Tensor, "p s"]:
+        """``Δ_iᵀ M Δ_i``."""
+        return (self.chords * _applied(metric, self.chords)).sum(2)
+
+    def cut_off(self, metric: Apply | None) -> Float[Tensor, " p"]:
+        """``¹⁄₁₂ Σ w_i r_iᵀ M r_i``."""
+        return (self.bends * _applied(metric, self.bends)).sum(2) @ self.weights / 12
+
+    def energy(self, metric: Apply | None) -> Float[Tensor, " p"]:
+        """``E``."""
+        return self.chords.shape[1] * (self.pieces(metric).sum(1) + self.cut_off(metric))
+
+    def pull(self, metric: Apply | None) -> Float[Tensor, "p m D"]:
+        """``M q_i`` for the inner nodes: bends, less a twelfth of the second differences of the weighted ones."""
+        weighted = self.bends * (self.weights / 12)[:, None]
+        pull = self.bends.add(weighted, alpha=2)
+        pull[:, 1:] -= weighted[:, :-1]
+        pull[:, :-1] -= weighted[:, 1:]
+        return _applied(metric, pull)
 
 
 def _gram_bands(columns: Float[Tensor, "_ d D"], lowered: Float[Tensor, "_ d D"], p: int, m: int) -> list[Tensor]:
@@ -199,10 +218,6 @@ def _stencil(weights: Float[Tensor, " m"]) -> tuple[Tensor, Tensor, Tensor]:
         -1 - (weights[:-1] + weights[1:]) / 6,
         weights[1:-1] / 12,
     )
-
-
-def _padded(v: Tensor) -> Tensor:
-    return torch.nn.functional.pad(v, (0, 0, 1, 1))
 
 
 def _applied(metric: Apply | None, v: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pullgeo.geodesic.space import EnergySlope, SlopedSpace, Space
 
-CURVES = 128
+CURVES = 64
 """Curves whose activations are kept at a time."""
 
 
