@@ -17,6 +17,9 @@ Apply = Callable[[Tensor], Tensor]
 CHUNK_BYTES = 2**21
 """Tangents in the output that are held at a time: with the activations on the way to them they stay in cache."""
 
+POINTS = 2**12
+"""Points whose activations are held at a time where nothing else is kept."""
+
 
 def chord_energy(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
     """``E = T (Σ Δ_iᵀ M Δ_i + ¹⁄₁₂ Σ w_i r_iᵀ M r_i)``: chords, corrected for what they cut off where the curve bends.
@@ -138,7 +141,7 @@ def chord_lengths(decode: Apply, root: Tensor | None, layers: Float[Tensor, "p n
     p, n, k, d = layers.shape
 
     def images(points: Tensor) -> Tensor:
-        values = decode(points.reshape(-1, d))
+        values = torch.cat([decode(part) for part in points.reshape(-1, d).split(POINTS)])
         return (values if root is None else values @ root).unflatten(0, points.shape[:-1])
 
     ends = layers[:, [0, -1]]
