@@ -54,6 +54,33 @@ def as_points(where: str, z: Points, *, name: str = "z") -> Float[Tensor, "n d"]
     return points
 
 
+def as_numbers(where: str, values: object, *, name: str, like: Tensor) -> Float[Tensor, "*any"]:
+    """Real numbers in float64, with the graph behind them, on the device of another tensor.
+
+    Args:
+        where: the function that was called, for messages.
+        values: a tensor, an array, or anything that torch makes a tensor of.
+        name: the argument's name, for messages.
+        like: names the device.
+
+    Raises:
+        DtypeError: they are no real numbers.
+
+    Example:
+        >>> as_numbers("example", [1, 2], name="weights", like=torch.zeros(1))
+        tensor([1., 2.], dtype=torch.float64)
+    """
+    try:
+        numbers = torch.as_tensor(values, device=like.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DtypeError(
+            f"{where}: {name} must be real numbers, a tensor or an array of them, got {type(values).__name__}: {error}."
+        ) from error
+    if numbers.is_complex():
+        raise DtypeError(f"{where}: {name} must be real numbers, got {numbers.dtype}. Use {name}.real.")
+    return numbers.double()
+
+
 def _as_tensor(where: str, z: np.ndarray, name: str) -> Tensor:
     if z.dtype.kind not in "fiub":
         raise DtypeError(f"{where}: {name} must hold real numbers, got an array of {z.dtype}.")
