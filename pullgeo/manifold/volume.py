@@ -17,7 +17,7 @@ ScalarField = Callable[[Tensor], Tensor]
 """Points ``(b, d)`` to numbers ``(b,)``, point by point, made of torch operations."""
 
 
-def condition_number(G: Metric) -> Float[Tensor, " b"]:
+def condition_number(G: Metric) -> Float[Tensor, "*b"]:
     """``λ_max / λ_min`` of the eigenvalues of G; infinite where G is singular to working precision."""
     eigenvalues = torch.linalg.eigvalsh(G.dense())
     least, most = eigenvalues[..., 0], eigenvalues[..., -1]

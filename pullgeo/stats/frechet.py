@@ -10,6 +10,7 @@ from torch import Tensor
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
 from pullgeo.geodesic import Newton, Solution, Solver, Status
 from pullgeo.manifold import Manifold
+from pullgeo.stats.arguments import check_count, check_manifold, check_tolerance
 from pullgeo.stats.bundle import Bundle, eliminate, expand
 from pullgeo.stats.center import Power, derivatives, search
 from pullgeo.stats.finer import Found, finished, followed, statuses
@@ -123,8 +124,9 @@ def center(
     power: Power,
 ) -> FrechetMean:
     """The points that minimise ``Σ w d^power``; arguments are those of `frechet_mean`."""
-    if not 0 < tol < 1 or max_steps < 0:
-        raise OptionError(f"{where}: expected 0 < tol < 1 and max_steps >= 0, got {tol} and {max_steps}.")
+    check_manifold(where, manifold)
+    check_tolerance(where, tol)
+    check_count(where, "max_steps", max_steps, 0)
     plain = as_points(where, points, name="points")
     # the points as they came, with the graph behind them
     z = (points if isinstance(points, Tensor) and points.is_floating_point() else plain).double()
