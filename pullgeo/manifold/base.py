@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.errors import GeometryError, NonFiniteError
+from pullgeo.errors import GeometryError, NonFiniteError, OptionError
 from pullgeo.geodesic import BoundaryValue, EnergyExpansion, Newton, Solution, Solver, check_transforms, solve
 from pullgeo.manifold import curvature, jacobi, sampling, transport
 from pullgeo.manifold.chart import rows
@@ -64,7 +64,13 @@ class Manifold(Curved):
 
         Raises:
             ShapeError, DtypeError, NonFiniteError: the end points are no pairs of finite points.
+            OptionError: ``solver`` is none.
         """
+        if solver is not None and (isinstance(solver, type) or not isinstance(solver, Solver)):
+            raise OptionError(
+                f"{type(self).__name__}.geodesic: solver must be a solver with its options, such as Newton(segments=32)"
+                f", got {solver!r}."
+            )
         return solve(BoundaryValue(self, z0, z1), solver if solver is not None else Newton())
 
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:

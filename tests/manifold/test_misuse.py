@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pullgeo import BoundaryValue, MetricManifold, PullbackManifold, frechet_mean
+from pullgeo import BoundaryValue, MetricManifold, Newton, PullbackManifold, frechet_mean
 from pullgeo.curve import straight_line
 from pullgeo.errors import (
     DtypeError,
@@ -383,3 +383,13 @@ def test_one_singular_point_takes_nothing_from_the_others(monkeypatch: pytest.Mo
     torch.testing.assert_close(carried[1].detach(), torch.tensor([1.0, 0.5 / 0.6], dtype=F64))
     (gradient,) = torch.autograd.grad(carried[1, 1], x)
     torch.testing.assert_close(gradient, torch.tensor([[0, 0], [0, 1 / 0.6]], dtype=F64))
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("solver", ["newton", Newton, 3])
+def test_what_is_no_solver(solver: object) -> None:
+    x = torch.zeros(1, 2, dtype=F64)
+    with pytest.raises(OptionError, match=r"Newton\(segments=32\)"):
+        MANIFOLDS[0].geodesic(x, x + 1, solver)
+    with pytest.raises(OptionError, match=r"Newton\(segments=32\)"):
+        frechet_mean(MANIFOLDS[0], x, solver=solver)
