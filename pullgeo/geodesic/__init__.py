@@ -4,7 +4,7 @@ from pullgeo.geodesic.block_banded import BlockBanded
 from pullgeo.geodesic.chords import chord_energy, chord_lengths, chord_slope, expand_chord_energy
 from pullgeo.geodesic.corridor import Corridor
 from pullgeo.geodesic.defined import where_defined
-from pullgeo.geodesic.grad_mode import check_grad_mode
+from pullgeo.geodesic.grad_mode import check_grad_mode, check_same_weights, check_transforms
 from pullgeo.geodesic.implicit import leaves
 from pullgeo.geodesic.left_endpoint import LeftEndpoint
 from pullgeo.geodesic.mapped import expand_mapped_energy, mapped_energy, mapped_lengths
@@ -53,6 +53,8 @@ __all__ = [
     "Start",
     "Status",
     "check_grad_mode",
+    "check_same_weights",
+    "check_transforms",
     "chord_energy",
     "chord_lengths",
     "chord_slope",

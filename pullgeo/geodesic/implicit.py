@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.geodesic.block_banded import BlockBanded
+from pullgeo.geodesic.grad_mode import check_same_weights
 from pullgeo.geodesic.matrix_free import LARGE, solve_free
 from pullgeo.geodesic.solver import Minimised
 from pullgeo.geodesic.space import Space
@@ -66,10 +67,13 @@ class _Solved(torch.autograd.Function):
             curve = attach(ctx.space, nodes, *ends)
             outputs = (curve, ctx.space.energy(curve), ctx.space.energy(curve[:, ::2]))
             wanted = [x for x in (*ends, *inputs[2:]) if x.requires_grad]
+            if not any(output.requires_grad for output in outputs):
+                check_same_weights("the derivative of a geodesic", [None])
             # the graph behind the inputs is the caller's, who may go through it again
             found = torch.autograd.grad(
                 outputs, wanted, weights, allow_unused=True, create_graph=twice, retain_graph=True
             )
+        check_same_weights("the derivative of a geodesic", found[len(found) - len(inputs[2:]) :])
         gradients = iter(found)
         return None, None, None, None, *(next(gradients) if x.requires_grad else None for x in inputs)
 

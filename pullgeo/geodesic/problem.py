@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pullgeo.errors import DtypeError, NonFiniteError, ShapeError
-from pullgeo.geodesic.grad_mode import check_grad_mode
+from pullgeo.geodesic.grad_mode import check_grad_mode, check_transforms
 from pullgeo.geodesic.space import Space
 
 
@@ -18,7 +18,8 @@ class BoundaryValue:
         ShapeError: the end points do not broadcast to ``(b, d)``.
         DtypeError: they are not floating point, or not of the same dtype.
         NonFiniteError: a coordinate is NaN or infinite.
-        GradModeError: ``torch.inference_mode()`` is on, in which no geodesic can be found.
+        GradModeError: ``torch.inference_mode()`` is on, or a transform of ``torch.func``, in which no geodesic can be
+            found; or an end point has a tangent of forward mode.
     """
 
     manifold: Space
@@ -31,6 +32,7 @@ class BoundaryValue:
             if not isinstance(z, Tensor) or not z.is_floating_point():
                 got = z.dtype if isinstance(z, Tensor) else type(z).__name__
                 raise DtypeError(f"BoundaryValue: {name} must be a floating point tensor, got {got}. Use z.float().")
+        check_transforms("BoundaryValue", self.z0, self.z1)
         shapes = f"z0 {tuple(self.z0.shape)} and z1 {tuple(self.z1.shape)}"
         if self.z0.dtype != self.z1.dtype:
             raise DtypeError(f"BoundaryValue: z0 is {self.z0.dtype} and z1 is {self.z1.dtype}; make them the same.")

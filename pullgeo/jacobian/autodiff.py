@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.checkpoints import checkpoints_kept, custom_functions_named
 from pullgeo.jacobian.contract import gram
 from pullgeo.jacobian.leaving import left_alone
 from pullgeo.jacobian.parameters import ParameterLayout
@@ -29,12 +30,15 @@ def differentiable_kernels() -> Iterator[None]:
     """Attention by kernels with forward mode and second derivatives, and `Substituting` for what else lacks them.
 
     The choice of kernels is the process's, so that other threads wait.
+
+    Raises:
+        ModuleError: a function of the user's own has no derivatives that serve.
     """
     with one_thread_at_a_time:
         fastpath = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
-            with sdpa_kernel(SDPBackend.MATH), Substituting():
+            with sdpa_kernel(SDPBackend.MATH), Substituting(), checkpoints_kept(), custom_functions_named():
                 yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fastpath)

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.errors import GeometryError, NonFiniteError
-from pullgeo.geodesic import BoundaryValue, EnergyExpansion, Newton, Solution, Solver, solve
+from pullgeo.errors import GeometryError, NonFiniteError, OptionError
+from pullgeo.geodesic import BoundaryValue, EnergyExpansion, Newton, Solution, Solver, check_transforms, solve
 from pullgeo.manifold import curvature, jacobi, sampling, transport
 from pullgeo.manifold.chart import rows
 from pullgeo.manifold.curved import Curved
@@ -39,6 +39,18 @@ class Manifold(Curved):
     def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
         """Lengths of the chords between all points of successive layers; the search for start curves uses them."""
 
+    def check_connected(self, where: str, z: Float[Tensor, "n d"]) -> None:
+        """Raise where it can be told beforehand that there is no connection at any point.
+
+        Args:
+            where: the method that needs one, for the message.
+            z: some points, one of which is enough.
+
+        Raises:
+            SingularMetricError: the metric is singular everywhere.
+        """
+        return
+
     def geodesic(self, z0: Tensor, z1: Tensor, solver: Solver | None = None) -> Solution:
         """Shortest curves between pairs of points.
 
@@ -52,7 +64,13 @@ class Manifold(Curved):
 
         Raises:
             ShapeError, DtypeError, NonFiniteError: the end points are no pairs of finite points.
+            OptionError: ``solver`` is none.
         """
+        if solver is not None and (isinstance(solver, type) or not isinstance(solver, Solver)):
+            raise OptionError(
+                f"{type(self).__name__}.geodesic: solver must be a solver with its options, such as Newton(segments=32)"
+                f", got {solver!r}."
+            )
         return solve(BoundaryValue(self, z0, z1), solver if solver is not None else Newton())
 
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
@@ -90,17 +108,20 @@ class Manifold(Curved):
         geodesic a smooth one, so that ``expmap(x, logmap(x, y)) = y`` to integration accuracy.
 
         NaN for a pair whose `geodesic` did not converge. If it did, NaN says that the geodesic runs over jumps of the
-        metric, as with ReLU decoders (the speed of the solution changes on the way), or winds so much that a discrete
-        curve of 256 segments does not lead to it. Differentiable once, to points and weights, by the implicit function
-        theorem: the backward pass follows the geodesics again.
+        metric, as with ReLU decoders (the speed of the solution changes on the way), comes to where the metric is
+        singular, or winds so much that a discrete curve of 256 segments does not lead to it. Differentiable once, to
+        points and weights, by the implicit function theorem: the backward pass follows the geodesics again.
 
         Cost: the connection at some thousand points for a pair whose geodesic has bends, a third of that if it has few.
 
         Raises:
             ShapeError, DtypeError, NonFiniteError: the end points are no pairs of finite points.
+            SingularMetricError: the decoder has fewer outputs than latents: the metric is singular everywhere.
         """
         x, y = self._together("logmap", x, y)
+        check_transforms("logmap", x, y)
         double = self.in_double()
+        double.check_connected("logmap", rows(x)[:1].double())
         velocity = logarithm(double.connection, double.norm, double.geodesic, rows(x).double(), rows(y).double())
         return velocity.reshape(x.shape).to(x.dtype)
 
@@ -110,10 +131,11 @@ class Manifold(Curved):
         NaN for a pair that `logmap` has no velocity for. Along other curves: `parallel_transport`.
         """
         x, y, v = self._together("transp", x, y, v)
-        velocity = self.logmap(x, y)
-        found = torch.isfinite(velocity)
-        carried = self._follow("transp", x, torch.where(found, velocity, 0.0), v)[2]
-        return torch.where(found, carried, torch.nan)
+        velocity = rows(self.logmap(x, y))
+        # where there is no logarithm there may be no connection either
+        index = torch.isfinite(velocity).all(1).nonzero().squeeze(1)
+        carried = self._follow("transp", rows(x)[index], velocity[index], rows(v)[index])[2]
+        return torch.full_like(velocity, torch.nan).index_put((index,), carried).reshape(x.shape)
 
     def parallel_transport(self, curve: transport.CurveFunction, v: Tensor) -> Tensor:
         """``w(1)`` where ``ẇ = -Γ(ż, w)``, ``w(0) = v``, along any curves on [0, 1].

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.errors import DtypeError, NonFiniteError, ShapeError
+from pullgeo.errors import DtypeError, GradModeError, NonFiniteError, ShapeError
 from pullgeo.manifold import volume
 from pullgeo.manifold.second_fundamental import Immersion
 from pullgeo.metric import Metric
@@ -64,7 +64,7 @@ class Chart(geoopt.Manifold):
 
         Cost: d tangent passes and a d x d factorisation per point.
         """
-        return self.metric(rows(z)).logdet().reshape(z.shape[:-1]) / 2
+        return self.metric(rows(z)).logdet().expand(z.shape[:-1].numel()).reshape(z.shape[:-1]) / 2
 
     def condition_number(self, z: Tensor) -> Tensor:
         """``λ_max / λ_min`` of the eigenvalues of ``G(z)``, ``(*b)``; infinite where G is singular.
@@ -72,7 +72,7 @@ class Chart(geoopt.Manifold):
         Its square root is by how much the longest and the shortest vector differ that have the same length in the
         chart. Cost: d tangent passes and the eigenvalues of a d x d matrix per point.
         """
-        return volume.condition_number(self.metric(rows(z))).reshape(z.shape[:-1])
+        return volume.condition_number(self.metric(rows(z))).expand(z.shape[:-1].numel()).reshape(z.shape[:-1])
 
     def laplace_beltrami(self, function: volume.ScalarField, z: Tensor) -> Tensor:
         """``Δf = G^ij (∂_i ∂_j f - Γ^k_ij ∂_k f)`` of a function, ``(*b)``; eigenvalues on a sphere are negative.
@@ -223,6 +223,11 @@ class Chart(geoopt.Manifold):
                 f"{type(self).__name__}.{where}: points must have shape (b, d), got {tuple(z.shape)}. "
                 + ("Add a batch dimension: z[None]." if z.ndim < 2 else "Flatten the leading dimensions.")
             )
+        if _is_mapped(z):
+            raise GradModeError(
+                f"{type(self).__name__}.{where}: torch.vmap hides the batch, which geometry looks at. Points are "
+                "batched already: give all (b, d) at once."
+            )
         bad = ~torch.isfinite(z).all(1)
         if bool(bad.any()):
             raise NonFiniteError(
@@ -250,6 +255,16 @@ class Chart(geoopt.Manifold):
             return False, "the tangent has another dimension than the point"
         good = bool(torch.isfinite(u).all())
         return good, None if good else "the tangent holds NaN or infinity"
+
+
+def _is_mapped(z: Tensor) -> bool:
+    """Whether ``torch.vmap`` holds several values of a tensor at once."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(z):
+        if functorch.is_batchedtensor(z):
+            return True
+        z = functorch.get_unwrapped(z)
+    return False
 
 
 def rows(x: Tensor) -> Float[Tensor, "n d"]:

@@ -7,12 +7,16 @@ from torch import Tensor
 from pullgeo.metric import Dense, Metric
 
 
-def orthonormal_frame(G: Metric) -> Float[Tensor, "b d d"]:
+def orthonormal_frame(G: Metric, batch: int) -> Float[Tensor, "b d d"]:
     """``E = L⁻ᵀ`` where ``G = L Lᵀ`` by Cholesky: columns are d vectors with ``Eᵀ G E = I``, and ``E Eᵀ = G⁻¹``.
+
+    Args:
+        G: at a batch of points, or at one for all.
+        batch: the number of points.
 
     Raises:
         SingularMetricError: G is not positive definite at a point.
     """
     L = Dense(G.dense()).root()
     eye = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device)
-    return torch.linalg.solve_triangular(L.mT, eye.expand_as(L), upper=True)
+    return torch.linalg.solve_triangular(L.mT, eye.expand_as(L), upper=True).expand(batch, -1, -1)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.geodesic import leaves
+from pullgeo.geodesic import check_same_weights, check_transforms, leaves
 from pullgeo.manifold.runge_kutta import MAX_STEPS, RTOL, integrate
 
 Connection = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -52,6 +52,9 @@ def follow(
     Nothing is kept for the backward pass but the arguments: a graph through all steps would hold every activation of
     a decoder in each of them, whether or not anybody asks for a gradient. The backward pass follows the geodesics
     again.
+
+    Raises:
+        GradModeError: reverse mode is on in a transform of ``torch.func``.
     """
     with torch.no_grad():
         ends = shoot(connection, z, velocity, *carried)
@@ -61,6 +64,7 @@ def follow(
     weights = leaves(connection(z[:1].detach(), velocity[:1].detach(), velocity[:1].detach()))
     if not (weights or any(a.requires_grad for a in start)):
         return ends
+    check_transforms("expmap", *start)
     followed: tuple[Tensor, ...] = _Followed.apply(connection, ends, len(start), *start, *weights)
     return followed
 
@@ -83,10 +87,13 @@ class _Followed(torch.autograd.Function):
             # what lies behind the arguments is the caller's, and not counted here
             start = [a.view_as(a) if twice else a.detach().requires_grad_(a.requires_grad) for a in inputs[: ctx.count]]
             ends = shoot(ctx.connection, *start)
+            if not any(end.requires_grad for end in ends):
+                check_same_weights("the derivative of expmap", [None])
             wanted = [a for a in (*start, *inputs[ctx.count :]) if a.requires_grad]
             found = torch.autograd.grad(
                 ends, wanted, cotangents, allow_unused=True, create_graph=twice, retain_graph=True
             )
+        check_same_weights("the derivative of expmap", found[len(found) - len(inputs[ctx.count :]) :])
         gradients = iter(found)
         return None, None, None, *(next(gradients) if a.requires_grad else None for a in inputs)
 

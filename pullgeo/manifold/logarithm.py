@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pullgeo.curve import DiscreteCurve
-from pullgeo.geodesic import Given, Newton, Solution, Solver, leaves
+from pullgeo.geodesic import Given, Newton, Solution, Solver, check_same_weights, leaves, where_defined
 from pullgeo.manifold.collocation import collocate
 from pullgeo.manifold.initial_value import Connection, shoot
 from pullgeo.manifold.multiple_shooting import meet
@@ -69,7 +69,9 @@ def logarithm(
             index, solution = index[solution.converged], solution[solution.converged.nonzero().squeeze(1).tolist()]
     if not torch.is_grad_enabled() or not len(x):
         return found
-    weights = leaves(connection(x[:1].detach(), found[:1], found[:1]))
+    # the norm has the weights of the connection, also where that does not exist
+    one = x[:1].detach()
+    weights = leaves(where_defined(norm, (), one, one))
     if not (weights or x.requires_grad or y.requires_grad):
         return found
     logarithms: Tensor = _Logarithm.apply(connection, found, x, y, *weights)
@@ -126,22 +128,28 @@ class _Logarithm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
         velocity, x, y, *weights = ctx.saved_tensors
-        # a pair without a logarithm has no derivative, and keeps out of the way of the others
-        found = torch.isfinite(velocity)
+        # a pair without a logarithm has no derivative, and there may be no connection where it begins
+        index = torch.isfinite(velocity).all(1).nonzero().squeeze(1)
         with torch.enable_grad():
-            v = torch.where(found, velocity, 0.0).requires_grad_()
+            v = velocity[index].requires_grad_()
             # x may be computed from the weights: what lies behind it is the caller's, and not counted here
-            start = x.detach().requires_grad_(x.requires_grad)
+            start = x[index].detach().requires_grad_(x.requires_grad)
             end = shoot(ctx.connection, start, v)[0]
             rows = [torch.autograd.grad(end[:, k].sum(), v, retain_graph=True)[0] for k in range(x.shape[1])]
             # dv = (∂exp/∂v)⁻¹ (dy - ∂exp/∂x dx - ∂exp/∂θ dθ)
-            pulled = torch.linalg.solve(torch.stack(rows, 1).mT, torch.where(found, weight, 0.0))
+            pulled = torch.linalg.solve(torch.stack(rows, 1).mT, weight[index])
             wanted = [a for a in (start, *weights) if a.requires_grad]
             gradients: tuple[Tensor | None, ...] = ()
             if wanted:
                 # the graph behind x and the weights is the caller's, who may go through it again
                 gradients = torch.autograd.grad(end, wanted, -pulled, allow_unused=True, retain_graph=True)
+        of_weights = gradients[len(gradients) - len(weights) :]
+        if len(index) and all(gradient is None for gradient in of_weights):
+            check_same_weights("the derivative of logmap", of_weights)
         parts = iter(gradients)
-        to_x, *to_weights = (next(parts) if a.requires_grad else None for a in (x, *weights))
-        to_y = pulled if y.requires_grad else None
+        at_x, *to_weights = (next(parts) if a.requires_grad else None for a in (x, *weights))
+        to_x, to_y = (
+            torch.zeros_like(x).index_put((index,), part) if a.requires_grad and part is not None else None
+            for a, part in ((x, at_x), (y, pulled))
+        )
         return None, None, to_x, to_y, *to_weights

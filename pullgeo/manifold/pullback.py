@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pullgeo.errors import ModuleError, NonFiniteError, OptionError, PullgeoError
+from pullgeo.errors import ModuleError, NonFiniteError, OptionError, PullgeoError, SingularMetricError
 from pullgeo.geodesic import EnergyExpansion, EnergySlope, Expansion
 from pullgeo.jacobian import Jacobian, flat, linearize
 from pullgeo.manifold.ambient import Ambient, Flat, MetricField, ambient_of
@@ -102,6 +102,7 @@ class PullbackManifold(Manifold):
         Cost: one forward pass, d tangent passes and one second-order pass.
         """
         y, J = self._linearize(z)
+        _check_dimensions("connection", z, y)
         M = self.ambient.metric(y)
         bent = M.apply(flat(J.second_push(u.unsqueeze(0), w.unsqueeze(0)))).squeeze(0)
         columns = J.columns()
@@ -114,11 +115,15 @@ class PullbackManifold(Manifold):
     def immersion(self, z: Float[Tensor, "b d"]) -> Immersion | None:
         """The decoder to second order, as a map into the flat space of its outputs; ``None`` if that is not flat.
 
+        Raises:
+            SingularMetricError: the decoder has fewer outputs than latents.
+
         Cost: one forward pass and d tangent passes.
         """
         if not isinstance(self.ambient, Flat):
             return None
         y, J = self._linearize(z)
+        _check_dimensions("immersion", z, y)
         return Immersion(J.columns(), lambda T, S: flat(J.second_push(T, S)), self.ambient.metric(y))
 
     def in_double(self) -> "PullbackManifold":
@@ -138,6 +143,15 @@ class PullbackManifold(Manifold):
             GeometryError: an ambient metric that depends on the point is not symmetric there, or not positive.
         """
         self.ambient.check(self._images(z)[0])
+
+    def check_connected(self, where: str, z: Float[Tensor, "n d"]) -> None:
+        """Raise unless the decoder has at least as many outputs as latents.
+
+        Raises:
+            SingularMetricError: it has fewer, so that the metric is singular everywhere.
+        """
+        with torch.no_grad():
+            _check_dimensions(where, z, self._images(z)[0])
 
     def expand(self, z: Float[Tensor, "n d"]) -> Expansion:
         """The decoder to second order at n points: value, and the derivatives against a cotangent."""
@@ -209,6 +223,17 @@ class PullbackManifold(Manifold):
                     f"{own}. It must map a batch (b, d) to (b, *out); is d = {z.shape[1]} what it takes?"
                 ) from own
             raise
+
+
+def _check_dimensions(where: str, z: Tensor, y: Tensor) -> None:
+    D, d = torch.Size(y.shape[1:]).numel(), z.shape[1]
+    if d > D:
+        raise SingularMetricError(
+            f"PullbackManifold.{where}: the decoder has fewer outputs, {D}, than latents, {d}, so that its metric is "
+            "singular everywhere and geodesics have no equation. geodesic() and dist() measure all the same. For all "
+            "else let the decoder return the latents too: torch.cat([decoder(z).flatten(1), 0.01 * z], 1) adds 1e-4 "
+            "times the identity to the metric."
+        )
 
 
 class _Through(nn.Module):

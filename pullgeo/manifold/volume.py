@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pullgeo.errors import ShapeError
 from pullgeo.geodesic import check_grad_mode
+from pullgeo.manifold.directional import depends_on_others, variable
 from pullgeo.manifold.frames import orthonormal_frame
 from pullgeo.manifold.initial_value import Connection
 from pullgeo.metric import Metric
@@ -16,7 +17,7 @@ ScalarField = Callable[[Tensor], Tensor]
 """Points ``(b, d)`` to numbers ``(b,)``, point by point, made of torch operations."""
 
 
-def condition_number(G: Metric) -> Float[Tensor, " b"]:
+def condition_number(G: Metric) -> Float[Tensor, "*b"]:
     """``λ_max / λ_min`` of the eigenvalues of G; infinite where G is singular to working precision."""
     eigenvalues = torch.linalg.eigvalsh(G.dense())
     least, most = eigenvalues[..., 0], eigenvalues[..., -1]
@@ -29,7 +30,7 @@ def laplace_beltrami(
 ) -> Float[Tensor, " b"]:
     """``Δf = Σ_a (f''(E_a, E_a) - df(Γ(E_a, E_a)))`` over an orthonormal frame ``E_a``: the trace of the Hessian."""
     b, d = z.shape
-    frame = orthonormal_frame(metric(z)).mT  # [b, a, k]: vector a
+    frame = orthonormal_frame(metric(z), b).mT  # [b, a, k]: vector a
     slope, bends = _second_derivatives(function, z, frame)
     flat = frame.reshape(-1, d)
     return bends.sum(1) - torch.einsum("bk,bak->b", slope, _diagonal_turns(connection, z, flat).reshape(b, d, d))
@@ -50,13 +51,14 @@ def _second_derivatives(function: ScalarField, z: Tensor, frame: Tensor) -> tupl
     check_grad_mode("laplace_beltrami")
     again = torch.is_grad_enabled()
     with torch.enable_grad():
-        z = z.clone() if z.requires_grad else z.detach().clone().requires_grad_()
+        z = variable("laplace_beltrami", z)
         value = function(z)
         if value.shape != z.shape[:1]:
             raise ShapeError(
                 f"laplace_beltrami: the function must map {tuple(z.shape)} to ({len(z)},), got {tuple(value.shape)}. "
                 "Return one number per point; sum or squeeze the last axis."
             )
+        again = again and (frame.requires_grad or depends_on_others(value, z))
         slope = torch.zeros_like(z)
         if value.requires_grad:
             slope = torch.autograd.grad(value.sum(), z, create_graph=True)[0]

@@ -7,28 +7,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pullgeo.curve import DiscreteCurve
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
-from pullgeo.geodesic import Given, Newton, Solution, Solver, Status
+from pullgeo.geodesic import Newton, Solution, Solver, Status
 from pullgeo.manifold import Manifold
+from pullgeo.stats.arguments import check_count, check_manifold, check_tolerance
 from pullgeo.stats.bundle import Bundle, eliminate, expand
 from pullgeo.stats.center import Power, derivatives, search
-from pullgeo.stats.points import Points, as_points
+from pullgeo.stats.finer import Found, finished, followed, statuses
+from pullgeo.stats.points import Points, as_numbers, as_points
 
 SHORTER = 1e-6
 """Relative difference of lengths from which another curve between the same points is the better one."""
 
 ROUNDS = 3
 """How often shorter curves, found from the mean, may start the search again."""
-
-FINER = 3
-"""Segments at the end for each segment before, which divide the discretisation error by 81."""
-
-FINAL_STEPS = 3
-"""Steps with these segments; they begin so near that one is enough as a rule."""
-
-FINAL_TOL = 1e-2
-"""Their tolerance, in units of the one that is asked for."""
 
 Groups = Int[Tensor, " n"] | Int[np.ndarray, " n"] | list[int]
 
@@ -82,8 +74,8 @@ def frechet_mean(
     their own, and their Schur complements add up to a d x d system for the mean, so that a step costs about as much as
     a step of the geodesics does. From the mean that is found the geodesics are searched for again; if some of them
     turn out shorter the search goes on with these. With the default solver one or two last steps are taken with three
-    times the segments: on spheres they leave a mean tangent below 1e-9, relative to the mean distance. If those
-    of one group do not converge, because kinks of the decoder stop them, all means stay what they were.
+    times the segments: on spheres they leave a mean tangent below 1e-9, relative to the mean distance. A group
+    that does not converge in them, because kinks of the decoder stop it, keeps the mean and the curves from before.
 
     The mean is differentiable with respect to points, weights and the decoder's parameters by the implicit function
     theorem (first derivatives), and so is the variance. A minimiser is local: with points far apart, several ``start``
@@ -103,7 +95,7 @@ def frechet_mean(
 
     Raises:
         ShapeError, DtypeError, NonFiniteError: points, weights, groups or start are not as described above.
-        OptionError: weights are negative, or all zero in a group.
+        OptionError: weights are negative, or all zero in a group; groups are no whole numbers.
 
     Source: Karcher, *Riemannian Center of Mass and Mollifier Smoothing*, 1977 (existence and uniqueness).
 
@@ -132,8 +124,9 @@ def center(
     power: Power,
 ) -> FrechetMean:
     """The points that minimise ``Σ w d^power``; arguments are those of `frechet_mean`."""
-    if not 0 < tol < 1 or max_steps < 0:
-        raise OptionError(f"{where}: expected 0 < tol < 1 and max_steps >= 0, got {tol} and {max_steps}.")
+    check_manifold(where, manifold)
+    check_tolerance(where, tol)
+    check_count(where, "max_steps", max_steps, 0)
     plain = as_points(where, points, name="points")
     # the points as they came, with the graph behind them
     z = (points if isinstance(points, Tensor) and points.is_floating_point() else plain).double()
@@ -156,24 +149,29 @@ def center(
             bundle = Bundle(bundle.p, solution.curve.nodes[:, 1:-1], bundle.z, group)
         else:
             residual = torch.where(bundle.most((shorter & (w > 0)).double()) > 0, torch.inf, residual)
-        status = _statuses(bundle, solution, w, residual, stalled, tol)
-        if finish and all(end.converged for end in status):
-            finer = Bundle(p=bundle.p, inner=_resampled(bundle), z=bundle.z, group=group)
-            finer, least, more, stalled = search(space, finer, w.detach(), power, FINAL_TOL * tol, FINAL_STEPS)
-            fine = _followed(manifold, finer, tol)
-            steps = steps + more
-            if all(end.converged for end in _statuses(finer, fine, w, least, stalled, tol)):
-                bundle, solution, residual = finer, fine, least
-    point, variance = _attached(manifold, bundle, z, w, power)
+        found = Found(
+            number=torch.arange(len(label), device=z.device),
+            place=torch.arange(len(z), device=z.device),
+            bundle=bundle,
+            geodesics=solution,
+            status=statuses(bundle, solution, w, residual, stalled, tol),
+            residual=residual,
+            iterations=steps,
+        )
+        parts = finished(manifold, space, found, w.detach(), power, tol) if finish else [found]
+    ends = [_attached(manifold, part.bundle, z[part.place], w[part.place], power) for part in parts]
+    order = torch.cat([part.number for part in parts]).argsort()
+    places = torch.cat([part.place for part in parts]).argsort()
+    status = [end for part in parts for end in part.status]
     return FrechetMean(
-        point=point.to(plain.dtype),
-        variance=variance.to(plain.dtype),
+        point=torch.cat([point for point, _ in ends])[order].to(plain.dtype),
+        variance=torch.cat([variance for _, variance in ends])[order].to(plain.dtype),
         group=group,
         label=label,
-        geodesics=solution,
-        status=status,
-        residual=residual.to(plain.dtype),
-        iterations=steps,
+        geodesics=Solution.cat([part.geodesics for part in parts])[places.tolist()],
+        status=tuple(status[g] for g in order.tolist()),
+        residual=torch.cat([part.residual for part in parts])[order].to(plain.dtype),
+        iterations=torch.cat([part.iterations for part in parts])[order],
     )
 
 
@@ -184,12 +182,13 @@ def checked_weights(
 
     Raises:
         ShapeError: there is not one for each point.
+        DtypeError: they are no real numbers.
         NonFiniteError: one is NaN or infinite.
         OptionError: one is negative, or all are zero in a group.
     """
     if weights is None:
         return torch.ones_like(z[:, 0]).detach()
-    w = torch.as_tensor(weights, device=z.device).double()
+    w = as_numbers(where, weights, name="weights", like=z)
     if w.shape != z.shape[:1]:
         raise ShapeError(f"{where}: weights must have shape ({len(z)},), one for each point, got {tuple(w.shape)}.")
     if not bool(torch.isfinite(w).all()):
@@ -204,11 +203,19 @@ def _groups(where: str, groups: Groups | None, z: Tensor) -> tuple[Tensor, Tenso
     if groups is None:
         zero = torch.zeros(len(z), dtype=torch.long, device=z.device)
         return zero[:1], zero
-    labels = torch.as_tensor(groups, device=z.device)
-    if labels.shape != z.shape[:1] or labels.is_floating_point():
+    mend = "Number other labels: np.unique(groups, return_inverse=True)[1]."
+    try:
+        labels = torch.as_tensor(groups, device=z.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise OptionError(
+            f"{where}: groups must be {len(z)} whole numbers, one for each point, got {type(groups).__name__}: "
+            f"{error}. {mend}"
+        ) from error
+    if labels.is_floating_point() or labels.is_complex():
+        raise OptionError(f"{where}: groups must be {len(z)} whole numbers, got {labels.dtype}. {mend}")
+    if labels.shape != z.shape[:1]:
         raise ShapeError(
-            f"{where}: groups must be {len(z)} whole numbers, one for each point, got {tuple(labels.shape)} of "
-            f"{labels.dtype}."
+            f"{where}: groups must be {len(z)} whole numbers, one for each point, got shape {tuple(labels.shape)}."
         )
     label, group = labels.long().unique(return_inverse=True)
     return label, group
@@ -226,7 +233,7 @@ def _start(where: str, start: Points | None, z: Tensor, w: Tensor, group: Tensor
 
 def _geodesics(manifold: Manifold, bundle: Bundle, solver: Solver, tol: float) -> tuple[Solution, Tensor]:
     """Geodesics from the centres: those of the bundle, or those that a new search finds if they are shorter."""
-    old = _followed(manifold, bundle, tol)
+    old = followed(manifold, bundle, tol)
     new = manifold.geodesic(bundle.p[bundle.group], bundle.z, solver)
     shorter = new.converged & ~(old.converged & (old.length <= (1 + SHORTER) * new.length))
     # lengths that cannot be told from 0 are not compared
@@ -235,43 +242,9 @@ def _geodesics(manifold: Manifold, bundle: Bundle, solver: Solver, tol: float) -
     return _chosen(shorter, new, old), shorter
 
 
-def _followed(manifold: Manifold, bundle: Bundle, tol: float) -> Solution:
-    """Geodesics near the curves of the bundle."""
-    given = Given(DiscreteCurve(bundle.nodes))
-    solver = Newton(tol=tol, segments=bundle.inner.shape[1] + 1, starts=(given,))
-    return manifold.geodesic(bundle.p[bundle.group], bundle.z, solver)
-
-
-def _resampled(bundle: Bundle) -> Float[Tensor, "n m d"]:
-    """Inner nodes of the same curves with more segments."""
-    return DiscreteCurve(bundle.nodes).resample(FINER * (bundle.inner.shape[1] + 1)).nodes[:, 1:-1]
-
-
 def _chosen(first: Tensor, a: Solution, b: Solution) -> Solution:
     places = [i if c else len(a) + i for i, c in enumerate(first.tolist())]
     return Solution.cat([a, b])[places]
-
-
-def _statuses(
-    bundle: Bundle, solution: Solution, w: Tensor, residual: Tensor, stalled: Tensor, tol: float
-) -> tuple[Status, ...]:
-    """For each group how its worst part ended."""
-    found = []
-    for g in range(len(bundle.p)):
-        failed = [
-            status
-            for number, weight, status in zip(bundle.group.tolist(), w.tolist(), solution.status, strict=True)
-            if number == g and weight > 0 and not status.converged
-        ]
-        if failed:
-            found.append(failed[0])
-        elif float(residual[g]) <= tol:
-            found.append(Status.CONVERGED)
-        elif bool(stalled[g]):
-            found.append(Status.STALLED)
-        else:
-            found.append(Status.MAX_STEPS)
-    return tuple(found)
 
 
 def _attached(manifold: Manifold, bundle: Bundle, z: Tensor, w: Tensor, power: Power) -> tuple[Tensor, Tensor]:

@@ -12,9 +12,10 @@ from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from pullgeo.errors import OptionError, ShapeError
-from pullgeo.geodesic import Line, Newton, Status
+from pullgeo.errors import NonFiniteError, OptionError, ShapeError
+from pullgeo.geodesic import GuardedSpace, Line, Newton, Status
 from pullgeo.manifold import Manifold
+from pullgeo.stats.arguments import check_count, check_generator
 from pullgeo.stats.points import Points, as_points
 
 EDGES = 4096
@@ -55,11 +56,12 @@ class NeighbourGraph:
     generator: torch.Generator | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.neighbours < 1 or self.check_pairs < 0 or self.edges not in ("chord", "geodesic"):
-            raise OptionError(
-                "NeighbourGraph: expected neighbours >= 1, check_pairs >= 0 and edges 'chord' or 'geodesic', got "
-                f"neighbours={self.neighbours!r}, check_pairs={self.check_pairs!r}, edges={self.edges!r}."
-            )
+        check_count("NeighbourGraph", "neighbours", self.neighbours)
+        check_count("NeighbourGraph", "check_pairs", self.check_pairs, 0)
+        if self.edges not in ("chord", "geodesic"):
+            raise OptionError(f"NeighbourGraph: edges must be 'chord' or 'geodesic', got {self.edges!r}.")
+        if self.generator is not None:
+            check_generator("NeighbourGraph", self.generator)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +110,13 @@ def graph_distances(
 
     Raises:
         ShapeError: the supporting points are of another dimension.
+        ModuleError: the decoder does not take such points.
+        NonFiniteError: points are so far apart that the squares of their distances overflow.
     """
+    space = manifold.in_double()
+    if isinstance(space, GuardedSpace):
+        with torch.no_grad():
+            space.check_ends(points[:1].double())
     sets = [points.double()] if others is None else [points.double(), others.double()]
     if graph.support is not None:
         support = as_points("NeighbourGraph", graph.support, name="support").to(sets[0])
@@ -137,6 +145,11 @@ def neighbourhood_edges(nodes: Float64[np.ndarray, "n d"], neighbours: int) -> I
     n = len(nodes)
     k = min(neighbours, n - 1)
     nearest = cKDTree(nodes).query(nodes, k + 1)[1]
+    if bool((nearest == n).any()):
+        raise NonFiniteError(
+            "pairwise_distances: points are so far apart that the squares of their distances overflow, so that they "
+            "have no neighbours. Use smaller units."
+        )
     edges = _unique(np.stack([np.repeat(np.arange(n), k), nearest[:, 1:].ravel()], 1))
     while True:
         count, piece = connected_components(csr_array((np.ones(len(edges)), edges.T), shape=(n, n)), directed=False)

@@ -11,12 +11,16 @@ from torch import Tensor
 from pullgeo.errors import OptionError, ShapeError, SingularMetricError
 from pullgeo.geodesic import Solver, Status
 from pullgeo.manifold import Manifold
+from pullgeo.stats.arguments import check_count, check_generator, check_manifold, check_tolerance
 from pullgeo.stats.frame import logarithms
 from pullgeo.stats.frechet import checked_weights, frechet_mean
 from pullgeo.stats.points import Points, as_points
 
 DIFFERENCE = 1e-3
 """Step of the differences that differentiate the exponential map, relative to the longest tangent."""
+
+ASYMMETRY = 1e-5
+"""By how much a covariance may differ from its transpose, relative to its largest entry: rounding of float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,18 +62,23 @@ class LAND:
         """The distribution with given parameters.
 
         Raises:
-            OptionError: ``samples`` is below 2.
+            OptionError: ``samples`` is below 2; the covariance is not symmetric.
             ShapeError: mean and covariance do not fit together.
             SingularMetricError: the covariance is not positive definite.
             NonFiniteError: a geodesic from the mean leaves the region where the metric is finite.
 
         Cost: ``(2d + 1) samples`` geodesics from initial values, in one batch.
         """
+        check_manifold("LAND", manifold)
+        mean, covariance = (torch.as_tensor(values) for values in (mean, covariance))
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
             raise ShapeError(
                 f"LAND: expected a mean (d,) and a covariance (d, d), got {tuple(mean.shape)} and "
                 f"{tuple(covariance.shape)}."
             )
+        gap = (covariance - covariance.mT).abs().max()
+        if not bool(gap <= ASYMMETRY * covariance.abs().max()):
+            raise OptionError("LAND: the covariance is not symmetric, or not finite. Use (C + C.mT) / 2.")
         root = _root(covariance.double())
         noise = _noise("LAND", samples, len(mean), generator)
         log_volume = _log_volumes(manifold, mean.double(), noise @ root.mT)
@@ -99,8 +108,8 @@ class LAND:
 
         Source: Rubin, *Using the SIR algorithm to simulate posterior distributions*, 1988.
         """
-        if count < 1 or proposals < 1:
-            raise OptionError(f"LAND.sample: count and proposals must be positive, got {count} and {proposals}.")
+        check_count("LAND.sample", "count", count)
+        check_count("LAND.sample", "proposals", proposals)
         p = self.mean.double()
         v = _noise("LAND.sample", max(2, count * proposals), len(p), generator) @ _root(self.covariance.double()).mT
         log_volume = _log_volumes(self.manifold, p, v)
@@ -149,6 +158,8 @@ def fit_land(
     gradients that vanish).
     """
     where = "fit_land"
+    check_tolerance(where, tol)
+    check_count(where, "max_steps", max_steps)
     plain = as_points(where, points, name="points")
     n, d = plain.shape
     z = plain.double()
@@ -219,8 +230,8 @@ def _log_volumes(manifold: Manifold, p: Tensor, v: Float[Tensor, "s d"]) -> Floa
 
 
 def _noise(where: str, samples: int, d: int, generator: torch.Generator) -> Float[Tensor, "s d"]:
-    if samples < 2:
-        raise OptionError(f"{where}: samples must be at least 2, got {samples}.")
+    check_count(where, "samples", samples, 2)
+    check_generator(where, generator)
     return torch.randn(samples, d, dtype=torch.float64, generator=generator, device=generator.device)
 
 

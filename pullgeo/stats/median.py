@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pullgeo.geodesic import Newton, Solver, Status
 from pullgeo.manifold import Manifold
+from pullgeo.stats.arguments import check_count
 from pullgeo.stats.frechet import FrechetMean, Groups, center, checked_weights
 from pullgeo.stats.points import Points, as_points
 
@@ -55,6 +56,7 @@ def frechet_median(
         [[2.0]]
     """
     where = "frechet_median"
+    check_count(where, "max_steps", max_steps, 0)
     first = min(max_steps, FIRST)
     found = center(where, manifold, points, weights, groups, start, solver, tol, first, power=1)
     plain = as_points(where, points, name="points")

@@ -12,6 +12,7 @@ from torch import Tensor
 from pullgeo.errors import OptionError, ShapeError
 from pullgeo.geodesic import Solver, Status
 from pullgeo.manifold import Manifold
+from pullgeo.stats.arguments import check_count, check_manifold
 from pullgeo.stats.checkpoint import Checkpoint, fingerprint
 from pullgeo.stats.exact import solve_pairs
 from pullgeo.stats.graph import GraphReport, NeighbourGraph, graph_distances
@@ -136,8 +137,8 @@ def pairwise_distances(
         True
     """
     where = "pairwise_distances"
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise OptionError(f"{where}: batch_size must be a positive whole number, got {batch_size!r}.")
+    check_manifold(where, manifold)
+    check_count(where, "batch_size", batch_size)
     if not isinstance(method, NeighbourGraph) and method not in ("exact", "graph"):
         raise OptionError(f"{where}: method must be 'exact', 'graph' or a NeighbourGraph(...), got {method!r}.")
     points = as_points(where, z)

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import DtypeError, NonFiniteError, ShapeError
+from pullgeo.geodesic import check_transforms
 
 Points = Tensor | np.ndarray
 """A set of points, one a row: a torch tensor or a numpy array ``(n, d)``."""
@@ -25,6 +26,7 @@ def as_points(where: str, z: Points, *, name: str = "z") -> Float[Tensor, "n d"]
         ShapeError: ``z`` is not ``(n, d)`` with n and d at least 1.
         DtypeError: ``z`` does not hold real numbers.
         NonFiniteError: a row holds NaN or infinity.
+        GradModeError: a transform of ``torch.func`` is on.
 
     Example:
         >>> as_points("example", np.array([[1, 2], [3, 4]]))
@@ -35,11 +37,16 @@ def as_points(where: str, z: Points, *, name: str = "z") -> Float[Tensor, "n d"]
         raise DtypeError(
             f"{where}: {name} must be a torch.Tensor or a numpy array, got {type(z).__name__}. Use np.asarray({name})."
         )
+    if isinstance(z, Tensor):
+        check_transforms(where)
     if z.ndim != 2 or 0 in z.shape:
         mend = (
             f"A single point is {name}[None]." if z.ndim == 1 else "One point a row, at least one row and one column."
         )
         raise ShapeError(f"{where}: {name} must have shape (n, d), got {tuple(z.shape)}. {mend}")
+    if isinstance(z, Tensor) and (z.layout != torch.strided or z.device.type == "meta"):
+        got = "no values, on the meta device" if z.device.type == "meta" else f"{z.layout}"
+        raise DtypeError(f"{where}: {name} must hold its values row by row, got {got}. Use {name}.to_dense().")
     points = (z.detach() if isinstance(z, Tensor) else _as_tensor(where, z, name)).resolve_conj()
     if points.is_complex() or points.dtype == torch.bool:
         raise DtypeError(f"{where}: {name} must hold real numbers, got {points.dtype}.")
@@ -52,6 +59,33 @@ def as_points(where: str, z: Points, *, name: str = "z") -> Float[Tensor, "n d"]
             f"{int(bad[0])}. Drop them or mend what made them."
         )
     return points
+
+
+def as_numbers(where: str, values: object, *, name: str, like: Tensor) -> Float[Tensor, "*any"]:
+    """Real numbers in float64, with the graph behind them, on the device of another tensor.
+
+    Args:
+        where: the function that was called, for messages.
+        values: a tensor, an array, or anything that torch makes a tensor of.
+        name: the argument's name, for messages.
+        like: names the device.
+
+    Raises:
+        DtypeError: they are no real numbers.
+
+    Example:
+        >>> as_numbers("example", [1, 2], name="weights", like=torch.zeros(1))
+        tensor([1., 2.], dtype=torch.float64)
+    """
+    try:
+        numbers = torch.as_tensor(values, device=like.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DtypeError(
+            f"{where}: {name} must be real numbers, a tensor or an array of them, got {type(values).__name__}: {error}."
+        ) from error
+    if numbers.is_complex():
+        raise DtypeError(f"{where}: {name} must be real numbers, got {numbers.dtype}. Use {name}.real.")
+    return numbers.double()
 
 
 def _as_tensor(where: str, z: np.ndarray, name: str) -> Tensor:

@@ -11,8 +11,9 @@ from torch import Tensor
 from pullgeo.errors import OptionError, ShapeError
 from pullgeo.geodesic import Given, Newton, Solution, Solver, Status
 from pullgeo.manifold import Manifold
+from pullgeo.stats.arguments import check_count, check_manifold, check_tolerance
 from pullgeo.stats.frechet import checked_weights, frechet_mean
-from pullgeo.stats.points import Points, as_points
+from pullgeo.stats.points import Points, as_numbers, as_points
 
 ROUNDING = 1e-9
 """Lengths below this, relative to the coordinates, are none."""
@@ -51,10 +52,10 @@ class GeodesicRegression:
         """``exp_begin((t - first) velocity)`` at times ``(m,)``, also earlier or later ones.
 
         Raises:
-            ShapeError: ``t`` is not a vector.
+            ShapeError, DtypeError: ``t`` is not a vector of numbers.
             NonFiniteError: the geodesic leaves the region where the metric is finite.
         """
-        times = torch.as_tensor(t, device=self.begin.device).to(self.begin)
+        times = as_numbers("GeodesicRegression.predict", t, name="t", like=self.begin).to(self.begin)
         if times.ndim != 1:
             raise ShapeError(f"GeodesicRegression.predict: t must have shape (m,), got {tuple(times.shape)}.")
         return self.manifold.expmap(self.begin, (times - self.first).unsqueeze(1) * self.velocity)
@@ -86,7 +87,7 @@ def geodesic_regression(
 
     Raises:
         ShapeError, DtypeError, NonFiniteError: times, points or weights are not as described above.
-        OptionError: all times are equal.
+        OptionError: all times are equal, or an option is out of its range.
 
     Source: Fletcher, *Geodesic regression and the theory of least squares on Riemannian manifolds*, IJCV 105, 2013.
 
@@ -101,9 +102,12 @@ def geodesic_regression(
         tensor([ 3., -1.], dtype=torch.float64)
     """
     where = "geodesic_regression"
+    check_manifold(where, manifold)
+    check_tolerance(where, tol)
+    check_count(where, "max_steps", max_steps)
     plain = as_points(where, points, name="points")
     n = len(plain)
-    times = torch.as_tensor(t, device=plain.device).detach().double()
+    times = as_numbers(where, t, name="t", like=plain).detach()
     if times.shape != (n,) or not bool(torch.isfinite(times).all()):
         raise ShapeError(f"{where}: t must be {n} finite numbers, one for each point, got shape {tuple(times.shape)}.")
     first, last = float(times.min()), float(times.max())

@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pullgeo.errors import OptionError, ShapeError
+from pullgeo.errors import ShapeError
 from pullgeo.geodesic import Solver
 from pullgeo.manifold import Manifold
+from pullgeo.stats.arguments import check_count, check_manifold
 from pullgeo.stats.frame import logarithms, orthonormal_frame
 from pullgeo.stats.frechet import checked_weights, frechet_mean
-from pullgeo.stats.points import Points, as_points
+from pullgeo.stats.points import Points, as_numbers, as_points
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class TangentPCA:
             ShapeError: there are not k coordinates for each point.
             NonFiniteError: a geodesic leaves the region where the metric is finite.
         """
-        x = torch.as_tensor(coordinates).to(self.directions)
+        x = as_numbers("TangentPCA.points", coordinates, name="coordinates", like=self.base).to(self.directions)
         if x.ndim != 2 or x.shape[1] != len(self.directions):
             raise ShapeError(
                 f"TangentPCA.points: coordinates must have shape (m, {len(self.directions)}), got {tuple(x.shape)}."
@@ -64,14 +65,11 @@ class TangentPCA:
             ShapeError: ``t`` is not a vector.
             NonFiniteError: the geodesic leaves the region where the metric is finite.
         """
-        if not 0 <= component < len(self.directions):
-            raise OptionError(
-                f"TangentPCA.principal_geodesic: component must be one of 0 ... {len(self.directions) - 1}, "
-                f"got {component}."
-            )
-        along = torch.as_tensor(t).to(self.base)
+        where = "TangentPCA.principal_geodesic"
+        check_count(where, "component", component, 0, len(self.directions) - 1)
+        along = as_numbers(where, t, name="t", like=self.base).to(self.base)
         if along.ndim != 1:
-            raise ShapeError(f"TangentPCA.principal_geodesic: t must have shape (m,), got {tuple(along.shape)}.")
+            raise ShapeError(f"{where}: t must have shape (m,), got {tuple(along.shape)}.")
         return self.manifold.expmap(self.base, along.unsqueeze(1) * self.directions[component])
 
     def project(self, z: Points) -> Float[Tensor, "m k"]:
@@ -130,15 +128,15 @@ def tangent_pca(
     plain = as_points(where, points, name="points")
     n, d = plain.shape
     k = d if components is None else components
-    if not 1 <= k <= d:
-        raise OptionError(f"{where}: components must be between 1 and {d}, got {components}.")
+    check_manifold(where, manifold)
+    check_count(where, "components", k, 1, d)
     w = checked_weights(where, weights, plain.double(), torch.zeros(n, dtype=torch.long, device=plain.device), 1)
     w = w.detach()
     if base is None:
         with torch.no_grad():
             p = frechet_mean(manifold, plain.double(), w, solver=solver).point[0]
     else:
-        p = torch.as_tensor(base, device=plain.device).detach().double()
+        p = as_numbers(where, base, name="base", like=plain).detach()
         if p.shape != (d,):
             raise ShapeError(f"{where}: base must have shape ({d},), got {tuple(p.shape)}.")
     lower = orthonormal_frame(where, manifold, p)

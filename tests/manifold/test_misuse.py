@@ -1,5 +1,6 @@
 """What users get wrong, or leave out: named errors, and results where there is one."""
 
+import sys
 import warnings
 from collections.abc import Callable
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pullgeo import BoundaryValue, MetricManifold, PullbackManifold, frechet_mean
+from pullgeo import BoundaryValue, MetricManifold, Newton, PullbackManifold, frechet_mean
 from pullgeo.curve import straight_line
 from pullgeo.errors import (
     DtypeError,
@@ -18,8 +19,10 @@ from pullgeo.errors import (
     OptionError,
     PullgeoError,
     ShapeError,
+    SingularMetricError,
 )
 from pullgeo.manifold import ConformalMetric, KernelDensity, LandMetric, Manifold, RHVAEMetric
+from pullgeo.metric import Diagonal
 
 F64 = torch.float64
 
@@ -246,3 +249,147 @@ def test_tangents_to_be_transported_are_finite_numbers_and_curves_are_curves() -
         space.parallel_transport(line, torch.full((1, 2), torch.nan, dtype=F64))
     with pytest.raises(GeometryError, match="DiscreteCurve"):
         space.parallel_transport(line.nodes, torch.ones(1, 2, dtype=F64))  # type: ignore[arg-type]
+
+
+LOCAL: dict[str, Callable[[Manifold, Tensor, Tensor], Tensor]] = {
+    "log_volume": lambda m, z, u: m.log_volume(z),
+    "condition_number": lambda m, z, u: m.condition_number(z),
+    "laplace_beltrami": lambda m, z, u: m.laplace_beltrami(lambda p: p.square().sum(1).sin(), z),
+    "christoffel": lambda m, z, u: m.christoffel(z),
+    "riemann_tensor": lambda m, z, u: m.riemann_tensor(z),
+    "ricci": lambda m, z, u: m.ricci(z),
+    "scalar_curvature": lambda m, z, u: m.scalar_curvature(z),
+    "sectional_curvature": lambda m, z, u: m.sectional_curvature(z, u, u.flip(0)),
+    "second_fundamental_form": lambda m, z, u: m.second_fundamental_form(z, u, u),
+    "jacobi_field": lambda m, z, u: m.jacobi_field(z, u / 10, u, u).derivatives,
+}
+
+
+class MetricNetwork(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = nn.Linear(2, 4).double()
+
+    def forward(self, z: Tensor) -> Tensor:
+        R = self.root(z).unflatten(1, (2, 2)).tanh()
+        return R @ R.mT + torch.eye(2, dtype=z.dtype)
+
+
+KINDS = ["decoder", "curved ambient", "metric", "density"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind in KINDS for name in LOCAL if kind == "decoder" or name != "second_fundamental_form"],
+)
+def test_what_depends_on_nothing_that_requires_gradients_requires_none(kind: str, name: str) -> None:
+    torch.manual_seed(0)
+    module: nn.Module = {
+        "decoder": network,
+        "curved ambient": network,
+        "metric": MetricNetwork,
+        "density": lambda: LandMetric(torch.randn(9, 2, dtype=F64), 1.0, 0.3),
+    }[kind]()
+    if kind == "decoder":
+        space: Manifold = PullbackManifold(module)
+    elif kind == "curved ambient":
+        space = PullbackManifold(module, lambda y: torch.eye(5, dtype=F64) * (1 + y[:, :1].square()).unsqueeze(2))
+    else:
+        space = MetricManifold(module)
+    z, u = torch.tensor([[0.3, -0.2], [0.1, 0.4]], dtype=F64), torch.tensor([[0.1, 0.0], [0.1, 0.1]], dtype=F64)
+    call = LOCAL[name]
+    with torch.no_grad():
+        without = call(space, z, u)
+    assert not without.requires_grad
+    module.requires_grad_(False)
+    found = call(space, z, u)
+    assert not found.requires_grad
+    torch.testing.assert_close(found, without)
+    assert call(space, z.clone().requires_grad_(), u).requires_grad
+    parameters = list(module.requires_grad_().parameters())
+    if parameters:
+        gradients = torch.autograd.grad(call(space, z, u).square().sum(), parameters, allow_unused=True)
+        assert any(g is not None and bool(g.any()) for g in gradients)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [PullbackManifold(nn.Identity()), MetricManifold(lambda z: Diagonal(torch.tensor([1.0, 4.0], dtype=z.dtype)))],
+)
+def test_metrics_that_are_the_same_everywhere_have_a_volume_at_each_point(space: Manifold) -> None:
+    z = torch.randn(3, 1, 2, dtype=F64)
+    for name in ("log_volume", "condition_number"):
+        assert getattr(space, name)(z).shape == (3, 1)
+    assert space.laplace_beltrami(lambda p: p.square().sum(1), z).shape == (3, 1)
+    assert space.random_walk(z, 2, 0.1, torch.Generator().manual_seed(0)).shape == (3, 1, 3, 2)
+    draws = space.sample(lambda p: -p.square().sum(1), z[:, 0], 2, 0.1, torch.Generator().manual_seed(0))
+    assert draws.points.shape == (3, 2, 2)
+
+
+class TestFewerOutputsThanLatents:
+    x = torch.tensor([[0.3, -0.2], [0.1, 0.4]], dtype=F64)
+    y = torch.tensor([[-0.4, 0.1], [0.5, 0.3]], dtype=F64)
+
+    def test_curves_are_measured(self) -> None:
+        torch.manual_seed(0)
+        for decoder in (nn.Linear(2, 1).double(), nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1)).double()):
+            space = PullbackManifold(decoder)
+            solution = space.geodesic(self.x, self.y)
+            assert bool(solution.converged.all())
+            expected = (decoder(self.y) - decoder(self.x)).norm(dim=1)
+            torch.testing.assert_close(solution.length, expected)
+            torch.testing.assert_close(space.dist(self.x, self.y), expected)
+            assert bool((space.log_volume(self.x) < -20).all())
+
+    @pytest.mark.parametrize("grad", [True, False])
+    def test_what_needs_a_connection_says_what_to_do(self, grad: bool) -> None:
+        space, x, u = PullbackManifold(nn.Linear(2, 1).double()), self.x, self.y
+        calls: list[Callable[[], object]] = [
+            lambda: space.logmap(x, u),
+            lambda: space.expmap(x, u),
+            lambda: space.transp(x, u, u),
+            lambda: space.christoffel(x),
+            lambda: space.ricci(x),
+            lambda: space.sectional_curvature(x, u, x),
+            lambda: space.exp_differential(x, u, u),
+            lambda: space.parallel_transport(straight_line(x, u), u),
+        ]
+        for call in calls:
+            with torch.set_grad_enabled(grad), pytest.raises(SingularMetricError, match=r"outputs, 1, than latents, 2"):
+                call()
+        with pytest.raises(SingularMetricError, match=r"PullbackManifold\.logmap"):
+            space.logmap(x, u)
+
+    def test_the_mend_mends(self) -> None:
+        decoder = nn.Linear(2, 1).double()
+        space = PullbackManifold(lambda z: torch.cat([decoder(z).flatten(1), 0.01 * z], 1))
+        G = PullbackManifold(decoder).metric(self.x).dense() + 1e-4 * torch.eye(2, dtype=F64)
+        torch.testing.assert_close(space.metric(self.x).dense(), G)
+        torch.testing.assert_close(space.logmap(self.x, self.y), self.y - self.x, rtol=1e-6, atol=1e-8)
+
+
+def test_one_singular_point_takes_nothing_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    # what fails is not tried again with more segments
+    monkeypatch.setattr(sys.modules["pullgeo.manifold.logarithm"], "MAX_SEGMENTS", 32)
+
+    def folded(z: Tensor) -> Tensor:  # flat in (z_1, z_2^2), singular where z_2 = 0
+        return torch.stack([z[:, 0], z[:, 1].square()], 1)
+
+    space = PullbackManifold(folded)
+    x = torch.tensor([[0.0, 0.0], [0.0, 0.5]], dtype=F64, requires_grad=True)
+    y = torch.tensor([[1.0, 0.3], [1.0, 0.6]], dtype=F64)
+    carried = space.transp(x, y, torch.ones(2, dtype=F64))  # along the geodesic that the logarithm begins
+    assert bool(carried[0].isnan().all())
+    torch.testing.assert_close(carried[1].detach(), torch.tensor([1.0, 0.5 / 0.6], dtype=F64))
+    (gradient,) = torch.autograd.grad(carried[1, 1], x)
+    torch.testing.assert_close(gradient, torch.tensor([[0, 0], [0, 1 / 0.6]], dtype=F64))
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("solver", ["newton", Newton, 3])
+def test_what_is_no_solver(solver: object) -> None:
+    x = torch.zeros(1, 2, dtype=F64)
+    with pytest.raises(OptionError, match=r"Newton\(segments=32\)"):
+        MANIFOLDS[0].geodesic(x, x + 1, solver)
+    with pytest.raises(OptionError, match=r"Newton\(segments=32\)"):
+        frechet_mean(MANIFOLDS[0], x, solver=solver)

@@ -146,7 +146,7 @@ def test_errors():
     ):
         with pytest.raises(OptionError, match="manifold must be"):
             estimator.fit(X, y)
-    with pytest.raises(OptionError, match="n_clusters in 1"):
+    with pytest.raises(OptionError, match="n_clusters, with n_samples"):
         FrechetKMeans(SPHERE, 7).fit(X)
     with pytest.raises(OptionError, match="n_components"):
         PrincipalGeodesicAnalysis(SPHERE, 3).fit(X)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pullgeo import MetricManifold, Newton, PullbackManifold, Status
-from pullgeo.errors import NonFiniteError, OptionError, ShapeError
-from pullgeo.stats import frechet_mean, frechet_median
+from pullgeo.errors import DtypeError, NonFiniteError, OptionError, ShapeError
+from pullgeo.stats import FrechetMean, frechet_mean, frechet_median
 from pullgeo.testing.charts import PoincareBall, StereographicSphere
 
 FINE = Newton(segments=128)
@@ -57,13 +57,51 @@ def test_defaults_are_enough_for_a_stationary_mean(d: int):
 
 
 def test_where_finer_curves_fail_the_mean_stays(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys.modules["pullgeo.stats.frechet"], "FINAL_STEPS", 0)
+    monkeypatch.setattr(sys.modules["pullgeo.stats.finer"], "FINAL_STEPS", 0)
     manifold = PullbackManifold(StereographicSphere(2))
     z, _ = some(5, 2)
     default, coarse = (frechet_mean(manifold, z, solver=solver) for solver in (None, Newton()))
     assert default.status == coarse.status == (Status.CONVERGED,)
     assert default.geodesics.curve.segments == 32
     assert torch.equal(default.point, coarse.point)
+
+
+def test_finer_curves_serve_the_groups_that_they_serve(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys.modules["pullgeo.stats.finer"], "FINAL_STEPS", 1)  # too few for points far apart
+    manifold = PullbackManifold(StereographicSphere(2))
+    z, w = some(8, 2)
+    groups = torch.tensor([5, 3, 5, 3, 5, 3, 5, 3])
+    z = torch.where((groups == 3).unsqueeze(1), 3 * z, z / 10).requires_grad_()
+
+    def gradient(found: FrechetMean, g: int) -> Tensor:
+        return torch.autograd.grad(found.point[g].sum() + found.variance[g], z, retain_graph=True)[0]
+
+    found = frechet_mean(manifold, z, w, groups, tol=1e-10)
+    fine = frechet_mean(manifold, z, w, groups)
+    coarse = frechet_mean(manifold, z, w, groups, solver=Newton(), tol=1e-10)
+    assert bool(found.converged.all())
+    assert float(found.residual.max()) <= 1e-10
+    assert not torch.equal(fine.point, coarse.point)
+    for g, expected in enumerate((coarse, fine)):
+        member = found.group == g
+        torch.testing.assert_close(found.point[g], expected.point[g], rtol=0, atol=1e-14)
+        torch.testing.assert_close(found.variance[g], expected.variance[g], rtol=1e-12, atol=0)
+        lengths = found.geodesics.length[member], expected.geodesics.length[member]
+        torch.testing.assert_close(*lengths, rtol=1e-12, atol=0)
+        torch.testing.assert_close(gradient(found, g), gradient(expected, g))
+
+
+def test_where_one_group_fails_the_others_still_end_with_finer_curves():
+    def broken(x: Tensor) -> Tensor:
+        return torch.cat([x.sin(), (x[:, :1] - 0.2).log()], 1)
+
+    z = torch.tensor([[0.3, 0.1], [0.1, 0.4], [2.0, 1.0], [1.4, 1.2], [1.0, 0.8]], dtype=torch.float64)
+    manifold = PullbackManifold(broken)
+    found = frechet_mean(manifold, z, groups=[0, 0, 1, 1, 1])
+    assert found.status == (Status.NON_FINITE, Status.CONVERGED)
+    alone = frechet_mean(manifold, z[2:])
+    assert alone.geodesics.curve.segments == 96
+    torch.testing.assert_close(found.point[1], alone.point[0], rtol=0, atol=1e-10)
 
 
 def test_the_median_on_a_sphere_is_stationary():
@@ -182,6 +220,9 @@ class TestErrors:
         z = torch.zeros(3, 2)
         with pytest.raises(ShapeError, match="one for each point"):
             frechet_mean(self.manifold, z, torch.ones(2))
+        for weights in (["a", "b", "c"], [1, None, 1], {}, 1j * torch.ones(3)):
+            with pytest.raises(DtypeError, match="weights must be real numbers"):
+                frechet_mean(self.manifold, z, weights)
         with pytest.raises(OptionError, match="must not be negative"):
             frechet_mean(self.manifold, z, torch.tensor([1.0, -1.0, 1.0]))
         with pytest.raises(OptionError, match="all zero in a group"):
@@ -193,6 +234,9 @@ class TestErrors:
         z = torch.zeros(3, 2)
         with pytest.raises(ShapeError, match="3 whole numbers"):
             frechet_mean(self.manifold, z, groups=[0, 1])
+        for groups in (["a", "b", "a"], np.array(list("aba")), [0, None, 1], [[0], [1, 2], 3], [0.0, 1.0, 0.0], {}):
+            with pytest.raises(OptionError, match=r"3 whole numbers.*np\.unique"):
+                frechet_mean(self.manifold, z, groups=groups)
         with pytest.raises(ShapeError, match=r"start must have shape \(1, 2\)"):
             frechet_mean(self.manifold, z, start=z)
         with pytest.raises(OptionError, match="0 < tol < 1"):

@@ -112,7 +112,7 @@ def test_a_bad_graph_is_logged(generator: torch.Generator, caplog: pytest.LogCap
 def test_errors():
     with pytest.raises(OptionError, match="method must be"):
         pairwise_distances(MANIFOLD, torch.zeros(3, 2), method="fast")
-    with pytest.raises(OptionError, match="neighbours >= 1"):
+    with pytest.raises(OptionError, match="neighbours must be a whole number, at least 1"):
         NeighbourGraph(neighbours=0)
     with pytest.raises(OptionError, match="'chord' or 'geodesic'"):
         NeighbourGraph(edges="straight")

@@ -154,7 +154,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("batch_size", [0, -3, 2.5, None])
     def test_batch_size(self, batch_size: object):
-        with pytest.raises(OptionError, match="batch_size must be a positive whole number"):
+        with pytest.raises(OptionError, match="batch_size must be a whole number, at least 1"):
             pairwise_distances(self.manifold, torch.zeros(3, 2), batch_size=batch_size)
 
     def test_shape(self):

@@ -147,7 +147,7 @@ def test_a_fitted_distribution_has_the_moments_of_the_points():
 def test_errors():
     z = spread(3)
     generator = torch.Generator()
-    with pytest.raises(OptionError, match="components must be between 1 and 2"):
+    with pytest.raises(OptionError, match="components must be a whole number, between 1 and 2"):
         tangent_pca(SPHERE, z, components=3)
     with pytest.raises(ShapeError, match=r"base must have shape \(2,\)"):
         tangent_pca(SPHERE, z, base=z)
@@ -161,7 +161,7 @@ def test_errors():
         geodesic_regression(SPHERE, torch.ones(2), z)
     with pytest.raises(SingularMetricError, match="not positive definite"):
         LAND.of(SPHERE, BASE, -torch.eye(2).double(), generator=generator)
-    with pytest.raises(OptionError, match="samples must be at least 2"):
+    with pytest.raises(OptionError, match="samples must be a whole number, at least 2"):
         LAND.of(SPHERE, BASE, torch.eye(2).double(), generator=generator, samples=1)
     with pytest.raises(ShapeError, match="covariance"):
         LAND.of(SPHERE, BASE, torch.eye(3).double(), generator=generator)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.chain import compose
+from pullgeo.jacobian.checkpoints import checkpoints_kept
 from pullgeo.jacobian.graph import Edge, Graph, Node
 from pullgeo.jacobian.linear_map import Reshape
 from pullgeo.jacobian.recording.calls import Calls
@@ -81,7 +82,7 @@ class Recording:
         doubles: dict[int, nn.Module] = {}
         root = double(self._module, self.calls.call, self.tape.parameters, doubles)
         try:
-            with torch.enable_grad():  # so that it shows where the module switches gradients off
+            with checkpoints_kept(), torch.enable_grad():  # so that it shows where the module switches gradients off
                 x = self.tape.input(self._x)
                 y = root(x) if overrides_call(self._module) else self.calls.call(self._module, root, (x,), {})
         finally:

@@ -28,7 +28,7 @@ def random_walk(
     path = [z]
     for _ in range(steps):
         noise = torch.randn(z.shape, dtype=z.dtype, device=z.device, generator=generator)
-        frame = orthonormal_frame(manifold.metric(z))
+        frame = orthonormal_frame(manifold.metric(z), len(z))
         v = step_size**0.5 * torch.einsum("bki,bi->bk", frame, noise)
         z = z + v - manifold.connection(z, v, v) / 2
         path.append(z)

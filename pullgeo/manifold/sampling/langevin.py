@@ -120,7 +120,7 @@ def sample(
 
 
 def _at(manifold: Chart, z: Tensor, value: Tensor, slope: Tensor, h: float) -> _State:
-    frame = orthonormal_frame(manifold.metric(z))
+    frame = orthonormal_frame(manifold.metric(z), len(z))
     gradient = torch.einsum("bki,bji,bj->bk", frame, frame, slope)
     mean = z + h / 2 * (gradient - mean_turn(manifold.connection, z, frame))
     # the frame is the inverse of a root of G

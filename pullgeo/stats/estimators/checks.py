@@ -3,11 +3,14 @@
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
 
-from pullgeo.errors import NonFiniteError, OptionError
+from pullgeo.errors import NonFiniteError
 from pullgeo.geodesic import Solver
 from pullgeo.manifold import Manifold
+from pullgeo.stats.arguments import check_manifold
 from pullgeo.stats.pairwise import pairwise_distances
 
 
@@ -17,18 +20,20 @@ def manifold_of(estimator: Any) -> Manifold:
     Raises:
         OptionError: it is none.
     """
-    if not isinstance(estimator.manifold, Manifold):
-        raise OptionError(
-            f"{type(estimator).__name__}: manifold must be a pullgeo Manifold, got {type(estimator.manifold).__name__}."
-            " Wrap a decoder: PullbackManifold(decoder)."
-        )
-    return estimator.manifold
+    check_manifold(type(estimator).__name__, estimator.manifold)
+    manifold: Manifold = estimator.manifold
+    return manifold
+
+
+def as_array(X: Any) -> Any:
+    """Tensors as arrays, whatever their device and whether or not they require gradients; all else as it is."""
+    return X.numpy(force=True) if isinstance(X, Tensor) and X.layout == torch.strided else X
 
 
 def new_points(estimator: Any, X: Any) -> np.ndarray:
     """Points of the space that a fitted estimator knows, in float64."""
     check_is_fitted(estimator)
-    points: np.ndarray = validate_data(estimator, X, reset=False, dtype=np.float64)
+    points: np.ndarray = validate_data(estimator, as_array(X), reset=False, dtype=np.float64)
     return points
 
 

@@ -7,10 +7,10 @@ from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
-from pullgeo.errors import OptionError
 from pullgeo.geodesic import Newton, Solver
 from pullgeo.manifold import Manifold
-from pullgeo.stats.estimators.checks import distances, manifold_of, new_points
+from pullgeo.stats.arguments import check_count
+from pullgeo.stats.estimators.checks import as_array, distances, manifold_of, new_points
 from pullgeo.stats.frechet import frechet_mean
 
 
@@ -72,12 +72,10 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
             NonFiniteError: from a point no geodesic to a centre was found.
         """
         manifold = manifold_of(self)
-        X = validate_data(self, X, dtype=np.float64)
-        if self.n_init < 1 or self.max_iter < 1 or not 1 <= self.n_clusters <= len(X):
-            raise OptionError(
-                f"FrechetKMeans: expected n_init >= 1, max_iter >= 1 and n_clusters in 1 ... n_samples={len(X)}, got "
-                f"{self.n_init}, {self.max_iter} and {self.n_clusters}."
-            )
+        X = validate_data(self, as_array(X), dtype=np.float64)
+        check_count("FrechetKMeans", "n_init", self.n_init)
+        check_count("FrechetKMeans", "max_iter", self.max_iter)
+        check_count("FrechetKMeans", f"n_clusters, with n_samples={len(X)},", self.n_clusters, 1, len(X))
         random = check_random_state(self.random_state)
         runs = [self._run(manifold, X, random) for _ in range(self.n_init)]
         best = min(runs, key=lambda run: run[2])

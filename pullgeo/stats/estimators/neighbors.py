@@ -10,7 +10,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from pullgeo.errors import NonFiniteError, OptionError
 from pullgeo.geodesic import Solver
 from pullgeo.manifold import Manifold
-from pullgeo.stats.estimators.checks import manifold_of
+from pullgeo.stats.arguments import check_count
+from pullgeo.stats.estimators.checks import as_array, manifold_of
 from pullgeo.stats.graph import NeighbourGraph
 from pullgeo.stats.pairwise import pairwise_distances
 
@@ -62,9 +63,8 @@ class GeodesicKNeighbors(ClassifierMixin, BaseEstimator):
         """
         if self.weights not in ("uniform", "distance"):
             raise OptionError(f"GeodesicKNeighbors: weights must be 'uniform' or 'distance', got {self.weights!r}.")
-        X, y = validate_data(self, X, y, dtype=np.float64)
-        if self.n_neighbors < 1:
-            raise OptionError(f"GeodesicKNeighbors: n_neighbors must be at least 1, got {self.n_neighbors}.")
+        X, y = validate_data(self, as_array(X), as_array(y), dtype=np.float64)
+        check_count("GeodesicKNeighbors", "n_neighbors", self.n_neighbors)
         if self.manifold != "precomputed":
             manifold_of(self)
         check_classification_targets(y)
@@ -117,12 +117,16 @@ class GeodesicKNeighbors(ClassifierMixin, BaseEstimator):
 
     def _distances(self, X: Any) -> np.ndarray:
         if self.manifold == "precomputed":
-            D = np.asarray(X, dtype=np.float64)
+            D = np.asarray(as_array(X), dtype=np.float64)
             if D.ndim != 2 or D.shape[1] != len(self._y):
                 raise OptionError(
                     f"GeodesicKNeighbors: with manifold='precomputed' X must hold distances (m, {len(self._y)}) to the "
                     f"training points, got {D.shape}."
                 )
+            if bool((D < 0).any()):
+                raise OptionError(
+                    "GeodesicKNeighbors: with manifold='precomputed' X holds distances, got some below 0."
+                )
             return D
-        X = validate_data(self, X, reset=False, dtype=np.float64)
+        X = validate_data(self, as_array(X), reset=False, dtype=np.float64)
         return pairwise_distances(self.manifold, X, self._X, method=self.method, solver=self.solver)

@@ -7,10 +7,11 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from pullgeo.errors import OptionError, ShapeError
+from pullgeo.errors import ShapeError
 from pullgeo.geodesic import Solver
 from pullgeo.manifold import Manifold
-from pullgeo.stats.estimators.checks import manifold_of, new_points
+from pullgeo.stats.arguments import check_count
+from pullgeo.stats.estimators.checks import as_array, manifold_of, new_points
 from pullgeo.stats.tangent import tangent_pca
 
 
@@ -51,11 +52,9 @@ class PrincipalGeodesicAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixi
             SingularMetricError: the metric is singular at the mean.
         """
         manifold = manifold_of(self)
-        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        if self.n_components is not None and not 1 <= self.n_components <= X.shape[1]:
-            raise OptionError(
-                f"PrincipalGeodesicAnalysis: n_components must be between 1 and {X.shape[1]}, got {self.n_components}."
-            )
+        X = validate_data(self, as_array(X), dtype=np.float64, ensure_min_samples=2)
+        if self.n_components is not None:
+            check_count("PrincipalGeodesicAnalysis", "n_components", self.n_components, 1, X.shape[1])
         found = tangent_pca(manifold, X, components=self.n_components, solver=self.solver)
         self.analysis_ = found
         self.mean_ = found.base.numpy(force=True)
@@ -66,7 +65,8 @@ class PrincipalGeodesicAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixi
 
     def transform(self, X: Any) -> np.ndarray:
         """Coordinates ``(m, k)`` of points; NaN where no geodesic to the mean was found."""
-        coordinates: np.ndarray = self.analysis_.project(new_points(self, X)).numpy(force=True)
+        points = new_points(self, X)
+        coordinates: np.ndarray = self.analysis_.project(points).numpy(force=True)
         return coordinates
 
     def inverse_transform(self, X: Any) -> np.ndarray:
@@ -76,7 +76,7 @@ class PrincipalGeodesicAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixi
             ShapeError: there are not k coordinates for each point.
         """
         check_is_fitted(self)
-        coordinates = check_array(X, dtype=np.float64)
+        coordinates = check_array(as_array(X), dtype=np.float64)
         if coordinates.shape[1] != len(self.components_):
             raise ShapeError(
                 f"PrincipalGeodesicAnalysis.inverse_transform: expected {len(self.components_)} columns, got "
