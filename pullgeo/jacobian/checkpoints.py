@@ -10,7 +10,7 @@ from torch.utils import checkpoint
 from pullgeo.errors import ModuleError
 
 _RUNNER = "_checkpoint_without_reentrant_generator"
-"""What surrounds a part that is computed twice, between two ``next``."""
+"""What surrounds a part that is computed twice, between two ``next``; a torch without it is left as it is."""
 
 
 class _Kept:
@@ -30,15 +30,16 @@ def checkpoints_kept() -> Iterator[None]:
     """
     with _Kept.lock:
         if not _Kept.count:
-            _Kept.runner = getattr(checkpoint, _RUNNER)
-            setattr(checkpoint, _RUNNER, _alone)
+            _Kept.runner = getattr(checkpoint, _RUNNER, None)
+            if _Kept.runner is not None:
+                setattr(checkpoint, _RUNNER, _alone)
         _Kept.count += 1
     try:
         yield
     finally:
         with _Kept.lock:
             _Kept.count -= 1
-            if not _Kept.count:
+            if not _Kept.count and _Kept.runner is not None:
                 setattr(checkpoint, _RUNNER, _Kept.runner)
 
 
