@@ -90,7 +90,7 @@ def _locate(field: Field, state: Tensor, slope: Tensor, h: Tensor, tolerance: Te
         return (vectors.abs() / scale).flatten(2).amax(2)
 
     low, high = torch.zeros_like(h), h
-    first: Tensor | None = None
+    first = torch.full_like(h, torch.nan)
     try:
         reach = _REACH * h.view(-1, 1, 1)
         turn = (field(state + reach * slope) - slope) / reach
@@ -102,7 +102,7 @@ def _locate(field: Field, state: Tensor, slope: Tensor, h: Tensor, tolerance: Te
             change = field(path.flatten(0, 1)).unflatten(0, (n, -1)).diff(dim=1)
             score = torch.minimum(sizes(change), sizes(_abrupt(change)))
             best = score.amax(1)
-            first = best if first is None else first
+            first = torch.where(first.isnan(), best, first)
             place = (score >= ALIKE * best.unsqueeze(1)).to(h.dtype).argmax(1)
             jump = sizes(change).gather(1, place.unsqueeze(1)).squeeze(1)
             width = (high - low) / PROBES
