@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pullgeo.curve import DiscreteCurve
+from pullgeo.errors import SingularMetricError
 from pullgeo.geodesic import Given, Newton, Solution, Solver, Status, leaves
 from pullgeo.manifold.collocation import collocate
 from pullgeo.manifold.initial_value import Connection, shoot
@@ -82,10 +83,16 @@ def logarithm(
     """
     with torch.no_grad():
         found = _search(connection, norm, geodesic, x, y)
-    first = found.converged.nonzero()[:1, 0]
+    # one that moves, if there is one
+    first = torch.argsort((x == y).all(1).long() + 2 * ~found.converged, stable=True)[:1]
+    first = first[found.converged[first]]
     if not torch.is_grad_enabled() or not len(first):
         return found
-    weights = leaves(connection(x[first].detach(), found.vector[first], found.vector[first]))
+    try:
+        weights = leaves(connection(x[first].detach(), found.vector[first], found.vector[first]))
+    except SingularMetricError:
+        # a point to itself where the metric is singular: zero, of which there is no derivative
+        return found
     if not (weights or x.requires_grad or y.requires_grad):
         return found
     return replace(found, vector=_Differentiable.apply(connection, found.vector, x, y, *weights))
@@ -93,9 +100,13 @@ def logarithm(
 
 def _search(connection: Connection, norm: Norm, geodesic: Geodesic, x: Tensor, y: Tensor) -> Logarithm:
     solution = geodesic(x, y, None)
-    # where all points are at distance zero there is a shortest curve, and no equation for it
-    status = [Status.SINGULAR if s is Status.DEGENERATE else s for s in solution.status]
     apart = (x != y).any(1)
+    # where nothing is apart there is a shortest curve, and no equation for it
+    flat = (apart & (solution.length == 0)).tolist()
+    status: list[Status] = [
+        Status.SINGULAR if s is Status.DEGENERATE or of_pair else s
+        for s, of_pair in zip(solution.status, flat, strict=True)
+    ]
     vector = torch.zeros_like(x).masked_fill(apart.unsqueeze(1), torch.nan)
     error = torch.zeros_like(vector[:, 0]).masked_fill(apart, torch.inf)
     regular = torch.tensor([s.converged for s in status], dtype=torch.bool, device=x.device)
