@@ -25,9 +25,6 @@ PATIENCE = 100
 PROGRESS = 1e-3
 """The least progress, relative to what was left. A jump of the field takes tens of steps, and is left behind then."""
 
-ABRUPT = 1e5
-"""An error, in units of the tolerance, from which on a step is taken to have met a jump."""
-
 _SHORTEST = 1e-14
 _STAGES = 12
 _EXPONENT = -1 / 8
@@ -77,6 +74,8 @@ def integrate(
     lost, failed, tried = (torch.zeros_like(step, dtype=torch.bool) for _ in range(3))
     # a jump is sought within this time; stepped over by so much after the next step; and what step had met it
     suspected, across, usual = (torch.zeros_like(step) for _ in range(3))
+    # of the last step tried: its error, and its length
+    worst, longest = torch.zeros_like(step), step
     counted = last = left
     for number in range(max_steps):
         if number and number % PATIENCE == 0:
@@ -109,7 +108,10 @@ def integrate(
         step = step.index_put(
             (going,), h * torch.minimum((0.9 * error.clamp(min=1e-12) ** _EXPONENT).clamp(min=0.2), most)
         )
-        abrupt = ~good & torch.isfinite(error) & (failed[going] | (error > ABRUPT)) & ~tried[going]
+        # a shorter step should have been much better, but for a jump
+        smooth = error < worst[going] * (h / longest[going]) ** 4
+        abrupt = ~good & torch.isfinite(error) & failed[going] & ~smooth & ~tried[going]
+        worst, longest = worst.index_put((going,), error), longest.index_put((going,), h)
         usual = usual.index_put((going,), torch.where(abrupt, h, usual[going]))
         suspected = suspected.index_put((going,), torch.where(good, suspected[going], torch.where(abrupt, h, 0.0)))
         tried = tried.index_put((going,), tried[going] & ~good)
