@@ -185,7 +185,7 @@ def test_jumps_of_a_field_are_found() -> None:
     x = start[:, 0, :1]
     expected = ((1 + x) ** 3 - x**3) / 3 + (1 + x - torch.maximum(x, jumps_at)).sum(1, keepdim=True)
     torch.testing.assert_close(end[:, 0, 1:], expected, rtol=1e-9, atol=0)
-    assert len(calls) < 300
+    assert len(calls) < 600  # 1900 if steps are only made shorter
 
 
 def test_where_a_field_jumps() -> None:
