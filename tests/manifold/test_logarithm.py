@@ -98,11 +98,11 @@ def test_winding_geodesics_of_a_trained_decoder() -> None:
 
 def test_connections_that_jump_are_followed_by_shooting() -> None:
     torch.manual_seed(0)
-    decoder = nn.Sequential(nn.Linear(2, 30), nn.ELU(), nn.Linear(30, 5)).double()
-    x, y = pairs(2)
+    decoder = nn.Sequential(nn.Linear(2, 7), nn.ELU(), nn.Linear(7, 5)).double()
+    x, y = pairs(1)
     manifold = PullbackManifold(decoder)
     log = manifold.logarithm(x, y)
-    assert log.status == (Status.CONVERGED,) * 2
+    assert log.status == (Status.CONVERGED,)
     assert bool((log.error < 1e-9).all())
     torch.testing.assert_close(manifold.expmap(x, log.vector), y, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(manifold.norm(x, log.vector), manifold.dist(x, y), rtol=1e-4, atol=0)
