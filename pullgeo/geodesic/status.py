@@ -32,6 +32,15 @@ class Status(Enum):
         "the metric is singular on the way, so that geodesics there have no equation; solve by energies with Newton(), "
         "or add a floor to the metric"
     )
+    KINKED = (
+        "the discrete curve converged, but the metric jumps on the way (ReLU), so that no initial velocity leads along "
+        "it; take an activation with a continuous first derivative such as Softplus or SiLU, or do with geodesic() and "
+        "dist()"
+    )
+    UNSETTLED = (
+        "the discrete curve converged, but did not lead to a solution of the geodesic equation: it winds too much, or "
+        "second derivatives are not finite; take a curve between nearer points"
+    )
     MAX_STEPS = "stopped at the step limit; raise max_steps, or start from a better curve (starts=...)"
     STALLED = (
         "no step decreases the energy any more although the residual is above the tolerance: the decoder is not twice "

@@ -10,7 +10,7 @@ from pullgeo.jacobian.batch_sum import BatchSum
 from pullgeo.jacobian.broadcast_weight import BroadcastWeight
 from pullgeo.jacobian.chain import Chain, compose
 from pullgeo.jacobian.checks import check_fixed
-from pullgeo.jacobian.contract import flat, gram, outer
+from pullgeo.jacobian.contract import combined, flat, gram, outer
 from pullgeo.jacobian.conv_weight import ConvWeight
 from pullgeo.jacobian.convolution import Convolution
 from pullgeo.jacobian.elementwise import Elementwise
@@ -75,6 +75,7 @@ __all__ = [
     "as_weight_kind",
     "check_fixed",
     "chunks",
+    "combined",
     "compose",
     "explain",
     "flat",

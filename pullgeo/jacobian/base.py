@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.jacobian.contract import flat, gram, outer
+from pullgeo.jacobian.contract import combined, flat, gram, outer
 from pullgeo.jacobian.signature import Signature
 
 _Move = Callable[[Tensor], Tensor]
@@ -54,6 +54,43 @@ class Jacobian(ABC):
     ) -> tuple[Float[Tensor, "k b *y"], Float[Tensor, "b k k"]]:
         """``J T`` together with ``second(T, w)``, for which the tangents are pushed once."""
         return self.push(T), self.second(T, w)
+
+    def push_jet(
+        self, X: Float[Tensor, "m b *x"], u: Float[Tensor, "l b k"], w: Float[Tensor, "l b k"]
+    ) -> Float[Tensor, "n b *y"]:
+        """Tangents with second derivatives along their combinations: the chain rule of second order, in one sweep.
+
+        ``X`` stacks k tangents T and, behind them, the second derivatives C of the point itself in l pairs of
+        directions, or nothing if these are zero. What follows is stacked in the same way::
+
+            J T    and    J C + ∂²y[Σ_k u_lk T_k, Σ_k w_lk T_k]
+
+        Directions need no tangents of their own, as those of every stage are combinations of the T that arrive there.
+
+        Args:
+            X: the stack, k or k + l long.
+            u: coefficients of the first direction of each pair.
+            w: of the second; the same tensor halves what directions cost.
+
+        Returns:
+            ``(k + l, b, *y)``; ``(k, b, *y)`` if all second derivatives vanish, as those of linear maps do.
+
+        Cost: that of pushing k + l tangents, and the second derivative of each stage in l pairs of directions.
+
+        Example:
+            >>> import torch
+            >>> from pullgeo import linearize
+            >>> f = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Tanh(), torch.nn.Linear(5, 7)).double()
+            >>> J = linearize(f, torch.zeros(3, 2, dtype=torch.float64))[1]
+            >>> u = torch.randn(1, 3, 2, dtype=torch.float64)
+            >>> jet = J.push_jet(J.signature.in_basis(), u, u)
+            >>> torch.allclose(jet[:2], J.columns()), torch.allclose(jet[2:], J.second_push(u, u))
+            (True, True)
+        """
+        k = u.shape[2]
+        U = combined(X[:k], u)
+        bent = self.second_push(U, U if w is u else combined(X[:k], w))
+        return bent_by(self.push(X), k, bent)
 
     def in_chunks(self, size: int | None) -> "Jacobian":
         """The same map, whose contractions move at most ``size`` tangents or cotangents at a time.
@@ -202,6 +239,12 @@ class LinearKind(Jacobian):
         """Zero."""
         return T.new_zeros(*T.shape[:2], *self.signature.out_shape)
 
+    def push_jet(
+        self, X: Float[Tensor, "m b *x"], u: Float[Tensor, "l b k"], w: Float[Tensor, "l b k"]
+    ) -> Float[Tensor, "m b *y"]:
+        """``J X``."""
+        return self.push(X)
+
 
 class Transpose(LinearKind):
     """``Jᵀ`` as a linear map, so that pushing a metric forward is pulling it back through the transpose."""
@@ -260,6 +303,11 @@ class Transpose(LinearKind):
         bounded = Transpose(self.original.in_chunks(size))
         bounded.chunk_size = bounded.original.chunk_size
         return bounded
+
+
+def bent_by(jet: Float[Tensor, "m b *n"], k: int, bend: Float[Tensor, "l b *n"]) -> Float[Tensor, "n b *n"]:
+    """A jet of k tangents, see `Jacobian.push_jet`, with something added to its second derivatives."""
+    return torch.cat([jet[:k], jet[k:] + bend if len(jet) > k else bend])
 
 
 def chunks(k: int, item_bytes: int, budget: int = CHUNK_BYTES) -> Iterator[slice]:

@@ -82,6 +82,14 @@ class Chain(Jacobian):
             S = T if same else stage.push(S)
         return torch.zeros_like(T) if C is None else C
 
+    def push_jet(
+        self, X: Float[Tensor, "m b *x"], u: Float[Tensor, "l b k"], w: Float[Tensor, "l b k"]
+    ) -> Float[Tensor, "n b *y"]:
+        """One forward sweep: no direction is pushed besides the tangents that it is combined of."""
+        for stage in self.stages:
+            X = stage.push_jet(X, u, w)
+        return X
+
     def _push(self, T: Tensor) -> Tensor:
         for stage in self.stages:
             T = stage.push(T)

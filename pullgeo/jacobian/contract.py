@@ -4,6 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+_FEW = 4
+"""So many tangents, at most, are added one by one; a matrix product for each sample is slower then."""
+
 
 def flat(T: Float[Tensor, "k b *n"]) -> Float[Tensor, "k b n"]:
     """A stack with one dimension for each sample, of size one where samples are numbers."""
@@ -21,6 +24,19 @@ def gram(T: Float[Tensor, "k b *n"], S: Float[Tensor, "l b *n"]) -> Float[Tensor
     Cost: ``b k l n`` multiplications.
     """
     return torch.matmul(flat(T).transpose(0, 1), flat(S).permute(1, 2, 0))
+
+
+def combined(T: Float[Tensor, "k b *n"], u: Float[Tensor, "l b k"]) -> Float[Tensor, "l b *n"]:
+    """``Σ_k u_lk T_k`` for each sample. Cost: ``b k l n`` multiplications."""
+    if same_for_all(T):
+        return torch.matmul(u, flat(T[:, :1]).squeeze(1)).reshape(*u.shape[:2], *T.shape[2:])
+    if len(T) > _FEW:
+        return torch.einsum("kbn,lbk->lbn", flat(T), u).reshape(*u.shape[:2], *T.shape[2:])
+    u = u.reshape(*u.shape, *[1] * (T.ndim - 2))
+    total = u[:, :, 0] * T[0]
+    for k in range(1, len(T)):
+        total = torch.addcmul(total, u[:, :, k], T[k])
+    return total
 
 
 def outer(T: Float[Tensor, "k b *n"], S: Float[Tensor, "k b *m"]) -> Float[Tensor, "b n m"]:

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import Jacobian, LinearKind
-from pullgeo.jacobian.contract import gram
+from pullgeo.jacobian.base import Jacobian, LinearKind, bent_by
+from pullgeo.jacobian.contract import combined, gram
 from pullgeo.jacobian.signature import Signature
 
 MoveAlong = Callable[[Jacobian, Tensor], Tensor]
@@ -154,6 +154,22 @@ class Graph(Jacobian):
             Cs.append(C)
         return Cs[-1]
 
+    def push_jet(
+        self, X: Float[Tensor, "m b *x"], u: Float[Tensor, "l b k"], w: Float[Tensor, "l b k"]
+    ) -> Float[Tensor, "n b *y"]:
+        """One sweep forwards, in which every node adds up what arrives and what its arguments' interaction bends."""
+        k = u.shape[2]
+        arrived = [X]
+        for node in self.nodes[1:]:
+            jet = _sum_of_jets([edge.J.push_jet(arrived[edge.parent], u, w) for edge in node.edges], k)
+            if node.interaction is not None:
+                parents = [arrived[edge.parent][:k] for edge in node.edges[:2]]
+                (left_u, right_u), (left_w, right_w) = ([combined(T, c) for T in parents] for c in (u, w))
+                jet = bent_by(jet, k, node.interaction.second_push(left_u, right_w))
+                jet = bent_by(jet, k, node.interaction.second_push(left_w, right_u))
+            arrived.append(jet)
+        return arrived[-1]
+
     @property
     def _edges(self) -> list[tuple[Edge, ...]]:
         return [node.edges for node in self.nodes]
@@ -204,3 +220,11 @@ def sweep_backward(edges: Sequence[Sequence[Edge]], move: MoveAlong, W: Tensor) 
 
 def _sum(stacks: Iterable[Tensor]) -> Tensor:
     return functools.reduce(operator.add, stacks)
+
+
+def _sum_of_jets(jets: list[Tensor], k: int) -> Tensor:
+    """What arrives at a node; a jet of k tangents alone has no second derivatives."""
+    longest = max(map(len, jets))
+    total = _sum(jet for jet in jets if len(jet) == longest)
+    short = [jet for jet in jets if len(jet) < longest]
+    return torch.cat([_sum([total[:k], *short]), total[k:]]) if short else total

@@ -4,6 +4,7 @@ from pullgeo.manifold.ambient import Ambient, Onto
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.density import ConformalMetric, KernelDensity, LandMetric, RHVAEMetric
 from pullgeo.manifold.given import MetricManifold
+from pullgeo.manifold.logarithm import Logarithm
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.manifold.rbf import RBFDeviation
 from pullgeo.manifold.uncertain import Ensemble, MeanAndDeviation, mean_and_deviation
@@ -14,6 +15,7 @@ __all__ = [
     "Ensemble",
     "KernelDensity",
     "LandMetric",
+    "Logarithm",
     "Manifold",
     "MeanAndDeviation",
     "MetricManifold",

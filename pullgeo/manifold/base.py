@@ -12,7 +12,7 @@ from pullgeo.manifold import curvature, jacobi, sampling, transport
 from pullgeo.manifold.chart import rows
 from pullgeo.manifold.curved import Curved
 from pullgeo.manifold.initial_value import follow
-from pullgeo.manifold.logarithm import SAME_SPEED, logarithm
+from pullgeo.manifold.logarithm import SAME_SPEED, Logarithm, logarithm
 
 
 class Manifold(Curved):
@@ -101,34 +101,69 @@ class Manifold(Curved):
         """
         return self._follow("expmap", x, u)[0]
 
+    def logarithm(self, x: Tensor, y: Tensor) -> Logarithm:
+        """``log_x(y)`` with what is known of it: a status and an error for each pair.
+
+        The initial velocity of the shortest geodesic from x that is at y after unit time, ``exp_x(log_x(y)) = y``. The
+        discrete boundary value problem is solved first, then collocation of the geodesic equation ``z̈ = -Γ(ż, ż)``
+        makes the discrete geodesic a smooth one, or multiple shooting where second derivatives jump, as with ELU.
+
+        A pair whose `geodesic` did not converge has its status, and NaN for a vector. So has a pair whose geodesic runs
+        over jumps of the metric, as with ReLU decoders (the speed of the solution changes on the way), or winds so much
+        that a discrete curve of 256 segments does not lead to it.
+
+        Differentiable once, to points and weights, by the implicit function theorem: the backward pass follows the
+        geodesics again.
+
+        Args:
+            x: where geodesics begin, ``(*b, d)``.
+            y: where they end; the two broadcast.
+
+        Returns:
+            A `Logarithm`: ``vector (*b, d)``, ``error (*b)``, ``converged (*b)``, and ``status``, a tuple.
+
+        Raises:
+            ShapeError, DtypeError, NonFiniteError: the end points are no pairs of finite points.
+            SingularMetricError: the decoder has fewer outputs than latents: the metric is singular everywhere.
+
+        Cost: the connection at some thousand points for a pair whose geodesic has bends, a third of that if it has few;
+        some ten times as much where second derivatives jump.
+
+        Source: Ascher, Mattheij, Russell, *Numerical Solution of Boundary Value Problems*, chapters 4 and 5.
+
+        Example:
+            >>> import torch
+            >>> from pullgeo import PullbackManifold, Status
+            >>> manifold = PullbackManifold(lambda z: torch.cat([z, z**2], 1))
+            >>> x, y = torch.zeros(1, 2).double(), torch.ones(1, 2).double()
+            >>> log = manifold.logarithm(x, y)
+            >>> log.status == (Status.CONVERGED,), bool(log.error < 1e-7)
+            (True, True)
+            >>> torch.allclose(manifold.expmap(x, log.vector), y)
+            True
+        """
+        x, y = self._together("logarithm", x, y)
+        check_transforms("logarithm", x, y)
+        double = self.in_double()
+        double.check_connected("logarithm", rows(x)[:1].double())
+        found = logarithm(double.connection, double.norm, double.geodesic, rows(x).double(), rows(y).double())
+        return Logarithm(found.vector.reshape(x.shape).to(x.dtype), found.status, found.error.reshape(x.shape[:-1]))
+
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        """``log_x(y)``: the initial velocity of the shortest geodesic from x that is at y after unit time.
+        """``log_x(y)``: the vectors of `logarithm`, which says for each pair how well they are known.
 
-        The boundary value problem is solved first, then collocation of the geodesic equation makes the discrete
-        geodesic a smooth one, so that ``expmap(x, logmap(x, y)) = y`` to integration accuracy.
-
-        NaN for a pair whose `geodesic` did not converge. If it did, NaN says that the geodesic runs over jumps of the
-        metric, as with ReLU decoders (the speed of the solution changes on the way), comes to where the metric is
-        singular, or winds so much that a discrete curve of 256 segments does not lead to it. Differentiable once, to
-        points and weights, by the implicit function theorem: the backward pass follows the geodesics again.
-
-        Cost: the connection at some thousand points for a pair whose geodesic has bends, a third of that if it has few.
+        NaN for a pair that has none; its status in ``manifold.logarithm(x, y)`` tells why.
 
         Raises:
             ShapeError, DtypeError, NonFiniteError: the end points are no pairs of finite points.
             SingularMetricError: the decoder has fewer outputs than latents: the metric is singular everywhere.
         """
-        x, y = self._together("logmap", x, y)
-        check_transforms("logmap", x, y)
-        double = self.in_double()
-        double.check_connected("logmap", rows(x)[:1].double())
-        velocity = logarithm(double.connection, double.norm, double.geodesic, rows(x).double(), rows(y).double())
-        return velocity.reshape(x.shape).to(x.dtype)
+        return self.logarithm(x, y).vector
 
     def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Parallel transport of ``v`` from x to y along the geodesic between them, ``ẇ = -Γ(ż, w)``.
 
-        NaN for a pair that `logmap` has no velocity for. Along other curves: `parallel_transport`.
+        NaN for a pair that `logarithm` has no velocity for. Along other curves: `parallel_transport`.
         """
         x, y, v = self._together("transp", x, y, v)
         velocity = rows(self.logmap(x, y))

@@ -23,7 +23,7 @@ GROWTH = 1.5
 """By how much the number of pieces grows at a time."""
 
 
-ROWS = 1024
+ROWS = 512
 """So many points, at most, go through a connection at once."""
 
 NUMBERS = 2**24
@@ -36,7 +36,16 @@ TOL = 1e-11
 """Relative residual that ends the search on one mesh."""
 
 SETTLED = 1e-9
-"""By how much, relatively, halving the pieces may still change the curve; what is left then is much less."""
+"""By how much, relatively, more pieces may still change the curve."""
+
+ROUGH = 40
+"""So many pieces may show that a curve is not smooth."""
+
+ORDER = 0.01
+"""What remains of a change with half as many pieces again, at best: collocation is of order 12."""
+
+SLOW = 0.2
+"""More pieces change a smooth curve by less than this part of the last change."""
 
 MAX_ROUNDS = 12
 
@@ -68,6 +77,8 @@ def collocate(connection: Connection, curve: DiscreteCurve) -> list[tuple[Tensor
     On every piece ``z̈ = -Γ(ż, ż)`` holds at six Gauss points, and pieces meet with one velocity. All pieces of all
     pairs are solved for at once. Pairs whose velocities at the ends change with the number of pieces go on with half as
     many again, shorter where the curve bends, beginning with what was found and with its derivatives: 12 to 128 pieces.
+    Each change foretells the next, by its ratio to the last. Where changes hardly shrink the connection jumps, as with
+    ELU, and more pieces would be of no use.
 
     Returns:
         Which pairs, and what was found for them; each pair once.
@@ -90,18 +101,21 @@ def _collocate(connection: Connection, curve: DiscreteCurve) -> list[tuple[Tenso
     index = torch.arange(len(curve), device=curve.nodes.device)
     now, slopes, _ = _solve(connection, Pieces.through(lambda z, u: -_turned(connection, z, u), curve, PIECES), None)
     parts = []
+    last = torch.full_like(now.size, torch.inf)
     while len(index):
         pieces = min(MAX_PIECES, int(GROWTH * now.points.shape[1]))
         joints = now.finer_joints(pieces)
         finer, slopes, error = _solve(connection, now.at(joints), slopes.between(now.joints, joints))
-        error = torch.maximum(error, finer.away_from(now)).nan_to_num(nan=torch.inf)
+        change = finer.away_from(now)
+        # the next one, if they go on to shrink as they do; there is nothing to tell from the first
+        coming = change * torch.where(torch.isfinite(last), (change / last).clamp(ORDER, 1.0), 1.0)
+        error = torch.maximum(error, coming).nan_to_num(nan=torch.inf)
         done = error < torch.maximum(_attainable(finer) * SETTLED / TOL, torch.full_like(error, SETTLED))
-        if pieces == MAX_PIECES:
-            done = torch.ones_like(done)
+        done = done | ((change > SLOW * last) & (pieces >= ROUGH)) | (pieces == MAX_PIECES)
         if bool(done.any()):
             parts.append((index[done], finer[done.nonzero().squeeze(1)].collocated(error[done])))
         rest = (~done).nonzero().squeeze(1)
-        index, now, slopes = index[rest], finer[rest], slopes[rest]
+        index, now, slopes, last = index[rest], finer[rest], slopes[rest], change[rest]
     return parts
 
 

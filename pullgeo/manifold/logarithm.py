@@ -1,7 +1,8 @@
 """The logarithm: a boundary value problem, the geodesic equation that makes it exact, and its derivatives."""
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pullgeo.curve import DiscreteCurve
-from pullgeo.geodesic import Given, Newton, Solution, Solver, check_same_weights, leaves, where_defined
+from pullgeo.geodesic import Given, Newton, Solution, Solver, Status, check_same_weights, leaves, where_defined
 from pullgeo.manifold.collocation import collocate
 from pullgeo.manifold.initial_value import Connection, shoot
 from pullgeo.manifold.multiple_shooting import meet
@@ -37,10 +38,41 @@ Geodesic = Callable[[Tensor, Tensor, Solver | None], Solution]
 """Discrete geodesics between points ``(b, d)``, by a solver or by the default one."""
 
 
+@dataclass(frozen=True, eq=False)
+class Logarithm:
+    """Initial velocities of shortest geodesics, and for each pair whether there is one and how well it is known.
+
+    Args:
+        vector: the velocities ``log_x(y)``; NaN for a pair that has none.
+        status: how the search ended, one `Status` for each pair, in the order of ``vector.reshape(-1, d)``; its text
+            says what to do.
+        error: estimated errors of the velocities, relative to these; infinite where there is none. For pairs solved by
+            shooting it is by how much the parts of the geodesic fail to meet.
+    """
+
+    vector: Float[Tensor, "*b d"]
+    status: tuple[Status, ...]
+    error: Float[Tensor, "*b"]
+
+    @property
+    def converged(self) -> Bool[Tensor, "*b"]:
+        """Whether each pair has a velocity."""
+        good = torch.tensor([s.converged for s in self.status], dtype=torch.bool, device=self.error.device)
+        return good.reshape(self.error.shape)
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.status)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {status.name}" for status, n in Counter(self.status).items())
+        return f"Logarithm({len(self)} pairs: {counts or 'none'})"
+
+
 def logarithm(
     connection: Connection, norm: Norm, geodesic: Geodesic, x: Float[Tensor, "b d"], y: Float[Tensor, "b d"]
-) -> Float[Tensor, "b d"]:
-    """The initial velocities of shortest geodesics; NaN where none was found. In float64.
+) -> Logarithm:
+    """The initial velocities of shortest geodesics, in float64.
 
     A discrete geodesic leads to the exact one by collocation, or by shooting where the connection jumps. What is found
     there must keep its speed, as a geodesic does unless the metric jumps, and be as long as the discrete one. If it
@@ -49,24 +81,7 @@ def logarithm(
     Differentiable once, to points and to weights, by the implicit function theorem for ``exp_x(v) = y``.
     """
     with torch.no_grad():
-        solution = geodesic(x, y, None)
-        apart = (x != y).any(1)
-        found = torch.zeros_like(x).masked_fill(apart.unsqueeze(1), torch.nan)
-        index = (solution.converged & apart).nonzero().squeeze(1)
-        solution = solution[index.tolist()]
-        while len(index):
-            smooth = _smooth(connection, norm, solution.curve)
-            same = (smooth.speed - solution.length).abs() <= SAME_SPEED * solution.length + 3 * solution.error_estimate
-            good = smooth.solved & smooth.steady & same
-            found = found.index_put((index[good],), smooth.velocity[good])
-            again = (~good & ~(smooth.solved & ~smooth.steady)).nonzero().squeeze(1)
-            segments = 2 * solution.curve.segments
-            if segments > MAX_SEGMENTS or not len(again):
-                break
-            finer = Newton(segments=segments, starts=(Given(solution.curve[again]),), rtol=None)
-            index = index[again]
-            solution = geodesic(x[index], y[index], finer)
-            index, solution = index[solution.converged], solution[solution.converged.nonzero().squeeze(1).tolist()]
+        found = _search(connection, norm, geodesic, x, y)
     if not torch.is_grad_enabled() or not len(x):
         return found
     # the norm has the weights of the connection, also where that does not exist
@@ -74,8 +89,43 @@ def logarithm(
     weights = leaves(where_defined(norm, (), one, one))
     if not (weights or x.requires_grad or y.requires_grad):
         return found
-    logarithms: Tensor = _Logarithm.apply(connection, found, x, y, *weights)
-    return logarithms
+    return replace(found, vector=_Differentiable.apply(connection, found.vector, x, y, *weights))
+
+
+def _search(connection: Connection, norm: Norm, geodesic: Geodesic, x: Tensor, y: Tensor) -> Logarithm:
+    solution = geodesic(x, y, None)
+    apart = (x != y).any(1)
+    # where nothing is apart there is a shortest curve, and no equation for it
+    flat = (apart & (solution.length == 0)).tolist()
+    status: list[Status] = [
+        Status.SINGULAR if s is Status.DEGENERATE or of_pair else s
+        for s, of_pair in zip(solution.status, flat, strict=True)
+    ]
+    vector = torch.zeros_like(x).masked_fill(apart.unsqueeze(1), torch.nan)
+    error = torch.zeros_like(vector[:, 0]).masked_fill(apart, torch.inf)
+    regular = torch.tensor([s.converged for s in status], dtype=torch.bool, device=x.device)
+    index = (regular & apart).nonzero().squeeze(1)
+    solution = solution[index.tolist()]
+    while len(index):
+        smooth = _smooth(connection, norm, solution.curve)
+        same = (smooth.speed - solution.length).abs() <= SAME_SPEED * solution.length + 3 * solution.error_estimate
+        good = smooth.solved & smooth.steady & same
+        vector = vector.index_put((index[good],), smooth.velocity[good])
+        error = error.index_put((index[good],), smooth.error[good])
+        kinked = smooth.solved & ~smooth.steady
+        for pair, of_pair in zip(index[~good].tolist(), kinked[~good].tolist(), strict=True):
+            status[pair] = Status.KINKED if of_pair else Status.UNSETTLED
+        again = (~good & ~kinked).nonzero().squeeze(1)
+        segments = 2 * solution.curve.segments
+        if segments > MAX_SEGMENTS or not len(again):
+            break
+        finer = Newton(segments=segments, starts=(Given(solution.curve[again]),), rtol=None)
+        index = index[again]
+        solution = geodesic(x[index], y[index], finer)
+        for pair, of_pair in zip(index.tolist(), solution.status, strict=True):
+            status[pair] = of_pair
+        index, solution = index[solution.converged], solution[solution.converged.nonzero().squeeze(1).tolist()]
+    return Logarithm(vector, tuple(status), error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +134,7 @@ class _Smooth:
 
     velocity: Float[Tensor, "b d"]
     speed: Float[Tensor, " b"]
+    error: Float[Tensor, " b"]
     solved: Bool[Tensor, " b"]
     steady: Bool[Tensor, " b"]
 
@@ -98,24 +149,30 @@ class _Smooth:
         return _Smooth(
             self.velocity.index_put((index,), u[:, 0]),
             self.speed.index_put((index,), speeds[:, 0]),
+            self.error.index_put((index,), error),
             self.solved.index_put((index,), fine),
             self.steady.index_put((index,), speeds.amax(1) <= (1 + STEADY) * speeds.amin(1)),
         )
 
 
 def _smooth(connection: Connection, norm: Norm, curve: DiscreteCurve) -> _Smooth:
-    one = torch.zeros_like(curve.begin[:, 0], dtype=torch.bool)
-    found = _Smooth(curve.begin, torch.zeros_like(curve.begin[:, 0]), one, one)
+    zero = torch.zeros_like(curve.begin[:, 0])
+    found = _Smooth(curve.begin, zero, zero, zero.bool(), zero.bool())
+    rough: list[tuple[Tensor, DiscreteCurve]] = []
     for index, part in collocate(connection, curve):
         found = found.put(index, norm, part.points, part.velocities, part.error)
         near = ((part.error >= GOOD) & (part.error < ROUGH)).nonzero().squeeze(1)
         if len(near):
-            states, mismatch = meet(connection, part.curve[near])
-            found = found.put(index[near], norm, states[:, :, 0], states[:, :, 1], mismatch)
+            rough.append((index[near], part.curve[near]))
+    if rough:
+        segments = max(near.segments for _, near in rough)
+        nodes = [near.nodes if near.segments == segments else near.resample(segments).nodes for _, near in rough]
+        states, mismatch = meet(connection, DiscreteCurve(torch.cat(nodes)))
+        found = found.put(torch.cat([index for index, _ in rough]), norm, states[:, :, 0], states[:, :, 1], mismatch)
     return found
 
 
-class _Logarithm(torch.autograd.Function):
+class _Differentiable(torch.autograd.Function):
     """Passes the velocities through; the backward pass shoots once more, with a graph."""
 
     @staticmethod

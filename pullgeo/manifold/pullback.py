@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pullgeo.errors import ModuleError, NonFiniteError, OptionError, PullgeoError, SingularMetricError
 from pullgeo.geodesic import EnergyExpansion, EnergySlope, Expansion
-from pullgeo.jacobian import Jacobian, flat, linearize
+from pullgeo.jacobian import Jacobian, combined, flat, gram, linearize
 from pullgeo.manifold.ambient import Ambient, Flat, MetricField, ambient_of
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.precision import in_double, is_single
@@ -104,13 +104,19 @@ class PullbackManifold(Manifold):
         y, J = self._linearize(z)
         _check_dimensions("connection", z, y)
         M = self.ambient.metric(y)
-        bent = M.apply(flat(J.second_push(u.unsqueeze(0), w.unsqueeze(0)))).squeeze(0)
-        columns = J.columns()
-        # Ju from the columns that are there; one tensor for both if u and w are the same
-        pushed_u = torch.einsum("kbo,bk->bo", columns, u)
-        pushed_w = pushed_u if w is u else torch.einsum("kbo,bk->bo", columns, w)
-        force = torch.einsum("kbo,bo->bk", columns, bent + self.ambient.bend(y, pushed_u, pushed_w))
-        return Dense(M.gram(columns)).solve(force)
+        # one tensor for both directions if they are the same, which halves the work
+        wide_u = u.unsqueeze(0)
+        wide_w = wide_u if w is u else w.unsqueeze(0)
+        d = z.shape[1]
+        jet = flat(J.push_jet(J.signature.in_basis(), wide_u, wide_w))
+        columns = jet[:d]
+        products = gram(columns, M.apply(jet))
+        force = products[:, :, d:].sum(2)
+        if not isinstance(self.ambient, Flat):
+            pushed_u = combined(columns, wide_u).squeeze(0)
+            pushed_w = pushed_u if w is u else combined(columns, wide_w).squeeze(0)
+            force = force + torch.einsum("kbo,bo->bk", columns, self.ambient.bend(y, pushed_u, pushed_w))
+        return Dense(products[:, :, :d]).solve(force)
 
     def immersion(self, z: Float[Tensor, "b d"]) -> Immersion | None:
         """The decoder to second order, as a map into the flat space of its outputs; ``None`` if that is not flat.

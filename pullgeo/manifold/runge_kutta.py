@@ -8,9 +8,7 @@ from scipy.integrate import DOP853
 from torch import Tensor
 
 from pullgeo.errors import NonFiniteError, SingularMetricError
-
-Field = Callable[[Tensor], Tensor]
-"""``(b, k, d) -> (b, k, d)``: the slope of every state, which does not depend on time."""
+from pullgeo.manifold.jumps import Field, locate
 
 Size = Callable[[Tensor], Tensor]
 """``(b, k, d) -> (b, k)``: the lengths that errors of the k vectors of a state are compared with."""
@@ -27,6 +25,7 @@ PATIENCE = 100
 PROGRESS = 1e-3
 """The least progress, relative to what was left. A jump of the field takes tens of steps, and is left behind then."""
 
+_SHORTEST = 1e-14
 _STAGES = 12
 _EXPONENT = -1 / 8
 
@@ -44,7 +43,8 @@ def integrate(
 
     The field knows no time, so every state steps on its own clock: its accuracy and its steps do not depend on its
     company, and it leaves the batch when it has arrived. A step into a place where the field is not finite, or not
-    defined, is taken back and made shorter. Differentiable by backpropagation through the accepted steps.
+    defined, is taken back and made shorter. Where the field jumps, a step ends shortly before, and the next one begins
+    behind. Differentiable by backpropagation through the accepted steps.
 
     Args:
         field: the slopes; it may raise `NonFiniteError` or `SingularMetricError` where there are none.
@@ -61,7 +61,8 @@ def integrate(
     Raises:
         NonFiniteError, SingularMetricError: the field is not defined at a start.
 
-    Cost: one evaluation of the field for each of 12 stages a step; the slowest state decides how many.
+    Cost: one evaluation of the field for each of 12 stages a step, some fifty for a jump; the slowest state decides how
+    many.
 
     Source: Hairer, Norsett, Wanner, *Solving Ordinary Differential Equations I*, section II.10.
     """
@@ -70,8 +71,12 @@ def integrate(
     state, slope = start, field(start)
     step = _first_step(field, state, slope, size, rtol).clamp(max=duration)
     left = torch.full_like(step, duration)
-    lost, failed = (torch.zeros_like(step, dtype=torch.bool) for _ in range(2))
-    counted = left
+    lost, failed, tried = (torch.zeros_like(step, dtype=torch.bool) for _ in range(3))
+    # a jump is sought within this time; stepped over by so much after the next step; and what step had met it
+    suspected, across, usual = (torch.zeros_like(step) for _ in range(3))
+    # of the last step tried: its error, and its length
+    worst, longest = torch.zeros_like(step), step
+    counted = last = left
     for number in range(max_steps):
         if number and number % PATIENCE == 0:
             lost = lost | ((left > 0) & (left > (1 - PROGRESS) * counted))
@@ -79,6 +84,18 @@ def integrate(
         going = ((left > 0) & ~lost).nonzero().squeeze(1)
         if not len(going):
             return torch.where(lost.view(-1, 1, 1), torch.nan, state)
+        seeking = going[suspected[going] > 0]
+        if len(seeking):
+            jumps = locate(
+                field, state[seeking], slope[seeking], suspected[seeking], rtol * size(state[seeking].detach())
+            )
+            stop = torch.where(jumps.found, jumps.before.clamp(min=_SHORTEST * duration), step[seeking])
+            step = step.index_put((seeking,), stop)
+            beyond = torch.where(jumps.found, jumps.after - stop, 0.0)
+            across = across.index_put((seeking,), torch.where(jumps.sure, beyond, 0.0))
+            # with the path known to its second order alone, a step leads near the jump, and it is sought again
+            suspected = suspected.index_put((seeking,), torch.where(jumps.sure, 0.0, 2 * beyond))
+            tried = tried.index_put((seeking,), ~jumps.found)
         h = torch.minimum(step[going], left[going])
         after, after_slope, error = _attempt(field, state[going], slope[going], h, size, rtol)
         good = error < 1
@@ -91,8 +108,26 @@ def integrate(
         step = step.index_put(
             (going,), h * torch.minimum((0.9 * error.clamp(min=1e-12) ** _EXPONENT).clamp(min=0.2), most)
         )
+        # a shorter step should have been much better, but for a jump
+        smooth = error < worst[going] * (h / longest[going]) ** 4
+        abrupt = ~good & torch.isfinite(error) & failed[going] & ~smooth & ~tried[going]
+        worst, longest = worst.index_put((going,), error), longest.index_put((going,), h)
+        usual = usual.index_put((going,), torch.where(abrupt, h, usual[going]))
+        suspected = suspected.index_put((going,), torch.where(good, suspected[going], torch.where(abrupt, h, 0.0)))
+        tried = tried.index_put((going,), tried[going] & ~good)
         failed = failed.index_put((going,), ~good)
-        lost = lost | ~(step >= SMALLEST_STEP * duration)  # so that NaN is lost at once
+        lost = lost | ~((step >= SMALLEST_STEP * duration) | (suspected > 0) | (across > 0))  # NaN is lost at once
+        over = arrived[(across[arrived] > 0) & (across[arrived] < left[arrived])]
+        if len(over):
+            hop = across[over]
+            state = state.index_put((over,), state[over] + hop.view(-1, 1, 1) * slope[over])
+            slope = slope.index_put((over,), field(state[over]))
+            left, failed = left.index_put((over,), left[over] - hop), failed.index_put((over,), hop < 0)
+            # where one is, others may be near
+            onward = torch.maximum(usual[over] / 2, 2 * (last[over] - left[over]))
+            step, suspected, usual = (a.index_put((over,), onward) for a in (step, suspected, usual))
+            last = last.index_put((over,), left[over])
+        across = across.index_put((going,), torch.zeros_like(h))
     return torch.where((lost | (left > 0)).view(-1, 1, 1), torch.nan, state)
 
 

@@ -253,6 +253,10 @@ def check_input(module: nn.Module, x: Tensor) -> Jacobian:
     close(J.push_with_second(T, W[0])[1], form)
     close((flat(J.second_push(T, T.flip(0))) * flat(W[:1])).sum(-1), torch.stack([form[:, 0, 1], form[:, 1, 0]]))
     close((flat(J.second_push(T, T)) * flat(W[:1])).sum(-1), form.diagonal(dim1=1, dim2=2).T)
+    u, w = random(2, 1, s.batch, 2, seed=4)
+    jet = flat(J.push_jet(torch.cat([T, T[:1]]), u, w))
+    close(jet[:2].permute(1, 2, 0), torch.einsum("boi,kbi->bok", truth, flat(T)))
+    close((jet[2:] - jet[:1]).mul(flat(W[:1])).sum(-1), torch.einsum("bij,lbi,lbj->lb", form, u, w))
     return J
 
 

@@ -6,8 +6,9 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
-from pullgeo import MetricManifold, PullbackManifold, datasets, zoo
+from pullgeo import MetricManifold, PullbackManifold, Status, datasets, zoo
 from pullgeo.manifold.block_tridiagonal import solve_tridiagonal
+from pullgeo.manifold.jumps import locate
 from pullgeo.manifold.runge_kutta import integrate
 from pullgeo.testing.charts import Ellipsoid, HalfPlane, Paraboloid, PoincareBall, StereographicSphere, Torus
 from pullgeo.testing.oracles import geodesic_ivp
@@ -97,12 +98,48 @@ def test_winding_geodesics_of_a_trained_decoder() -> None:
 
 def test_connections_that_jump_are_followed_by_shooting() -> None:
     torch.manual_seed(0)
-    decoder = nn.Sequential(nn.Linear(2, 4), nn.ELU(), nn.Linear(4, 5)).double()
+    decoder = nn.Sequential(nn.Linear(2, 7), nn.ELU(), nn.Linear(7, 5)).double()
     x, y = pairs(1)
     manifold = PullbackManifold(decoder)
-    v = manifold.logmap(x, y)
-    torch.testing.assert_close(manifold.expmap(x, v), y, rtol=1e-7, atol=1e-7)
-    torch.testing.assert_close(manifold.norm(x, v), manifold.dist(x, y), rtol=1e-4, atol=0)
+    log = manifold.logarithm(x, y)
+    assert log.status == (Status.CONVERGED,)
+    assert bool((log.error < 1e-9).all())
+    torch.testing.assert_close(manifold.expmap(x, log.vector), y, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(manifold.norm(x, log.vector), manifold.dist(x, y), rtol=1e-4, atol=0)
+
+
+def test_a_logarithm_tells_for_each_pair_why_there_is_none() -> None:
+    def decoder(z: Tensor) -> Tensor:
+        return torch.cat([z, 2 * z[:, :1].relu(), z[:, :1].relu() * z[:, 1:]], 1)
+
+    x = torch.tensor([[-1.0, 0.5], [-1.0, 0.5], [0.3, 1.0]], dtype=torch.float64)
+    y = torch.tensor([[-2.0, 1.5], [1.0, 1.5], [0.3, 1.0]], dtype=torch.float64)
+    log = PullbackManifold(decoder).logarithm(x.requires_grad_(), y)
+    assert log.status == (Status.CONVERGED, Status.KINKED, Status.COINCIDENT)
+    assert log.converged.tolist() == [s.converged for s in log.status]
+    assert bool((log.vector.isnan().any(1) == ~log.converged).all())
+    assert bool((log.error.isinf() == ~log.converged).all())
+    torch.testing.assert_close(log.vector[0], (y - x)[0])
+    assert not log.vector[2].any()
+    assert "1 KINKED" in repr(log)
+    assert len(log) == 3
+    squashed = PullbackManifold(lambda z: 0 * z).logarithm(x, y)
+    assert squashed.status == (Status.SINGULAR, Status.SINGULAR, Status.COINCIDENT)
+    assert squashed.vector.isnan().any(1).tolist() == [True, True, False]
+
+
+def test_the_shape_of_a_logarithm_is_that_of_the_pairs() -> None:
+    x, y = pairs(3, 0.3)
+    manifold = PullbackManifold(Paraboloid())
+    log = manifold.logarithm(x[:, None], y[None, :2])
+    assert log.vector.shape == (3, 2, 2)
+    assert log.error.shape == log.converged.shape == (3, 2)
+    assert len(log.status) == 6
+    torch.testing.assert_close(log.vector[2, 1], manifold.logmap(x[2], y[1]), rtol=1e-8, atol=1e-9)
+    single = manifold.logarithm(x[0].float(), y[0].float())
+    assert single.vector.dtype == torch.float32
+    assert single.error.shape == ()
+    assert manifold.logarithm(x[:0], y[:0]).vector.shape == (0, 2)
 
 
 def test_metrics_that_jump_a_little_have_no_logarithm() -> None:
@@ -132,6 +169,35 @@ def test_states_that_run_to_infinity_are_given_up_soon() -> None:
     assert bool(end[0].isnan())
     torch.testing.assert_close(end[1], torch.full_like(end[1], 1 / 8.5), rtol=1e-9, atol=0)
     assert len(calls) < 12 * 400
+
+
+def test_jumps_of_a_field_are_found() -> None:
+    jumps_at = torch.tensor([0.1, 0.15, 0.9], dtype=torch.float64)
+    calls = []
+
+    def field(state: Tensor) -> Tensor:  # x' = 1, and y' = x² with jumps
+        calls.append(len(state))
+        x = state[:, :, :1]
+        return torch.cat([torch.ones_like(x), x.square() + (x > jumps_at).to(x).sum(2, keepdim=True)], 2)
+
+    start = torch.tensor([[[0.0, 0.0]], [[0.12, 0.0]], [[0.95, 0.0]]], dtype=torch.float64)
+    end = integrate(field, start, lambda state: 1 + state.abs().amax(2))
+    x = start[:, 0, :1]
+    expected = ((1 + x) ** 3 - x**3) / 3 + (1 + x - torch.maximum(x, jumps_at)).sum(1, keepdim=True)
+    torch.testing.assert_close(end[:, 0, 1:], expected, rtol=1e-9, atol=0)
+    assert len(calls) < 600  # 1900 if steps are only made shorter
+
+
+def test_where_a_field_jumps() -> None:
+    def field(state: Tensor) -> Tensor:
+        return 1 + state.square() + 0.1 * (state > 0.3)
+
+    start = torch.tensor([[[0.29]], [[0.31]], [[0.0]]], dtype=torch.float64)
+    tolerance = torch.full((3, 1), 1e-10, dtype=torch.float64)
+    jumps = locate(field, start, field(start), torch.full((3,), 0.1, dtype=torch.float64), tolerance)
+    assert jumps.found.tolist() == [True, False, False]
+    time = float(np.arctan(0.3) - np.arctan(0.29))
+    assert float(jumps.before[0]) <= time <= float(jumps.after[0]) <= time + 1e-4
 
 
 def test_points_that_rounding_hardly_tells_apart() -> None:

@@ -252,6 +252,16 @@ class StalePushWithSecond(Elementwise):
         return self.push(T), 0 * self.second(T, w)
 
 
+class FlatJet(Elementwise):
+    def push_jet(self, X, u, w):
+        return self.push(X)
+
+
+class LopsidedJet(Elementwise):
+    def push_jet(self, X, u, w):
+        return super().push_jet(X, u, u)
+
+
 class WrongLayerwise(Elementwise):
     def push_squared_layerwise(self, v):
         return self.push(v)
@@ -276,6 +286,8 @@ class WrongTranspose(Elementwise):
         (SwappedOuter, r"push_outer\(T, S\): max error"),
         (WrongSecondPush, r"second_push\(T, S\): max error"),
         (StalePushWithSecond, r"push_with_second: second\(T, w\)"),
+        (FlatJet, r"push_jet\(T, u, w\): second derivatives: max error"),
+        (LopsidedJet, r"push_jet\(T, u, w\): second derivatives: max error"),
         (WrongLayerwise, "push_squared_layerwise: max error"),
         (WrongColumns, "columns: expected shape|columns: max error"),
         (WrongTranspose, "transpose.push: max error"),

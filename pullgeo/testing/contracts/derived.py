@@ -48,6 +48,7 @@ def check_second_push(
     both = torch.cat([T, S])
     bent, straight = J.second_push(T, S), J.second_push(T, T)
     judge.require(bent.shape == W.shape, "second_push", f"expected shape {tuple(W.shape)}, got {tuple(bent.shape)}")
+    check_jet(judge, J, T, S)
     for w in W if truth == "autograd" else W[:1]:  # differences are slow
         forms = form(module, x, w, both, wrt)
         k = len(T)
@@ -62,6 +63,26 @@ def check_second_push(
             diagonal = expected.diagonal(dim1=1, dim2=2).T
             size = max(scale, largest_product(got, w.expand_as(got)))
             judge.close(check, contracted, diagonal, like=T, rtol=rtol, scale=size)
+
+
+def check_jet(judge: Judge, J: Jacobian, T: Tensor, S: Tensor) -> None:
+    """``push_jet`` of tangents, with second derivatives behind them and without, against ``push`` and `second_push`."""
+    k, b = T.shape[:2]
+    generator = torch.Generator().manual_seed(0)
+    u, w = torch.randn(2, 3, b, k, dtype=torch.float64, generator=generator).to(T)
+    U, W = (torch.einsum("kb...,lbk->lb...", T, a) for a in (u, w))
+    zero, bent, straight = J.second_push(U, W).new_zeros(()), J.second_push(U, W), J.second_push(U, U)
+    C = torch.cat([S, T, S])[:3]
+    for check, X, other, expected in (
+        ("push_jet(T, u, w)", T, w, bent),
+        ("push_jet(T, u, u)", T, u, straight),
+        ("push_jet((T, C), u, w)", torch.cat([T, C]), w, bent + J.push(C)),
+    ):
+        jet = J.push_jet(X, u, other)
+        judge.require(len(jet) in (len(X), k + 3), check, f"expected {k + 3} entries, got {len(jet)}")
+        judge.close(f"{check}: J T", jet[:k], J.push(T), like=T)
+        second = jet[k:] if len(jet) > k else zero.expand_as(expected)
+        judge.close(f"{check}: second derivatives", second, expected, like=T)
 
 
 def check_layerwise(judge: Judge, J: Jacobian, module: nn.Module, x: Tensor, probes: Probes, wrt: Wrt) -> None:
