@@ -93,7 +93,9 @@ class Manifold(Curved):
 
         Solves ``z̈ = -Γ(ż, ż)`` in float64 by an adaptive Runge-Kutta method of order 8 (relative tolerance 1e-10);
         each geodesic has its own steps, at most 1000. Where a decoder saturates its metric tends to zero, and geodesics
-        run to infinity before unit time: these are given up when they have come to a standstill.
+        run to infinity before unit time: these are given up when they have come to a standstill. Where second
+        derivatives of a decoder jump (ELU), steps end at the jumps; gradients of `expmap` and `logmap` leave out what a
+        jump adds to them when its time moves.
 
         Raises:
             ShapeError, NonFiniteError: bad points; or a geodesic leaves the region where the metric is finite.
