@@ -1,13 +1,15 @@
 """Discrete energies: gradient and Hessian against plain autograd, and the systems that they lead to."""
 
+import geoopt
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pullgeo import MetricManifold, PullbackManifold
-from pullgeo.geodesic import BlockBanded, block_banded
+from pullgeo.geodesic import BlockBanded, block_banded, chord_lengths
 from pullgeo.geodesic.side_by_side import SideBySide
-from pullgeo.manifold import Manifold
+from pullgeo.geodesic.slope import slope
+from pullgeo.manifold import Manifold, Onto
 from pullgeo.metric import Dense
 from pullgeo.testing.charts import PoincareBall
 
@@ -51,6 +53,49 @@ def test_expansion_is_exact(name: str) -> None:
         hessian = torch.autograd.functional.hessian(energy, inner)
         torch.testing.assert_close(at.gradient[p].reshape(-1), gradient, rtol=1e-9, atol=1e-11)
         torch.testing.assert_close(at.hessian.dense()[p], hessian, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", [*SPACES, "in a ball"])
+def test_slope_is_the_first_order(name: str) -> None:
+    """Against autograd through the energy; also seen with every second node."""
+    ball = geoopt.PoincareBall().double()
+    space = SPACES.get(name, PullbackManifold(nn.Sequential(decoder(), Onto(ball)), ball))
+    nodes = torch.cat([curves(), curves()[:, :3].flip(2)], 1)
+    x = nodes.clone().requires_grad_()
+    energy = space.energy(x)
+    (gradient,) = torch.autograd.grad(energy.sum(), x)
+    with torch.no_grad():
+        at = slope(space, nodes)
+    torch.testing.assert_close(at.energy, energy.detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(at.gradient, gradient[:, 1:-1], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(at.coarse_energy, space.energy(nodes[:, ::2]).detach(), rtol=1e-12, atol=0)
+    assert not at.energy.requires_grad
+
+
+def test_slope_of_a_decoder_that_detaches_is_zero() -> None:
+    f = decoder()
+    at = slope(PullbackManifold(lambda z: f(z).detach()), curves()[:, :5])
+    assert bool((at.energy > 0).all())
+    assert not at.gradient.any()
+
+
+@pytest.mark.parametrize("root", [None, torch.randn(5, 3, generator=torch.Generator().manual_seed(4)).double()])
+@pytest.mark.parametrize("same", [(), (0,), (0, -1)])
+def test_chord_lengths_between_layers(same: tuple[int, ...], root: Tensor | None) -> None:
+    """One by one; layers whose points are all the same may be decoded once."""
+    f = decoder()
+    layers = torch.randn(P, 5, 7, D, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    for i in same:
+        layers[:, i] = layers[:, i, :1]
+    with torch.no_grad():
+        found = chord_lengths(f, root, layers)
+        values = f(layers.reshape(-1, D)).reshape(P, 5, 7, 5)
+        values = values if root is None else values @ root
+    for s in range(4):
+        for j in range(7):
+            for k in range(7):
+                expected = (values[:, s, j] - values[:, s + 1, k]).norm(dim=1)
+                torch.testing.assert_close(found[:, s, j, k], expected, rtol=1e-10, atol=1e-12)
 
 
 def test_energy_is_the_chords_and_the_bends_between_them() -> None:
