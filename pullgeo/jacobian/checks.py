@@ -60,13 +60,13 @@ def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
             "linearize: a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
         )
     check_fixed(module)
-    for name, child in module.named_modules():
-        if wrt == "weight" and isinstance(child, ScriptModule) and any(True for _ in child.parameters()):
-            where = f"{type(child).__name__} ({name or 'the module itself'})"
-            raise ModuleError(
-                f"linearize: {where} is compiled by TorchScript, which keeps its parameters out of reach, so there is "
-                "no wrt='weight'. Linearize the module that was compiled."
-            )
+    if wrt == "weight":
+        for name, child in module.named_modules():
+            if isinstance(child, ScriptModule) and any(True for _ in child.parameters()):
+                raise ModuleError(
+                    f"linearize: {_where(name, child)} is compiled by TorchScript, which keeps its parameters out of "
+                    "reach, so there is no wrt='weight'. Linearize the module that was compiled."
+                )
     if wrt == "weight" and not parameters:
         raise ModuleError(f"linearize: {type(module).__name__} has no parameters, so there is no wrt='weight'.")
     floating = [p for p in parameters if p.is_floating_point()]
@@ -89,7 +89,6 @@ def check_fixed(module: nn.Module) -> None:
         CoupledSamplesError: a submodule mixes samples or draws random numbers.
     """
     for name, child in module.named_modules():
-        where = f"{type(child).__name__} ({name or 'the module itself'})"
         if isinstance(child, _BatchNorm) and (child.training or child.running_mean is None):
             mend = (
                 "Call module.eval() first."
@@ -97,19 +96,23 @@ def check_fixed(module: nn.Module) -> None:
                 else ("It keeps no running statistics (track_running_stats=False): use one that does, or another norm.")
             )
             raise CoupledSamplesError(
-                f"linearize: {where} normalises over the batch, so samples are coupled and there is no Jacobian per "
-                f"sample. {mend}"
+                f"linearize: {_where(name, child)} normalises over the batch, so samples are coupled and there is no "
+                f"Jacobian per sample. {mend}"
             )
         if child.training and _is_random(child):
             raise CoupledSamplesError(
-                f"linearize: {where} is in train mode and draws a new random mask at every call, so the map is not "
-                "fixed. Call module.eval() first."
+                f"linearize: {_where(name, child)} is in train mode and draws a new random mask at every call, so the "
+                "map is not fixed. Call module.eval() first."
             )
         if isinstance(child, nn.FractionalMaxPool2d | nn.FractionalMaxPool3d) and child._random_samples is None:
             raise CoupledSamplesError(
-                f"linearize: {where} draws the windows that it pools at random at every call, in eval mode too, so the "
-                "map is not fixed. Draw them once and pass them to it as _random_samples=."
+                f"linearize: {_where(name, child)} draws the windows that it pools at random at every call, in eval "
+                "mode too, so the map is not fixed. Draw them once and pass them to it as _random_samples=."
             )
+
+
+def _where(name: str, child: nn.Module) -> str:
+    return f"{type(child).__name__} ({name or 'the module itself'})"
 
 
 def checked_value(function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
