@@ -2,8 +2,9 @@
 
 import copy
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
@@ -54,8 +55,17 @@ def timed(call: Callable[[], T]) -> tuple[T, tuple[float, float]]:
     return result, (time.process_time() - start[0], time.perf_counter() - start[1])
 
 
+@pytest.fixture(params=sorted({1, len(os.sched_getaffinity(0))}))
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """One thread for torch, and as many as it takes by itself."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("pairs", [64, 512])
-def test_against_stochman(pairs: int) -> None:
+def test_against_stochman(pairs: int, threads: int) -> None:
     vae, images = zoo.digits_vae(), datasets.digits().images
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     z = vae.encode(images[chosen])
@@ -83,7 +93,7 @@ def test_against_stochman(pairs: int) -> None:
                 "over 0.1 % longer": int((ratio > 1.001).sum()),
                 "over 0.1 % shorter": int((ratio < 0.999).sum()),
                 "longest / stochman": float(ratio.max()),
-                "threads": torch.get_num_threads(),
+                "threads": threads,
                 "stochman / ours, processor": theirs[0] / ours[0],
                 "by the clock": theirs[1] / ours[1],
             }
