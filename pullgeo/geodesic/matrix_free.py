@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pullgeo.geodesic.found import CODES, Found
 from pullgeo.geodesic.residual import scale_free
+from pullgeo.geodesic.slope import slope
 from pullgeo.geodesic.space import Space
 from pullgeo.geodesic.status import Status
 
@@ -213,10 +214,8 @@ def _judged(space: Space, nodes: Tensor, at: Slope, tol: float, steps: Tensor) -
     numbers = torch.finfo(nodes.dtype)
     # the same curves with the last bit of every coordinate changed
     signs = _signs(nodes.shape[1:], nodes)
-    with torch.enable_grad():
-        shaken = (nodes.detach() * (1 + numbers.eps * signs)).requires_grad_()
-        (gradient,) = torch.autograd.grad(space.energy(shaken).sum(), shaken)
-    noise = (gradient[:, 1:-1] - at.gradient).flatten(1).norm(dim=1) / at.gradient.flatten(1).norm(dim=1)
+    shaken = slope(space, nodes * (1 + numbers.eps * signs))
+    noise = (shaken.gradient - at.gradient).flatten(1).norm(dim=1) / at.gradient.flatten(1).norm(dim=1)
     rounding = torch.where(torch.isfinite(noise), noise * at.residual, 0.0)
     pieces = space.chord_lengths(nodes.unsqueeze(2)).flatten(1)
     speed = pieces.amax(1) / pieces.median(1).values.clamp(min=numbers.tiny)

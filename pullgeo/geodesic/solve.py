@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.curve import DiscreteCurve
+from pullgeo.errors import OptionError
 from pullgeo.geodesic.implicit import differentiable
 from pullgeo.geodesic.precision import precision, rough
 from pullgeo.geodesic.problem import BoundaryValue
@@ -40,6 +41,9 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
         problem: the manifold and the pairs.
         solver: how to find them; ``Newton()`` if ``None``.
 
+    Raises:
+        OptionError: ``solver`` is none.
+
     Example:
         >>> import torch
         >>> from pullgeo import BoundaryValue, Newton, PullbackManifold, solve
@@ -49,6 +53,10 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
         Solution(3 pairs: 3 CONVERGED)
     """
     solver = solver if solver is not None else Newton()
+    if isinstance(solver, type) or not isinstance(solver, Solver):
+        raise OptionError(
+            f"solve: solver must be a solver with its options, such as Newton(segments=32), got {solver!r}."
+        )
     space, z0, z1 = problem.manifold.in_double(), problem.z0.double(), problem.z1.double()
     near = rough(problem.manifold, space)
     if isinstance(solver, Discretising):

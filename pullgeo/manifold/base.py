@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.errors import GeometryError, NonFiniteError, OptionError
-from pullgeo.geodesic import BoundaryValue, EnergyExpansion, Newton, Solution, Solver, check_transforms, solve
+from pullgeo.errors import GeometryError, NonFiniteError
+from pullgeo.geodesic import BoundaryValue, EnergyExpansion, Solution, Solver, check_transforms, solve
 from pullgeo.manifold import curvature, jacobi, sampling, transport
 from pullgeo.manifold.chart import rows
 from pullgeo.manifold.curved import Curved
@@ -66,12 +66,7 @@ class Manifold(Curved):
             ShapeError, DtypeError, NonFiniteError: the end points are no pairs of finite points.
             OptionError: ``solver`` is none.
         """
-        if solver is not None and (isinstance(solver, type) or not isinstance(solver, Solver)):
-            raise OptionError(
-                f"{type(self).__name__}.geodesic: solver must be a solver with its options, such as Newton(segments=32)"
-                f", got {solver!r}."
-            )
-        return solve(BoundaryValue(self, z0, z1), solver if solver is not None else Newton())
+        return solve(BoundaryValue(self, z0, z1), solver)
 
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """Geodesic distances ``(*b)``, the lengths of `geodesic`, differentiable to points and to weights.
@@ -94,8 +89,7 @@ class Manifold(Curved):
         Solves ``z̈ = -Γ(ż, ż)`` in float64 by an adaptive Runge-Kutta method of order 8 (relative tolerance 1e-10);
         each geodesic has its own steps, at most 1000. Where a decoder saturates its metric tends to zero, and geodesics
         run to infinity before unit time: these are given up when they have come to a standstill. Where second
-        derivatives of a decoder jump (ELU), steps end at the jumps; gradients of `expmap` and `logmap` leave out what a
-        jump adds to them when its time moves.
+        derivatives of a decoder jump (ELU), steps end at the jumps. A backward pass across them raises GeometryError.
 
         Raises:
             ShapeError, NonFiniteError: bad points; or a geodesic leaves the region where the metric is finite.
@@ -115,7 +109,7 @@ class Manifold(Curved):
         that a discrete curve of 256 segments does not lead to it.
 
         Differentiable once, to points and weights, by the implicit function theorem: the backward pass follows the
-        geodesics again.
+        geodesics again, and raises GeometryError where it meets jumps of second derivatives.
 
         Args:
             x: where geodesics begin, ``(*b, d)``.

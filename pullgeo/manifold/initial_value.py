@@ -7,11 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo.errors import GeometryError
 from pullgeo.geodesic import check_same_weights, check_transforms, leaves
 from pullgeo.manifold.runge_kutta import MAX_STEPS, RTOL, integrate
 
 Connection = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``(z, u, w) -> Γ(u, w)`` at points ``(b, d)``."""
+
+MISSED = 1e-4
+"""Relative error of a derivative along the geodesic, which is known, that shows that others are wrong too."""
 
 
 def shoot(
@@ -55,6 +59,7 @@ def follow(
 
     Raises:
         GradModeError: reverse mode is on in a transform of ``torch.func``.
+        GeometryError: in the backward pass, a geodesic has met jumps of the connection.
     """
     with torch.no_grad():
         ends = shoot(connection, z, velocity, *carried)
@@ -86,16 +91,53 @@ class _Followed(torch.autograd.Function):
         with torch.enable_grad():
             # what lies behind the arguments is the caller's, and not counted here
             start = [a.view_as(a) if twice else a.detach().requires_grad_(a.requires_grad) for a in inputs[: ctx.count]]
+            # the derivative by the velocity is checked, whether or not it is asked for
+            start[1] = start[1] if start[1].requires_grad else start[1].detach().requires_grad_()
             ends = shoot(ctx.connection, *start)
-            if not any(end.requires_grad for end in ends):
-                check_same_weights("the derivative of expmap", [None])
-            wanted = [a for a in (*start, *inputs[ctx.count :]) if a.requires_grad]
-            found = torch.autograd.grad(
-                ends, wanted, cotangents, allow_unused=True, create_graph=twice, retain_graph=True
-            )
+            of = [a for a in (*start, *inputs[ctx.count :]) if a.requires_grad]
+            found = torch.autograd.grad(ends, of, cotangents, allow_unused=True, create_graph=twice, retain_graph=True)
         check_same_weights("the derivative of expmap", found[len(found) - len(inputs[ctx.count :]) :])
-        gradients = iter(found)
-        return None, None, None, *(next(gradients) if a.requires_grad else None for a in inputs)
+        gradients = dict(zip(map(id, of), found, strict=True))
+        along = (gradients[id(start[1])] * start[1]).sum(1).detach()
+        _check_along(ctx.connection, along, [end.detach() for end in ends], cotangents)
+        behind = zip(inputs, (*start, *inputs[ctx.count :]), strict=True)
+        return None, None, None, *(gradients[id(a)] if x.requires_grad else None for x, a in behind)
+
+
+def _check_along(
+    connection: Connection, along: Float[Tensor, " b"], ends: list[Tensor], cotangents: tuple[Tensor, ...]
+) -> None:
+    """`check_derivative` for a cotangent of all that is found at the end."""
+    with torch.no_grad():
+        rates = -turns(connection, ends[0], ends[1], torch.stack(ends[1:], 1))
+        rates[:, 0] += ends[1]
+        known = torch.cat([ends[1].unsqueeze(1), rates], 1) * torch.stack(cotangents, 1)
+        check_derivative("expmap", along - known.sum((1, 2)), known.abs().sum((1, 2)))
+
+
+def check_derivative(where: str, error: Float[Tensor, " b"], size: Float[Tensor, " b"]) -> None:
+    """Raise where automatic differentiation has passed over jumps of the connection.
+
+    Where the initial velocity grows, a geodesic goes on along its own curve, so that this one derivative is known. A
+    step that ends at a jump of the field does so at a time that depends on where the geodesic began, which automatic
+    differentiation takes for constant: then this derivative is wrong, and with it all others.
+
+    Args:
+        where: whose derivative it is, for the message.
+        error: of the derivative along the geodesic.
+        size: what the error is relative to.
+
+    Raises:
+        GeometryError: there are such geodesics.
+    """
+    missed = error.abs() > MISSED * size
+    if bool(missed.any()):
+        raise GeometryError(
+            f"the derivative of {where}: {int(missed.sum())} of {len(missed)} geodesics, the first at index "
+            f"{int(missed.nonzero()[0])}, cross jumps of the decoder's second derivatives, as ELU has them, and "
+            "automatic differentiation does not see these move. Use an activation with continuous second derivatives, "
+            "such as Softplus or SiLU. The derivatives of geodesic() and dist() are right all the same."
+        )
 
 
 def turns(

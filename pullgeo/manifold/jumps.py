@@ -1,7 +1,7 @@
 """Where a field jumps on the way of a state, as the second derivatives of ELU and its kin do."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,15 +22,16 @@ FINE = 0.1
 """Error of stepping over a jump, in units of the tolerance, below which its time is known well enough."""
 
 MAX_ROUNDS = 16
+"""How often stretches are divided at most; each time to a sixteenth."""
 
 ALIKE = 0.5
 """How much smaller a jump may be than the largest, to be taken for one: the first of these is meant."""
 
 KEPT = 0.05
-"""What a jump keeps of its size, at least, while the times around it move together; what is smooth shrinks with them.
-"""
+"""What a jump keeps of its size, at least, while the times around it move together; what is smooth shrinks."""
 
-_REACH = 1e-3
+REACH = 1e-3
+"""Part of the time over which the slope's own change is measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,7 @@ def locate(
         parts = [
             _locate(field, *part) for part in zip(*(a.split(size) for a in (state, slope, h, tolerance)), strict=True)
         ]
-    return Jumps(*(torch.cat([getattr(part, name) for part in parts]) for name in Jumps.__dataclass_fields__))
+    return Jumps(*(torch.cat([getattr(part, name) for part in parts]) for name in (f.name for f in fields(Jumps))))
 
 
 def _locate(field: Field, state: Tensor, slope: Tensor, h: Tensor, tolerance: Tensor) -> Jumps:
@@ -92,7 +93,7 @@ def _locate(field: Field, state: Tensor, slope: Tensor, h: Tensor, tolerance: Te
     low, high = torch.zeros_like(h), h
     first = torch.full_like(h, torch.nan)
     try:
-        reach = _REACH * h.view(-1, 1, 1)
+        reach = REACH * h.view(-1, 1, 1)
         turn = (field(state + reach * slope) - slope) / reach
         # by how much the slope turns until then, relative to itself: its square is what the polynomial leaves out
         bend = turn.abs().amax((1, 2)) / slope.abs().amax((1, 2)).clamp(min=torch.finfo(h.dtype).tiny)

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from pullgeo.curve import DiscreteCurve
 from pullgeo.geodesic import Given, Newton, Solution, Solver, Status, check_same_weights, leaves, where_defined
 from pullgeo.manifold.collocation import collocate
-from pullgeo.manifold.initial_value import Connection, shoot
+from pullgeo.manifold.initial_value import Connection, check_derivative, shoot
 from pullgeo.manifold.multiple_shooting import meet
 
 GOOD = 1e-7
@@ -191,10 +191,13 @@ class _Differentiable(torch.autograd.Function):
             v = velocity[index].requires_grad_()
             # x may be computed from the weights: what lies behind it is the caller's, and not counted here
             start = x[index].detach().requires_grad_(x.requires_grad)
-            end = shoot(ctx.connection, start, v)[0]
-            rows = [torch.autograd.grad(end[:, k].sum(), v, retain_graph=True)[0] for k in range(x.shape[1])]
+            end, speed = shoot(ctx.connection, start, v)
+            each = [torch.autograd.grad(end[:, k].sum(), v, retain_graph=True)[0] for k in range(x.shape[1])]
+            differential = torch.stack(each, 1)
+            along = (differential @ v.detach().unsqueeze(2)).squeeze(2) - speed.detach()
+            check_derivative("logmap", along.norm(dim=1), speed.detach().norm(dim=1))
             # dv = (∂exp/∂v)⁻¹ (dy - ∂exp/∂x dx - ∂exp/∂θ dθ)
-            pulled = torch.linalg.solve(torch.stack(rows, 1).mT, weight[index])
+            pulled = torch.linalg.solve(differential.mT, weight[index])
             wanted = [a for a in (start, *weights) if a.requires_grad]
             gradients: tuple[Tensor | None, ...] = ()
             if wanted:

@@ -122,7 +122,8 @@ def integrate(
             hop = across[over]
             state = state.index_put((over,), state[over] + hop.view(-1, 1, 1) * slope[over])
             slope = slope.index_put((over,), field(state[over]))
-            left, failed = left.index_put((over,), left[over] - hop), failed.index_put((over,), hop < 0)
+            left = left.index_put((over,), left[over] - hop)
+            failed = failed.index_put((over,), torch.zeros_like(hop, dtype=torch.bool))
             # where one is, others may be near
             onward = torch.maximum(usual[over] / 2, 2 * (last[over] - left[over]))
             step, suspected, usual = (a.index_put((over,), onward) for a in (step, suspected, usual))

@@ -263,3 +263,11 @@ def test_errors_say_what_to_do() -> None:
     for solver, text in ((GaussNewton(), "gauss_newton"), (Shooting(), "connection"), (CollocationBVP(), "connection")):
         with pytest.raises(OptionError, match=text):
             solve(BoundaryValue(LeftEndpoint(manifold), z0, z1), solver)
+
+
+@pytest.mark.parametrize("solver", ["newton", Newton, 8], ids=str)
+def test_what_is_no_solver_is_named(solver: object, without_type_checks: None) -> None:
+    problem = BoundaryValue(PullbackManifold(smooth()), *pairs())
+    for call in (lambda: solve(problem, solver), lambda: problem.manifold.geodesic(*pairs(), solver)):
+        with pytest.raises(OptionError, match=r"solver must be a solver with its options, such as Newton"):
+            call()

@@ -1,5 +1,7 @@
 """Logarithms against scipy's integrator, which knows nothing of how they were found."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
 from pullgeo import MetricManifold, PullbackManifold, Status, datasets, zoo
+from pullgeo.errors import GeometryError
 from pullgeo.manifold.block_tridiagonal import solve_tridiagonal
 from pullgeo.manifold.jumps import locate
 from pullgeo.manifold.runge_kutta import integrate
@@ -106,6 +109,26 @@ def test_connections_that_jump_are_followed_by_shooting() -> None:
     assert bool((log.error < 1e-9).all())
     torch.testing.assert_close(manifold.expmap(x, log.vector), y, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(manifold.norm(x, log.vector), manifold.dist(x, y), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("what", ["expmap", "logmap", "transport"])
+def test_derivatives_across_jumps_are_refused(what: str) -> None:
+    """Forwards both are right; what autograd makes of the steps is not, as differences show."""
+    torch.manual_seed(0)
+    elu = nn.Sequential(nn.Linear(2, 7), nn.ELU(), nn.Linear(7, 5)).double()
+    silu = nn.Sequential(elu[0], nn.SiLU(), elu[2])
+    x, y = pairs(1)
+    u = (y - x).requires_grad_()
+    calls: dict[str, Callable[[PullbackManifold], Tensor]] = {
+        "expmap": lambda m: m.expmap(x, u),
+        "logmap": lambda m: m.logmap(x, x + u),
+        "transport": lambda m: m.expmap_transp(x.clone().requires_grad_(), u.detach(), u.detach())[1],
+    }
+    refused = calls[what](PullbackManifold(elu)).sum()
+    with pytest.raises(GeometryError, match=r"derivative of (expmap|logmap): 1 of 1 .* jumps"):
+        refused.backward()
+    calls[what](PullbackManifold(silu)).sum().backward()
+    PullbackManifold(elu).dist(x, x + u).sum().backward()
 
 
 def test_a_logarithm_tells_for_each_pair_why_there_is_none() -> None:
