@@ -57,9 +57,13 @@ def chord_slope(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n d
         ends = decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
         values = torch.cat([ends[:, :1], inner.detach().unflatten(0, (p, n - 2)), ends[:, 1:]], 1)
         polygon = _Polygon.through(values)
-        pull = polygon.pull(metric).flatten(0, 1)
+        pull = polygon.pull(metric)
+    moved = torch.zeros_like(x)
     # a decoder that is constant, or detaches its output, has no graph
-    moved = torch.autograd.grad(inner, x, pull)[0] if inner.requires_grad else torch.zeros_like(x)
+    if inner.requires_grad:
+        with torch.enable_grad():
+            # of a number: for cotangents torch imports sympy at the first call, which takes longer than many geodesics
+            (moved,) = torch.autograd.grad(torch.dot(inner.reshape(-1), pull.reshape(-1)), x)
     coarse = _Polygon.through(values[:, ::2])
     return EnergySlope(polygon.energy(metric), 2.0 * (n - 1) * moved.reshape(p, n - 2, d), coarse.energy(metric))
 
