@@ -8,12 +8,11 @@ from pullgeo.likelihood.base import Likelihood
 from pullgeo.likelihood.bernoulli import Bernoulli, BernoulliProbability
 from pullgeo.likelihood.categorical import Categorical
 from pullgeo.likelihood.categorical_fisher import CategoricalFisher
-from pullgeo.likelihood.channel_blocks import ChannelBlocks
 from pullgeo.likelihood.distribution import TorchDistribution
 from pullgeo.likelihood.families import fisher_information
 from pullgeo.likelihood.gaussian import Gaussian
 from pullgeo.likelihood.ggn import ggn, ggn_blocks, ggn_diag
-from pullgeo.likelihood.heteroscedastic import HeteroscedasticGaussian, Paired
+from pullgeo.likelihood.heteroscedastic import HeteroscedasticGaussian
 from pullgeo.likelihood.poisson import Poisson
 from pullgeo.likelihood.sampled import sampled_fisher, sampled_ggn, sampled_ggn_diag
 from pullgeo.likelihood.scales import LogStd, LogVariance, Scale, Std, Variance
@@ -23,13 +22,11 @@ __all__ = [
     "BernoulliProbability",
     "Categorical",
     "CategoricalFisher",
-    "ChannelBlocks",
     "Gaussian",
     "HeteroscedasticGaussian",
     "Likelihood",
     "LogStd",
     "LogVariance",
-    "Paired",
     "Poisson",
     "Scale",
     "Std",

@@ -3,10 +3,10 @@
 from pullgeo.metric import rules
 from pullgeo.metric.base import Metric, pullback, pullback_rule
 from pullgeo.metric.block_diagonal import BlockDiagonal
-from pullgeo.metric.estimates import Estimate, Gaussian, Probe, Rademacher, averaged, hutchinson_diag, monte_carlo_diag
+from pullgeo.metric.estimates import Estimate, Gaussian, Probe, Rademacher, hutchinson_diag, monte_carlo_diag
 from pullgeo.metric.implicit import Implicit
 from pullgeo.metric.low_rank import LowRank
-from pullgeo.metric.over_batch import Reduction, batch_sum, checked_reduction, sum_dense, sum_diag
+from pullgeo.metric.over_batch import sum_dense, sum_diag
 from pullgeo.metric.rooted import Rooted, RootMetric
 from pullgeo.metric.structured import Dense, Diagonal, Identity
 
@@ -22,12 +22,8 @@ __all__ = [
     "Metric",
     "Probe",
     "Rademacher",
-    "Reduction",
     "RootMetric",
     "Rooted",
-    "averaged",
-    "batch_sum",
-    "checked_reduction",
     "hutchinson_diag",
     "monte_carlo_diag",
     "pullback",

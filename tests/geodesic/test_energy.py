@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo import MetricManifold, PullbackManifold
-from pullgeo.geodesic import BlockBanded, block_banded, chord_lengths
-from pullgeo.geodesic.side_by_side import SideBySide
-from pullgeo.geodesic.slope import slope
+from pullgeo.geodesic.energy.chord import chord_lengths
+from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.manifold import Manifold, Onto
 from pullgeo.metric import Dense
+from pullgeo.numerics.banded import matrix
+from pullgeo.numerics.banded.ldl import SideBySide
+from pullgeo.numerics.banded.matrix import BlockBanded
 from pullgeo.testing.charts import PoincareBall
 
 P, T, D = 3, 5, 2
@@ -158,8 +160,8 @@ def test_rounding_is_seen_coming() -> None:
 @pytest.mark.parametrize(("m", "d", "bands"), [(7, 3, 3), (8, 2, 3), (5, 3, 2), (1, 2, 3), (2, 3, 3), (6, 2, 1)])
 def test_banded_systems(m: int, d: int, bands: int, limit: int, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """By elimination, by dense factorisations and row by row; a system that is not positive definite is told."""
-    monkeypatch.setattr(block_banded, "DENSE_LIMIT", limit)
-    monkeypatch.setattr(block_banded, "MANY", many)
+    monkeypatch.setattr(matrix, "DENSE_LIMIT", limit)
+    monkeypatch.setattr(matrix, "MANY", many)
     generator = torch.Generator().manual_seed(0)
     blocks = [
         torch.randn(P, max(m - k, 0), d, d, dtype=torch.float64, generator=generator) / (k + 1) for k in range(bands)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo import MetricManifold, Newton, PullbackManifold, Status
-from pullgeo.geodesic import GaussNewton, Line, matrix_free
+from pullgeo.geodesic import GaussNewton, Line
+from pullgeo.geodesic.descent.newton import newton_cg
 from pullgeo.testing.charts import LinearChart, PoincareBall, StereographicSphere
 
 B = 3
@@ -15,7 +16,7 @@ B = 3
 
 @pytest.fixture
 def without_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("matrix_free", "implicit", "assessed", "solvers.newton"):
+    for name in ("descent.newton_cg", "implicit_diff", "descent.assess", "solvers.newton"):
         monkeypatch.setattr(importlib.import_module(f"pullgeo.geodesic.{name}"), "LARGE", 2)
 
 
@@ -101,7 +102,7 @@ def test_conjugate_gradients_solve_each_system_and_see_negative_curvature() -> N
         return (H @ v.reshape(B, 14, 1)).reshape(v.shape)
 
     goal = torch.full((B,), 1e-12, dtype=torch.float64)
-    x, bent, image = matrix_free.conjugate_gradients(product, lambda v: v, right, goal)
+    x, bent, image = newton_cg.conjugate_gradients(product, lambda v: v, right, goal)
     assert bent.tolist() == [False, True, False]
     torch.testing.assert_close(image, product(x))
     good = ~bent

@@ -16,11 +16,11 @@ from pullgeo.geodesic import (
     Georce,
     Given,
     GraphPath,
-    LeftEndpoint,
     Line,
     Shooting,
     Solver,
 )
+from pullgeo.geodesic.energy.left_endpoint import LeftEndpoint
 from pullgeo.testing import check_solver
 from pullgeo.testing.charts import HalfPlane, LinearChart, StereographicSphere
 from pullgeo.testing.contracts.solver import KnownPairs, known_pairs

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations
 
-from pullgeo.jacobian import Jacobian, flat, linearize
+from pullgeo.jacobian import Jacobian, linearize
+from pullgeo.jacobian.contractions import flat
 from pullgeo.testing import oracles
 
 

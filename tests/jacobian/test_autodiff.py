@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pullgeo.jacobian import Autodiff, Jacobian, flat, linearize
+from pullgeo.jacobian import Autodiff, Jacobian, linearize
+from pullgeo.jacobian.contractions import flat
 from pullgeo.testing import check_rule, oracles
 from tests.jacobian.architectures import close, random
 

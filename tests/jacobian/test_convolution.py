@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from pullgeo.errors import ShapeError
-from pullgeo.jacobian import Jacobian, LinearMap, gram, linearize, weight_rule_for
+from pullgeo.jacobian import Jacobian, LinearMap, linearize, weight_rule_for
+from pullgeo.jacobian.contractions import gram
 from pullgeo.testing import check_rule, oracles
 
 CONVOLUTIONS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, ModuleError, ShapeError
-from pullgeo.jacobian import LookupWeight, gram, linearize, weight_rule_for
+from pullgeo.jacobian import LookupWeight, linearize, weight_rule_for
+from pullgeo.jacobian.contractions import gram
 from pullgeo.testing import check_rule, oracles
 
 AGAIN = torch.tensor([[0, 2, 0], [1, 1, 1], [4, 3, 2]])

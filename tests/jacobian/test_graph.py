@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo import nnj
-from pullgeo.jacobian import AutodiffWeight, Chain, Graph, explain, flat, linearize
+from pullgeo.jacobian import AutodiffWeight, Chain, Graph, explain, linearize
+from pullgeo.jacobian.contractions import flat
 from pullgeo.testing import check_rule, oracles
 from tests.jacobian.architectures import (
     NETWORKS,

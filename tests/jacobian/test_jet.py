@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pullgeo.jacobian import Autodiff, Chain, Graph, Jacobian, combined, flat, linearize
+from pullgeo.jacobian import Autodiff, Chain, Graph, Jacobian, linearize
+from pullgeo.jacobian.contractions import combined, flat
 from tests.jacobian.architectures import random
 
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pullgeo.jacobian import flat, linearize
+from pullgeo.jacobian import linearize
+from pullgeo.jacobian.contractions import flat
 from pullgeo.testing import oracles
 from tests.jacobian.architectures import check_input, check_weight, close, network, random
 

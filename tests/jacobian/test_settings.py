@@ -10,7 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pullgeo.jacobian import flat, linearize
+from pullgeo.jacobian import linearize
+from pullgeo.jacobian.contractions import flat
 from pullgeo.testing import oracles
 from tests.jacobian.architectures import random
 

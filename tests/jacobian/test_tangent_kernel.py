@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, OptionError, ShapeError
-from pullgeo.jacobian import LinearWeight, LookupWeight, OtherWeight, WeightKind, linearize, tangent_kernel
+from pullgeo.jacobian import LinearWeight, LookupWeight, WeightKind, linearize, tangent_kernel
+from pullgeo.jacobian.weights.base import OtherWeight
 from pullgeo.testing import oracles
 from tests.jacobian.architectures import SharedWeights
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo.errors import ModuleError
-from pullgeo.jacobian import Jacobian, flat, linearize, rule_for
+from pullgeo.jacobian import Jacobian, linearize, rule_for
+from pullgeo.jacobian.contractions import flat
 from pullgeo.testing import TorchLayer, oracles, torch_layers, why_no_layer
 from pullgeo.testing.contracts.gradients import check_gradients
 from pullgeo.testing.contracts.judge import Judge

@@ -18,7 +18,6 @@ from pullgeo.likelihood import (
     HeteroscedasticGaussian,
     Likelihood,
     LogStd,
-    Paired,
     Poisson,
     TorchDistribution,
     ggn,
@@ -28,6 +27,7 @@ from pullgeo.likelihood import (
     sampled_ggn,
     sampled_ggn_diag,
 )
+from pullgeo.likelihood.heteroscedastic import Paired
 from pullgeo.metric import Dense, Implicit
 from pullgeo.testing import check_metric, oracles
 

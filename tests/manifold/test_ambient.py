@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pullgeo import MetricManifold, PullbackManifold, linearize
 from pullgeo.errors import OffManifoldError, OptionError, ShapeError
-from pullgeo.geodesic import expand_mapped_energy, mapped_energy
+from pullgeo.geodesic.energy.ambient_segment import expand_mapped_energy, mapped_energy
 from pullgeo.jacobian import Chain, Graph
 from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Likelihood, LogStd
 from pullgeo.manifold import Ambient, Onto

@@ -1,0 +1,1 @@
+"""Every use of a private or version-dependent part of torch."""

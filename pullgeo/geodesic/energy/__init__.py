@@ -1,0 +1,1 @@
+"""Discrete energies of curves, with gradients and quadratic models."""

@@ -1,0 +1,1 @@
+"""Initial curves between two points."""

@@ -1,0 +1,1 @@
+"""Jacobians with respect to weights."""

@@ -1,0 +1,1 @@
+"""Decoders built from decoders: ensembles, deviations, projections."""

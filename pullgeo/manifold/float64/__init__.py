@@ -1,0 +1,1 @@
+"""A decoder's twin in double precision."""

@@ -1,0 +1,1 @@
+"""Linear systems whose blocks lie near the diagonal."""

@@ -1,0 +1,1 @@
+"""Centers of points: Fréchet means and their shared Newton system."""
