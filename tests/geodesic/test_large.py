@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pullgeo import MetricManifold, Newton, PullbackManifold, Status
 from pullgeo.geodesic import GaussNewton, Line
-from pullgeo.geodesic.descent.newton import newton_cg
+from pullgeo.geodesic.descent import newton_cg
 from pullgeo.testing.charts import LinearChart, PoincareBall, StereographicSphere
 
 B = 3
