@@ -12,6 +12,8 @@ default_role = "code"
 html_theme = "furo"
 html_title = f"pullgeo {release}"
 autodoc_typehints = "none"
+# Shapes such as "n *pixels" are no markup.
+napoleon_attr_annotations = False
 autodoc_member_order = "bysource"
 # What estimators inherit from scikit-learn refers to its glossary.
 suppress_warnings = ["ref.term", "ref.ref"]

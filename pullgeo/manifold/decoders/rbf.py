@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from pullgeo.errors import OptionError, ShapeError
@@ -132,6 +131,8 @@ def _usable(errors: Tensor) -> bool:
 def _clusters(
     z: Float[Tensor, "n d"], count: int, spread: float, generator: torch.Generator
 ) -> tuple[Float[Tensor, "k d"], Float[Tensor, " k"]]:
+    from sklearn.cluster import KMeans  # takes most of a second to import, and only this function needs it
+
     seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
     found: Any = KMeans(count, n_init=1, random_state=seed).fit(z.cpu().numpy())
     middle = torch.as_tensor(found.cluster_centers_, dtype=z.dtype, device=z.device)
