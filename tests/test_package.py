@@ -131,7 +131,7 @@ def test_no_room_uses_what_another_keeps_to_itself(path: Path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("pullgeo."):
             parts = node.module.split(".")[1:] + [alias.name for alias in node.names]
-            own = parts[0] in {room, "_lazy", "_version", "_torch"}
+            own = parts[0] in {room, "_lazy", "_repr", "_version", "_torch"}
             private += [part for part in parts if part.startswith("_") and not part.endswith("__") and not own]
     assert not private
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._repr import ShortRepr, html_curves
 from pullgeo.curve import spline
 from pullgeo.curve.arc_length import equal_arcs
 from pullgeo.errors import OptionError, ShapeError
@@ -36,7 +37,7 @@ Times = Tensor | np.ndarray
 """Times in [0, 1]."""
 
 
-class Curve(ABC):
+class Curve(ShortRepr, ABC):
     """A batch of curves on [0, 1]: cubic splines through nodes at the times 0, 1/T, ..., 1, with not-a-knot ends."""
 
     nodes: Float[Tensor, "b n d"]
@@ -70,6 +71,13 @@ class Curve(ABC):
             ShapeError: ``t`` is of another shape.
         """
         return spline.differentiate_twice(self.nodes, self._times(t))
+
+    def __repr__(self) -> str:
+        b, n, d = self.nodes.shape
+        return f"{type(self).__name__}({b} curve{'s' * (b != 1)}, {n - 1} segments, d={d})"
+
+    def _repr_html_(self) -> str:
+        return html_curves(repr(self), self.nodes)
 
     def __len__(self) -> int:
         """Number of curves in the batch."""

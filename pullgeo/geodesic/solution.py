@@ -1,12 +1,13 @@
 """What a solver found, pair by pair."""
 
-from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pullgeo._repr import SHOWN, counted, html_table
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.geodesic.status import Status
 
@@ -85,5 +86,14 @@ class Solution:
         )
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{n} {status.name}" for status, n in Counter(self.status).items())
-        return f"Solution({len(self)} pairs: {counts or 'none'})"
+        return f"Solution({len(self)} pairs: {counted(self.status)})"
+
+    def _repr_html_(self) -> str:
+        numbers = zip(
+            self.length.tolist(), self.error_estimate.tolist(), self.iterations.tolist(), self.status, strict=True
+        )
+        rows = [
+            (str(i), f"{length:.6g}", f"{error:.1e}", str(steps), status.name)
+            for i, (length, error, steps, status) in enumerate(islice(numbers, SHOWN))
+        ]
+        return html_table(repr(self), ("pair", "length", "± error", "steps", "status"), rows, len(self))

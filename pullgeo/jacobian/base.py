@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._repr import ShortRepr, shape_text
 from pullgeo.errors import OptionError
 from pullgeo.jacobian.contractions import combined, flat, gram, outer
 from pullgeo.jacobian.signature import Signature
@@ -18,7 +19,7 @@ CHUNK_BYTES = 2**26
 """Working set of a contraction that would otherwise hold all K pulled cotangents at once."""
 
 
-class Jacobian(ABC):
+class Jacobian(ShortRepr, ABC):
     """The derivative of a map at a batch of points: one linear map ``J`` per sample, no matrix unless asked for.
 
     K tangents ride in front of the batch: stacks are ``(k, b, *shape)``. All methods are made of ordinary torch
@@ -91,6 +92,14 @@ class Jacobian(ABC):
         U = combined(X[:k], u)
         bent = self.second_push(U, U if w is u else combined(X[:k], w))
         return bent_by(self.push(X), k, bent)
+
+    def __repr__(self) -> str:
+        s = self.signature
+        return f"{self._kind()}(b={s.batch}, {shape_text(s.in_shape)} -> {shape_text(s.out_shape)})"
+
+    def _kind(self) -> str:
+        """The name of the kind; what is composed names its parts as well."""
+        return type(self).__name__
 
     def in_chunks(self, size: int | None) -> "Jacobian":
         """The same map, whose contractions move at most ``size`` tangents or cotangents at a time.

@@ -1,6 +1,5 @@
 """The logarithm: a boundary value problem, the geodesic equation that makes it exact, and its derivatives."""
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pullgeo._repr import counted
 from pullgeo._torch.grad_mode import check_same_weights, leaves
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.geodesic.solution import Solution
@@ -71,8 +71,7 @@ class Logarithm:
         return len(self.status)
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{n} {status.name}" for status, n in Counter(self.status).items())
-        return f"Logarithm({len(self)} pairs: {counts or 'none'})"
+        return f"Logarithm({len(self)} pairs: {counted(self.status)})"
 
 
 def logarithm(

@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._repr import function_text
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.energy.base import EnergyExpansion
 from pullgeo.geodesic.energy.segment import expand_segment_energy, linearised, segment_lengths, segment_sum
@@ -48,6 +49,9 @@ class MetricManifold(Manifold):
                 f"MetricManifold: metric_fn must be a function or module, got {type(metric_fn).__name__}."
             )
         self.metric_fn = metric_fn
+
+    def __repr__(self) -> str:
+        return f"MetricManifold({function_text(self.metric_fn)})"
 
     def metric(self, z: Tensor) -> Metric:
         """``G(z)``.

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pullgeo._repr import function_text
 from pullgeo.errors import ModuleError, NonFiniteError, OptionError, PullgeoError, SingularMetricError
 from pullgeo.geodesic.energy.base import EnergyExpansion, EnergySlope, Expansion
 from pullgeo.jacobian.base import Jacobian
@@ -78,6 +79,9 @@ class PullbackManifold(Manifold):
         self.decoder = decoder
         self.ambient = ambient_of(ambient)
         self.output = output
+
+    def __repr__(self) -> str:
+        return f"PullbackManifold({function_text(self.decoder)}, ambient={self.ambient})"
 
     def decode(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b *out"]:
         """The decoder's output at a batch of latents."""

@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._repr import ShortRepr
 from pullgeo.errors import RegistryError, ShapeError, SingularMetricError
 from pullgeo.jacobian.base import Jacobian
 
 
-class Metric(ABC):
+class Metric(ShortRepr, ABC):
     """An inner product ``⟨u, v⟩ = uᵀ M v`` on the tangent space at each point of a batch; immutable.
 
     Tangents are flat: ``(b, n)``, or stacks ``(k, b, n)`` with the k leading. A metric without a batch of its own is
@@ -21,6 +22,9 @@ class Metric(ABC):
 
     dim: int
     """n, the dimension of the tangent space."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(dim={self.dim}, {str(self.dtype).removeprefix('torch.')})"
 
     @property
     @abstractmethod

@@ -94,6 +94,9 @@ class Graph(Jacobian):
     nodes: tuple[Node, ...]
     signature: Signature
 
+    def _kind(self) -> str:
+        return f"Graph[{len(self.nodes)} nodes]"
+
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """One sweep forwards."""
         return sweep_forward(self._edges, lambda J, t: J.push(t), lambda i: T if i == 0 else None)

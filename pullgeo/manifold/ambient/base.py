@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vjp
 
+from pullgeo._repr import ShortRepr
 from pullgeo.errors import OffManifoldError
 from pullgeo.geodesic.energy.ambient_segment import expand_mapped_energy, mapped_energy, mapped_lengths
 from pullgeo.geodesic.energy.base import EnergyExpansion, EnergySlope, Expansion
@@ -23,7 +24,7 @@ Expand = Callable[[Tensor], Expansion]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Ambient(ABC):
+class Ambient(ShortRepr, ABC):
     """A space with a metric tensor ``M(y)`` at every output y, as `PullbackManifold` uses it.
 
     Outputs keep the shape ``(b, *out)`` that the decoder gives them; their tangents are flat, ``(b, D)``. A subclass
@@ -37,6 +38,9 @@ class Ambient(ABC):
 
     embedding: Decoder | None = field(default=None)
     constraint: geoopt.Manifold | None = field(default=None)
+
+    def __repr__(self) -> str:
+        return type(self).__name__
 
     @abstractmethod
     def metric(self, y: Float[Tensor, "b *out"]) -> Metric:

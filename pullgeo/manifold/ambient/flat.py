@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._repr import function_text
 from pullgeo.errors import OptionError, ShapeError
 from pullgeo.geodesic.energy.base import EnergyExpansion, EnergySlope
 from pullgeo.geodesic.energy.chord import chord_energy, chord_lengths, chord_slope, expand_chord_energy
@@ -35,6 +36,10 @@ class Flat(Ambient):
                 f"Diagonal(values) with values (D,), Dense(matrix) with matrix (D, D); got {self.matrix!r}. For a "
                 "metric that depends on the output pass the function that computes it."
             )
+
+    def __repr__(self) -> str:
+        space = "Euclidean" if self.matrix is None else repr(self.matrix)
+        return space if self.embedding is None else f"{space} after {function_text(self.embedding)}"
 
     def metric(self, y: Float[Tensor, "b *out"]) -> Metric:
         """The constant M.
