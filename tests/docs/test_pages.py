@@ -4,19 +4,32 @@ import doctest
 import importlib.util
 import runpy
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.filterwarnings("ignore")  # of layers that torch deprecates
-def test_the_table_of_coverage_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("coverage_page", ROOT / "docs" / "coverage.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{name}_page", ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    coverage = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(coverage)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_picture_of_imports_is_up_to_date() -> None:
+    imports = script("imports")
+    assert imports.PICTURE.read_text(encoding="utf-8") == imports.picture(), "run python docs/imports.py"
+    order = imports.ROOMS
+    assert all(order.index(above) < order.index(below) for above, below in imports.imports())
+
+
+@pytest.mark.filterwarnings("ignore")  # of layers that torch deprecates
+def test_the_table_of_coverage_is_up_to_date() -> None:
+    coverage = script("coverage")
     committed = coverage.PAGE.read_text(encoding="utf-8")
     if f"from torch {coverage.VERSION}:" not in committed:
         pytest.skip(f"the page was made from another release than torch {coverage.VERSION}")
