@@ -42,7 +42,7 @@ def picture() -> str:
         ),
         '<rect width="100%" height="100%" fill="#ffffff"/>',
     ]
-    for (above, below), files in sorted(imports().items(), key=lambda entry: entry[1]):
+    for (above, below), files in sorted(imports().items(), key=lambda entry: entry[::-1]):
         a, b = place[above] + 12, place[below] + 12
         reach = LEFT + BOX + 26 + 22 * abs(ROOMS.index(above) - ROOMS.index(below))
         x = LEFT + BOX
