@@ -5,8 +5,6 @@ module into one with products. The products themselves are documented in `pullge
 path serves each part of a network.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from torch.nn import Buffer, Parameter, functional, init
 
 from pullgeo.jacobian import explain
@@ -51,8 +49,5 @@ __all__ = [
 ]
 __all__ += [*LAYERS, *OTHERS]
 
+# Type checkers read the names of these classes in __init__.pyi.
 globals().update(LAYERS, **OTHERS)
-
-if TYPE_CHECKING:  # the classes made from torch.nn
-
-    def __getattr__(name: str) -> Any: ...

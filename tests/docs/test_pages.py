@@ -1,5 +1,6 @@
 """Pages that are made by programs, and programs that stand on pages."""
 
+import ast
 import doctest
 import importlib.util
 import runpy
@@ -7,8 +8,15 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+
+from pullgeo import nnj
 
 ROOT = Path(__file__).parents[2]
+
+
+def torch_version() -> str:
+    return ".".join(torch.__version__.split(".")[:2])
 
 
 def script(name: str) -> ModuleType:
@@ -25,6 +33,19 @@ def test_the_picture_of_imports_is_up_to_date() -> None:
     assert imports.PICTURE.read_text(encoding="utf-8") == imports.picture(), "run python docs/imports.py"
     order = imports.ROOMS
     assert all(order.index(above) < order.index(below) for above, below in imports.imports())
+
+
+def test_the_names_that_type_checkers_read_are_those_of_nnj() -> None:
+    page = script("nnj_stub")
+    committed = page.PAGE.read_text(encoding="utf-8")
+    if page.HEAD.format(version=torch_version()) not in committed:
+        pytest.skip("the names were written down from another release of torch")
+    assert committed == page.stub(), "run python docs/nnj_stub.py"
+    names = {
+        alias.asname for node in ast.parse(committed).body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    names |= {node.name for node in body if isinstance(node, ast.ClassDef)}
+    assert set(nnj.__all__) == names
 
 
 @pytest.mark.filterwarnings("ignore")  # of layers that torch deprecates
