@@ -41,9 +41,8 @@ def test_the_names_that_type_checkers_read_are_those_of_nnj() -> None:
     if page.HEAD.format(version=torch_version()) not in committed:
         pytest.skip("the names were written down from another release of torch")
     assert committed == page.stub(), "run python docs/nnj_stub.py"
-    names = {
-        alias.asname for node in ast.parse(committed).body if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
+    body = ast.parse(committed).body
+    names = {alias.asname for node in body if isinstance(node, ast.ImportFrom) for alias in node.names}
     names |= {node.name for node in body if isinstance(node, ast.ClassDef)}
     assert set(nnj.__all__) == names
 
