@@ -2,7 +2,7 @@
 
 import sys
 
-from pullgeo.cli import main
+from pullgeo.cli.entry import main
 
 __all__ = ["main"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pullgeo._version import __version__
 from pullgeo.cli import demo, report
-from pullgeo.geodesic import Newton
+from pullgeo.geodesic.solvers.newton import Newton
 
 _ROOT = """\
 Riemannian geometry of neural networks: the latent space of a decoder, measured and drawn.

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from pullgeo import datasets, zoo
 from pullgeo.cli.output import check_output, write_page
-from pullgeo.curve import straight_line
-from pullgeo.geodesic import Newton
-from pullgeo.manifold import PullbackManifold
-from pullgeo.viz import latent_report
+from pullgeo.curve.discrete import straight_line
+from pullgeo.geodesic.solvers.newton import Newton
+from pullgeo.manifold.pullback import PullbackManifold
+from pullgeo.viz.report import latent_report
 
 _SOLVER = Newton()
 _SHOWN = 6

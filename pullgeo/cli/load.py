@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo.errors import DataError, ModuleError, OptionError, PullgeoError
-from pullgeo.manifold import PullbackManifold
+from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.typing import Decoder
 
 Result = TypeVar("Result")

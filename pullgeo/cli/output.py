@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pullgeo.errors import DataError
-from pullgeo.viz import Section, page
+from pullgeo.viz.page import Section, page
 
 
 def check_output(path: Path) -> None:

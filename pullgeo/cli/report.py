@@ -10,10 +10,10 @@ from pullgeo.cli.load import load_array, load_decoder, try_out
 from pullgeo.cli.output import check_output, write_page
 from pullgeo.cli.pairs import choose_pairs, name_pairs
 from pullgeo.errors import OptionError, ShapeError
-from pullgeo.geodesic import Newton
-from pullgeo.manifold import PullbackManifold
-from pullgeo.stats import as_points
-from pullgeo.viz import latent_report
+from pullgeo.geodesic.solvers.newton import Newton
+from pullgeo.manifold.pullback import PullbackManifold
+from pullgeo.stats.points import as_points
+from pullgeo.viz.report import latent_report
 
 _MOST_PAIRS = 100
 

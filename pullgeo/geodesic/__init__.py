@@ -1,21 +1,8 @@
 """Geodesics: a boundary value problem, solvers as values, one entry `solve`, and solutions that explain themselves."""
 
-from pullgeo.geodesic.block_banded import BlockBanded
-from pullgeo.geodesic.chords import chord_energy, chord_lengths, chord_slope, expand_chord_energy
-from pullgeo.geodesic.corridor import Corridor
-from pullgeo.geodesic.defined import where_defined
-from pullgeo.geodesic.grad_mode import check_grad_mode, check_same_weights, check_transforms
-from pullgeo.geodesic.implicit import leaves
-from pullgeo.geodesic.left_endpoint import LeftEndpoint
-from pullgeo.geodesic.mapped import expand_mapped_energy, mapped_energy, mapped_lengths
-from pullgeo.geodesic.problem import BoundaryValue
-from pullgeo.geodesic.segments import expand_segment_energy, linearised, segment_lengths, segment_sum
-from pullgeo.geodesic.slope import slope_by_autograd
-from pullgeo.geodesic.solution import Solution
-from pullgeo.geodesic.solve import solve
-from pullgeo.geodesic.solver import Minimised, Solver
-from pullgeo.geodesic.solvers import CollocationBVP, EnergyMinimizer, GaussNewton, Georce, GraphPath, Newton, Shooting
-from pullgeo.geodesic.space import (
+from pullgeo._torch.grad_mode import check_grad_mode, check_same_weights, check_transforms, leaves
+from pullgeo.geodesic.energy.ambient_segment import expand_mapped_energy, mapped_energy, mapped_lengths
+from pullgeo.geodesic.energy.base import (
     EnergyExpansion,
     EnergySlope,
     Expansion,
@@ -23,8 +10,20 @@ from pullgeo.geodesic.space import (
     SingleSpace,
     Space,
 )
-from pullgeo.geodesic.start import Candidates, Given, Line, Start
+from pullgeo.geodesic.energy.chord import chord_energy, chord_lengths, chord_slope, expand_chord_energy
+from pullgeo.geodesic.energy.gradient import slope_by_autograd
+from pullgeo.geodesic.energy.left_endpoint import LeftEndpoint
+from pullgeo.geodesic.energy.segment import expand_segment_energy, linearised, segment_lengths, segment_sum
+from pullgeo.geodesic.problem import BoundaryValue
+from pullgeo.geodesic.solution import Solution
+from pullgeo.geodesic.solve import solve
+from pullgeo.geodesic.solver import Minimised, Solver
+from pullgeo.geodesic.solvers import CollocationBVP, EnergyMinimizer, GaussNewton, Georce, GraphPath, Newton, Shooting
+from pullgeo.geodesic.starts.base import Candidates, Given, Line, Start
+from pullgeo.geodesic.starts.lattice import Corridor
 from pullgeo.geodesic.status import Status
+from pullgeo.numerics.banded.matrix import BlockBanded
+from pullgeo.numerics.bisect_batch import where_defined
 
 __all__ = [
     "BlockBanded",

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pullgeo.geodesic.space import Space
-from pullgeo.geodesic.start import Candidates
+from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.starts.base import Candidates
 
 APART = 1e-2
 """Distance between nodes of the same number, relative to the length, from which on two curves are distinct."""

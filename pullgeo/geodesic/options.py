@@ -1,7 +1,7 @@
 """Options that several solvers have."""
 
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.start import Start
+from pullgeo.geodesic.starts.base import Start
 
 
 def check_search(where: str, tol: float, segments: int, max_steps: int, starts: tuple[Start, ...]) -> None:

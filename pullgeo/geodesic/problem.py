@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pullgeo._torch.grad_mode import check_grad_mode, check_transforms
 from pullgeo.errors import DtypeError, NonFiniteError, ShapeError
-from pullgeo.geodesic.grad_mode import check_grad_mode, check_transforms
-from pullgeo.geodesic.space import Space
+from pullgeo.geodesic.energy.base import Space
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pullgeo.curve import DiscreteCurve
+from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.geodesic.status import Status
 
 

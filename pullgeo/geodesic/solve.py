@@ -6,15 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.curve import DiscreteCurve
+from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.implicit import differentiable
-from pullgeo.geodesic.precision import precision, rough
+from pullgeo.geodesic.energy.base import GuardedSpace, Space
+from pullgeo.geodesic.implicit_diff import differentiable
 from pullgeo.geodesic.problem import BoundaryValue
+from pullgeo.geodesic.single_precision import precision, rough
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solver import Discretising, Minimised, Refining, Solver
 from pullgeo.geodesic.solvers.newton import Newton
-from pullgeo.geodesic.space import GuardedSpace, Space
 from pullgeo.geodesic.status import Status
 
 ROUNDING = 100

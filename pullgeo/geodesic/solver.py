@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pullgeo.geodesic.space import Space
+from pullgeo.geodesic.energy.base import Space
 from pullgeo.geodesic.status import Status
 
 

@@ -4,37 +4,37 @@ Add a layer by registering a function with `rule`; see `pullgeo.jacobian.rules` 
 """
 
 from pullgeo.jacobian import rules
-from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight
 from pullgeo.jacobian.base import Jacobian, LinearKind, Transpose, chunks
-from pullgeo.jacobian.batch_sum import BatchSum
-from pullgeo.jacobian.broadcast_weight import BroadcastWeight
-from pullgeo.jacobian.chain import Chain, compose
 from pullgeo.jacobian.checks import check_fixed
-from pullgeo.jacobian.contract import combined, flat, gram, outer
-from pullgeo.jacobian.conv_weight import ConvWeight
-from pullgeo.jacobian.convolution import Convolution
-from pullgeo.jacobian.elementwise import Elementwise
+from pullgeo.jacobian.contractions import combined, flat, gram, outer
 from pullgeo.jacobian.explain import Explanation, Row, explain
-from pullgeo.jacobian.glu import GatedLinear
-from pullgeo.jacobian.graph import Edge, Graph, Node
-from pullgeo.jacobian.index_map import IndexMap
-from pullgeo.jacobian.linear_map import LinearMap, Reshape, ones_map, stacked
-from pullgeo.jacobian.linear_weight import LinearWeight
+from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight
+from pullgeo.jacobian.kinds.chain import Chain, compose
+from pullgeo.jacobian.kinds.convolution import Convolution
+from pullgeo.jacobian.kinds.elementwise import Elementwise
+from pullgeo.jacobian.kinds.glu import GatedLinear
+from pullgeo.jacobian.kinds.graph import Edge, Graph, Node
+from pullgeo.jacobian.kinds.index_map import IndexMap
+from pullgeo.jacobian.kinds.linear_map import LinearMap, Reshape, ones_map, stacked
+from pullgeo.jacobian.kinds.local_response import LocalResponse
+from pullgeo.jacobian.kinds.normalization import RowNormalization
+from pullgeo.jacobian.kinds.separable import Separable
+from pullgeo.jacobian.kinds.softmax import LogSoftmax, Softmax
 from pullgeo.jacobian.linearize import linearize
-from pullgeo.jacobian.local_response import LocalResponse
-from pullgeo.jacobian.lookup_weight import LookupWeight
-from pullgeo.jacobian.normalization import RowNormalization
-from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.registry import registered_classes, rule, rule_for, weight_rule, weight_rule_for
 from pullgeo.jacobian.sample_gradients import named_sample_gradients, sample_gradient_norms, sample_gradients
-from pullgeo.jacobian.separable import Separable
-from pullgeo.jacobian.shared_weight import SharedWeight
 from pullgeo.jacobian.signature import Signature
-from pullgeo.jacobian.softmax import LogSoftmax, Softmax
 from pullgeo.jacobian.tangent_kernel import tangent_kernel
 from pullgeo.jacobian.tangents import one_thread_at_a_time, tracked
-from pullgeo.jacobian.weight_kind import OtherWeight, WeightKind, as_weight_kind
-from pullgeo.jacobian.weights import Own, Stage, WeightGraph
+from pullgeo.jacobian.weights.base import OtherWeight, WeightKind, as_weight_kind
+from pullgeo.jacobian.weights.batch_sum import BatchSum
+from pullgeo.jacobian.weights.broadcast import BroadcastWeight
+from pullgeo.jacobian.weights.conv import ConvWeight
+from pullgeo.jacobian.weights.linear import LinearWeight
+from pullgeo.jacobian.weights.lookup import LookupWeight
+from pullgeo.jacobian.weights.parameters import ParameterLayout
+from pullgeo.jacobian.weights.shared import SharedWeight
+from pullgeo.jacobian.weights.weight_graph import Own, Stage, WeightGraph
 
 __all__ = [
     "Autodiff",

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.jacobian.contract import combined, flat, gram, outer
+from pullgeo.jacobian.contractions import combined, flat, gram, outer
 from pullgeo.jacobian.signature import Signature
 
 _Move = Callable[[Tensor], Tensor]

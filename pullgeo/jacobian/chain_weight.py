@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from pullgeo.jacobian.checks import checked_value
-from pullgeo.jacobian.graph import Edge
-from pullgeo.jacobian.recording.leaves import check_batch
+from pullgeo.jacobian.kinds.graph import Edge
 from pullgeo.jacobian.registry import rule_for, served_class, weight_rule_for
-from pullgeo.jacobian.weights import Own, Stage
+from pullgeo.jacobian.tracing.layers import check_batch
+from pullgeo.jacobian.weights.weight_graph import Own, Stage
 
 
 def chain_stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]] | None:

@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.checks import check_batch, check_module, check_wrt
 from pullgeo.jacobian.linearize import linearize_input
-from pullgeo.jacobian.recording import Note, Recording, Served, Unserved, runs_more_than_forward, uncompiled
 from pullgeo.jacobian.registry import rule_for, served_class
+from pullgeo.jacobian.tracing.calls import Note, Served
+from pullgeo.jacobian.tracing.module_proxy import runs_more_than_forward, uncompiled
+from pullgeo.jacobian.tracing.proxy import Unserved
+from pullgeo.jacobian.tracing.trace import Recording
 
 
 @dataclass(frozen=True)

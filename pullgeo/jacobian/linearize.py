@@ -6,17 +6,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pullgeo._torch.state import left_alone
 from pullgeo.errors import ModuleError
-from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight, watched
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.chain_weight import chain_stages
 from pullgeo.jacobian.checks import check_batch, check_independence, check_module, check_wrt, checked_value
-from pullgeo.jacobian.leaving import left_alone
-from pullgeo.jacobian.parameters import ParameterLayout
-from pullgeo.jacobian.recording import Unserved, record_input, record_weight
+from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight, watched
 from pullgeo.jacobian.registry import rule_for, weight_rule_for
 from pullgeo.jacobian.signature import Signature
-from pullgeo.jacobian.weights import Own, Stage, WeightGraph
+from pullgeo.jacobian.tracing.proxy import Unserved
+from pullgeo.jacobian.tracing.trace import record_input, record_weight
+from pullgeo.jacobian.weights.parameters import ParameterLayout
+from pullgeo.jacobian.weights.weight_graph import Own, Stage, WeightGraph
 from pullgeo.typing import Decoder
 
 

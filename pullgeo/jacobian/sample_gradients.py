@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, ModuleError, ShapeError
 from pullgeo.jacobian.linearize import linearize
-from pullgeo.jacobian.parameters import ParameterLayout
-from pullgeo.jacobian.weights import WeightGraph
+from pullgeo.jacobian.weights.parameters import ParameterLayout
+from pullgeo.jacobian.weights.weight_graph import WeightGraph
 
 Loss = Tensor | Callable[[Tensor], Tensor]
 """The gradients ``∂ℓ_b/∂y_b`` of the samples' losses, ``(b, *y)``; or the losses, a function ``(b, *y) -> (b,)``."""

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pullgeo.errors import DeviceError, DtypeError, OptionError, ShapeError
 from pullgeo.jacobian.linearize import linearize
-from pullgeo.jacobian.shared_weight import grouped
-from pullgeo.jacobian.weights import WeightGraph
+from pullgeo.jacobian.weights.shared import grouped
+from pullgeo.jacobian.weights.weight_graph import WeightGraph
 
 Outputs = Literal["full", "diagonal", "trace"]
 """Which pairs of outputs a kernel holds: all, each with itself, or the sum of these."""

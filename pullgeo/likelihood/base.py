@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, OptionError, ShapeError, TargetError
-from pullgeo.metric import Metric
+from pullgeo.metric.base import Metric
 
 
 class Likelihood(ABC):

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from pullgeo.likelihood.base import Likelihood, euclidean, per_sample
 from pullgeo.likelihood.embeddings import BernoulliAngle, ProbabilityAngle
-from pullgeo.metric import Diagonal, Metric
+from pullgeo.metric.base import Metric
+from pullgeo.metric.structured import Diagonal
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import SingularMetricError
-from pullgeo.jacobian import LinearKind, Signature
-from pullgeo.metric import RootMetric
+from pullgeo.jacobian.base import LinearKind
+from pullgeo.jacobian.signature import Signature
+from pullgeo.metric.rooted import RootMetric
 
 
 @dataclass(frozen=True, eq=False)

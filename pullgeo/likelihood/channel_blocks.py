@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import ShapeError
-from pullgeo.metric import Metric
+from pullgeo.metric.base import Metric
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,16 @@ from torch import Tensor, nn
 from torch import distributions as td
 
 from pullgeo.errors import ModuleError, OptionError, ShapeError
-from pullgeo.jacobian import Elementwise, Jacobian, LinearKind, Signature, linearize
+from pullgeo.jacobian.base import Jacobian, LinearKind
+from pullgeo.jacobian.kinds.elementwise import Elementwise
+from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.signature import Signature
 from pullgeo.likelihood.base import Likelihood, euclidean, per_sample
 from pullgeo.likelihood.families import Family, family_of
-from pullgeo.metric import Dense, Implicit, Metric, Rooted
+from pullgeo.metric.base import Metric
+from pullgeo.metric.implicit import Implicit
+from pullgeo.metric.rooted import Rooted
+from pullgeo.metric.structured import Dense
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from torch import Tensor
 from pullgeo.errors import ShapeError
 from pullgeo.likelihood.base import Likelihood, euclidean, per_sample, positive
 from pullgeo.likelihood.embeddings import Whitening
-from pullgeo.metric import Diagonal
+from pullgeo.metric.structured import Diagonal
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,9 +5,14 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.jacobian import ParameterLayout, WeightGraph, linearize
+from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.weights.parameters import ParameterLayout
+from pullgeo.jacobian.weights.weight_graph import WeightGraph
 from pullgeo.likelihood.base import Likelihood
-from pullgeo.metric import BlockDiagonal, Implicit, Metric, batch_sum, sum_diag
+from pullgeo.metric.base import Metric
+from pullgeo.metric.block_diagonal import BlockDiagonal
+from pullgeo.metric.implicit import Implicit
+from pullgeo.metric.over_batch import batch_sum, sum_diag
 from pullgeo.typing import Decoder
 
 

@@ -12,7 +12,8 @@ from pullgeo.errors import ModuleError, OptionError, ShapeError
 from pullgeo.likelihood.base import Likelihood, euclidean, flat_rows, per_sample
 from pullgeo.likelihood.channel_blocks import ChannelBlocks
 from pullgeo.likelihood.scales import Scale
-from pullgeo.metric import Diagonal, Metric
+from pullgeo.metric.base import Metric
+from pullgeo.metric.structured import Diagonal
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pullgeo.likelihood.base import Likelihood, euclidean, per_sample
 from pullgeo.likelihood.embeddings import PoissonRoot
-from pullgeo.metric import Diagonal
+from pullgeo.metric.structured import Diagonal
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,15 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.jacobian import BatchSum, Jacobian, flat, linearize
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.contractions import flat
+from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.weights.batch_sum import BatchSum
 from pullgeo.likelihood.base import Likelihood
-from pullgeo.metric import Estimate, LowRank, Metric, averaged, batch_sum
+from pullgeo.metric.base import Metric
+from pullgeo.metric.estimates import Estimate, averaged
+from pullgeo.metric.low_rank import LowRank
+from pullgeo.metric.over_batch import batch_sum
 from pullgeo.typing import Decoder
 
 

@@ -2,12 +2,12 @@
 
 from pullgeo.manifold.ambient import Ambient, Onto
 from pullgeo.manifold.base import Manifold
-from pullgeo.manifold.density import ConformalMetric, KernelDensity, LandMetric, RHVAEMetric
-from pullgeo.manifold.given import MetricManifold
+from pullgeo.manifold.data_metrics import ConformalMetric, KernelDensity, LandMetric, RHVAEMetric
+from pullgeo.manifold.decoders.ensemble import Ensemble, MeanAndDeviation, mean_and_deviation
+from pullgeo.manifold.decoders.rbf import RBFDeviation
 from pullgeo.manifold.logarithm import Logarithm
+from pullgeo.manifold.metric_manifold import MetricManifold
 from pullgeo.manifold.pullback import PullbackManifold
-from pullgeo.manifold.rbf import RBFDeviation
-from pullgeo.manifold.uncertain import Ensemble, MeanAndDeviation, mean_and_deviation
 
 __all__ = [
     "Ambient",

@@ -6,12 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.grad_mode import check_transforms
 from pullgeo.errors import GeometryError, NonFiniteError
-from pullgeo.geodesic import BoundaryValue, EnergyExpansion, Solution, Solver, check_transforms, solve
+from pullgeo.geodesic.energy.base import EnergyExpansion
+from pullgeo.geodesic.problem import BoundaryValue
+from pullgeo.geodesic.solution import Solution
+from pullgeo.geodesic.solve import solve
+from pullgeo.geodesic.solver import Solver
 from pullgeo.manifold import curvature, jacobi, sampling, transport
 from pullgeo.manifold.chart import rows
 from pullgeo.manifold.curved import Curved
-from pullgeo.manifold.initial_value import follow
+from pullgeo.manifold.exponential import follow
 from pullgeo.manifold.logarithm import SAME_SPEED, Logarithm, logarithm
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from pullgeo.errors import DtypeError, GradModeError, NonFiniteError, ShapeError
 from pullgeo.manifold import volume
 from pullgeo.manifold.second_fundamental import Immersion
-from pullgeo.metric import Metric
+from pullgeo.metric.base import Metric
 
 
 class Chart(geoopt.Manifold):

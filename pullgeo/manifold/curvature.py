@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.manifold.chart import Chart
-from pullgeo.manifold.directional import directional
-from pullgeo.metric import Dense
+from pullgeo.metric.structured import Dense
+from pullgeo.numerics.directional_derivative import directional
 
 
 def operator(

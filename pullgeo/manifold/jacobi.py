@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.manifold.initial_value import Connection, turns
-from pullgeo.manifold.runge_kutta import integrate
+from pullgeo.manifold.exponential import Connection, turns
+from pullgeo.numerics.ode.dop853 import integrate
 
 CurvatureOperator = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """``(z, u, v, w) -> R(u, v)w`` at points ``(b, d)``."""

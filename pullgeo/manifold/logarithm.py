@@ -10,11 +10,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pullgeo.curve import DiscreteCurve
-from pullgeo.geodesic import Given, Newton, Solution, Solver, Status, check_same_weights, leaves, where_defined
-from pullgeo.manifold.collocation import collocate
-from pullgeo.manifold.initial_value import Connection, check_derivative, shoot
-from pullgeo.manifold.multiple_shooting import meet
+from pullgeo._torch.grad_mode import check_same_weights, leaves
+from pullgeo.curve.discrete import DiscreteCurve
+from pullgeo.geodesic.solution import Solution
+from pullgeo.geodesic.solver import Solver
+from pullgeo.geodesic.solvers.newton import Newton
+from pullgeo.geodesic.starts.base import Given
+from pullgeo.geodesic.status import Status
+from pullgeo.manifold.bvp.collocation import collocate
+from pullgeo.manifold.bvp.multiple_shooting import meet
+from pullgeo.manifold.exponential import Connection, check_derivative, shoot
+from pullgeo.numerics.bisect_batch import where_defined
 
 GOOD = 1e-7
 """The largest error, relative to the velocity, with which a logarithm is given."""

@@ -10,13 +10,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pullgeo.errors import ModuleError, NonFiniteError, OptionError, PullgeoError, SingularMetricError
-from pullgeo.geodesic import EnergyExpansion, EnergySlope, Expansion
-from pullgeo.jacobian import Jacobian, combined, flat, gram, linearize
-from pullgeo.manifold.ambient import Ambient, Flat, MetricField, ambient_of
+from pullgeo.geodesic.energy.base import EnergyExpansion, EnergySlope, Expansion
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.contractions import combined, flat, gram
+from pullgeo.jacobian.linearize import linearize
+from pullgeo.manifold.ambient.base import Ambient
+from pullgeo.manifold.ambient.convert import ambient_of
+from pullgeo.manifold.ambient.flat import Flat
+from pullgeo.manifold.ambient.metric_field import MetricField
 from pullgeo.manifold.base import Manifold
-from pullgeo.manifold.precision import in_double, is_single
+from pullgeo.manifold.float64.convert import in_double, is_single
 from pullgeo.manifold.second_fundamental import Immersion
-from pullgeo.metric import Dense, Metric
+from pullgeo.metric.base import Metric
+from pullgeo.metric.structured import Dense
 from pullgeo.typing import Decoder
 
 

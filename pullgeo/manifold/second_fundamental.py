@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.metric import Dense, Metric
+from pullgeo.metric.base import Metric
+from pullgeo.metric.structured import Dense
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.curve import DiscreteCurve
+from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import GeometryError, ShapeError
-from pullgeo.manifold.directional import directional
-from pullgeo.manifold.gauss import gauss
-from pullgeo.manifold.initial_value import Connection
+from pullgeo.manifold.exponential import Connection
+from pullgeo.numerics.directional_derivative import directional
+from pullgeo.numerics.ode.gauss_legendre import gauss
 
 STAGES = 3
 """Gauss points of a segment: order 6."""

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.grad_mode import check_grad_mode
 from pullgeo.errors import ShapeError
-from pullgeo.geodesic import check_grad_mode
-from pullgeo.manifold.directional import depends_on_others, variable
-from pullgeo.manifold.frames import orthonormal_frame
-from pullgeo.manifold.initial_value import Connection
-from pullgeo.metric import Metric
+from pullgeo.manifold.exponential import Connection
+from pullgeo.manifold.frame import orthonormal_frame
+from pullgeo.metric.base import Metric
+from pullgeo.numerics.directional_derivative import depends_on_others, variable
 
 ScalarField = Callable[[Tensor], Tensor]
 """Points ``(b, d)`` to numbers ``(b,)``, point by point, made of torch operations."""

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import RegistryError, ShapeError, SingularMetricError
-from pullgeo.jacobian import Jacobian
+from pullgeo.jacobian.base import Jacobian
 
 
 class Metric(ABC):

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError, SingularMetricError
-from pullgeo.jacobian import Jacobian, flat
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.contractions import flat
 from pullgeo.metric.base import Metric
 from pullgeo.metric.implicit import Implicit
 from pullgeo.metric.over_batch import batch_sum

@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian import Jacobian, WeightGraph, flat, gram
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.contractions import flat, gram
+from pullgeo.jacobian.weights.weight_graph import WeightGraph
 from pullgeo.metric.base import Metric, pullback_rule
 from pullgeo.metric.low_rank import LowRank
 from pullgeo.metric.rooted import RootMetric

@@ -7,7 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.jacobian import BatchSum, Jacobian, WeightGraph
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.weights.batch_sum import BatchSum
+from pullgeo.jacobian.weights.weight_graph import WeightGraph
 from pullgeo.metric.implicit import Implicit
 from pullgeo.metric.structured import Diagonal
 

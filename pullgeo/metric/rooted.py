@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian import Jacobian, flat, gram
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.contractions import flat, gram
 from pullgeo.metric.base import Metric
 
 

@@ -2,7 +2,9 @@
 
 from torch import Tensor
 
-from pullgeo.jacobian import Elementwise, Reshape, flat
+from pullgeo.jacobian.contractions import flat
+from pullgeo.jacobian.kinds.elementwise import Elementwise
+from pullgeo.jacobian.kinds.linear_map import Reshape
 from pullgeo.metric.base import Metric, pullback_rule
 from pullgeo.metric.low_rank import LowRank
 from pullgeo.metric.structured import Dense, Diagonal, Identity

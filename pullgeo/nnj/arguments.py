@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import DeviceError, DtypeError, OptionError, ShapeError
-from pullgeo.jacobian import Jacobian
-from pullgeo.metric import Dense, Diagonal, Identity, Metric
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.metric.base import Metric
+from pullgeo.metric.structured import Dense, Diagonal, Identity
 from pullgeo.typing import Wrt
 
 _CHOICES: dict[str, Wrt] = {"input": "input", "weight": "weight", "weights": "weight"}

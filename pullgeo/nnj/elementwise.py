@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from pullgeo.jacobian import Elementwise, Jacobian, rule
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.kinds.elementwise import Elementwise
+from pullgeo.jacobian.registry import rule
 from pullgeo.nnj.classes import with_products
 
 Linearized = tuple[Tensor, Jacobian]

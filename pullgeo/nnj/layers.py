@@ -4,18 +4,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pullgeo.jacobian import (
-    Chain,
-    Elementwise,
-    Jacobian,
-    LinearMap,
-    LinearWeight,
-    ParameterLayout,
-    Signature,
-    rule,
-    weight_rule,
-)
-from pullgeo.jacobian import Reshape as ReshapeKind
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.kinds.chain import Chain
+from pullgeo.jacobian.kinds.elementwise import Elementwise
+from pullgeo.jacobian.kinds.linear_map import LinearMap
+from pullgeo.jacobian.kinds.linear_map import Reshape as ReshapeKind
+from pullgeo.jacobian.registry import rule, weight_rule
+from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.weights.linear import LinearWeight
+from pullgeo.jacobian.weights.parameters import ParameterLayout
 from pullgeo.nnj.classes import with_products
 
 

@@ -13,9 +13,18 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import OptionError, TargetError
-from pullgeo.jacobian import BatchSum, WeightGraph, as_weight_kind, chunks, flat, linearize
-from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
-from pullgeo.metric import Implicit, sum_diag
+from pullgeo.jacobian.base import chunks
+from pullgeo.jacobian.contractions import flat
+from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.weights.base import as_weight_kind
+from pullgeo.jacobian.weights.batch_sum import BatchSum
+from pullgeo.jacobian.weights.weight_graph import WeightGraph
+from pullgeo.likelihood.base import Likelihood
+from pullgeo.likelihood.bernoulli import Bernoulli
+from pullgeo.likelihood.categorical import Categorical
+from pullgeo.likelihood.gaussian import Gaussian
+from pullgeo.metric.implicit import Implicit
+from pullgeo.metric.over_batch import sum_diag
 from pullgeo.nnj.arguments import checked_wrt
 from pullgeo.nnj.weight_blocks import pull_blocks, sum_blocks, weight_layout
 from pullgeo.typing import Decoder, Wrt

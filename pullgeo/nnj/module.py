@@ -9,7 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, OptionError, ShapeError
-from pullgeo.jacobian import Jacobian, ParameterLayout, linearize
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.weights.parameters import ParameterLayout
 from pullgeo.nnj import products
 
 

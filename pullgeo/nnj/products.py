@@ -29,8 +29,14 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import OptionError
-from pullgeo.jacobian import BatchSum, Jacobian, WeightGraph, flat, linearize
-from pullgeo.metric import Implicit, Metric, Reduction, checked_reduction, sum_dense, sum_diag
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.contractions import flat
+from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.weights.batch_sum import BatchSum
+from pullgeo.jacobian.weights.weight_graph import WeightGraph
+from pullgeo.metric.base import Metric
+from pullgeo.metric.implicit import Implicit
+from pullgeo.metric.over_batch import Reduction, checked_reduction, sum_dense, sum_diag
 from pullgeo.nnj.arguments import Side, check_value, checked_chunk_size, checked_wrt
 from pullgeo.nnj.reduction import of_sum, over_samples
 from pullgeo.nnj.weight_blocks import block_metric, pull_blocks, sum_blocks, weight_layout

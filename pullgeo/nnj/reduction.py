@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pullgeo.metric import Reduction
+from pullgeo.metric.over_batch import Reduction
 
 
 def over_samples(answers: Tensor, reduction: Reduction) -> Tensor:

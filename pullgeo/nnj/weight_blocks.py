@@ -9,8 +9,13 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, OptionError, ShapeError
-from pullgeo.jacobian import BatchSum, Jacobian, ParameterLayout, WeightGraph, outer
-from pullgeo.metric import BlockDiagonal, Implicit
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.contractions import outer
+from pullgeo.jacobian.weights.batch_sum import BatchSum
+from pullgeo.jacobian.weights.parameters import ParameterLayout
+from pullgeo.jacobian.weights.weight_graph import WeightGraph
+from pullgeo.metric.block_diagonal import BlockDiagonal
+from pullgeo.metric.implicit import Implicit
 from pullgeo.nnj.arguments import Side
 
 Blocks: TypeAlias = Tensor | list[Any]

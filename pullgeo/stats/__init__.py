@@ -2,7 +2,7 @@
 
 from pullgeo.stats.estimators import FrechetKMeans, GeodesicKNeighbors, PrincipalGeodesicAnalysis
 from pullgeo.stats.frechet import FrechetMean, frechet_mean
-from pullgeo.stats.graph import GraphReport, NeighbourGraph
+from pullgeo.stats.graph_distances import GraphReport, NeighbourGraph
 from pullgeo.stats.land import LAND, fit_land
 from pullgeo.stats.median import frechet_median
 from pullgeo.stats.pairwise import pairwise_distances

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from pullgeo.errors import OptionError
-from pullgeo.manifold import Manifold
+from pullgeo.manifold.base import Manifold
 
 
 def check_manifold(where: str, manifold: Any) -> None:

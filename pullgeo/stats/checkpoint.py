@@ -15,8 +15,9 @@ from torch import Tensor
 
 from pullgeo._version import __version__
 from pullgeo.errors import DataError
-from pullgeo.geodesic import Solver, Status
-from pullgeo.manifold import Manifold
+from pullgeo.geodesic.solver import Solver
+from pullgeo.geodesic.status import Status
+from pullgeo.manifold.base import Manifold
 
 PROBES = 16
 """Straight lines whose energies tell one manifold from another."""

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pullgeo.errors import NonFiniteError, SingularMetricError
-from pullgeo.manifold import Manifold
+from pullgeo.manifold.base import Manifold
 
 
 def orthonormal_frame(where: str, manifold: Manifold, p: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:

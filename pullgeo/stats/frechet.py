@@ -8,12 +8,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
-from pullgeo.geodesic import Newton, Solution, Solver, Status
-from pullgeo.manifold import Manifold
+from pullgeo.geodesic.solution import Solution
+from pullgeo.geodesic.solver import Solver
+from pullgeo.geodesic.solvers.newton import Newton
+from pullgeo.geodesic.status import Status
+from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count, check_manifold, check_tolerance
-from pullgeo.stats.bundle import Bundle, eliminate, expand
-from pullgeo.stats.center import Power, derivatives, search
-from pullgeo.stats.finer import Found, finished, followed, statuses
+from pullgeo.stats.centers.newton import Power, derivatives, search
+from pullgeo.stats.centers.refine import Found, finished, followed, statuses
+from pullgeo.stats.centers.star import Bundle, eliminate, expand
 from pullgeo.stats.points import Points, as_numbers, as_points
 
 SHORTER = 1e-6

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError, SingularMetricError
-from pullgeo.geodesic import Solver, Status
-from pullgeo.manifold import Manifold
+from pullgeo.geodesic.solver import Solver
+from pullgeo.geodesic.status import Status
+from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count, check_generator, check_manifold, check_tolerance
 from pullgeo.stats.frame import logarithms
 from pullgeo.stats.frechet import checked_weights, frechet_mean

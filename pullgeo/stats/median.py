@@ -7,8 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.geodesic import Newton, Solver, Status
-from pullgeo.manifold import Manifold
+from pullgeo.geodesic.solver import Solver
+from pullgeo.geodesic.solvers.newton import Newton
+from pullgeo.geodesic.status import Status
+from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count
 from pullgeo.stats.frechet import FrechetMean, Groups, center, checked_weights
 from pullgeo.stats.points import Points, as_points

@@ -10,12 +10,13 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError
-from pullgeo.geodesic import Solver, Status
-from pullgeo.manifold import Manifold
+from pullgeo.geodesic.solver import Solver
+from pullgeo.geodesic.status import Status
+from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count, check_manifold
 from pullgeo.stats.checkpoint import Checkpoint, fingerprint
-from pullgeo.stats.exact import solve_pairs
-from pullgeo.stats.graph import GraphReport, NeighbourGraph, graph_distances
+from pullgeo.stats.geodesic_distances import solve_pairs
+from pullgeo.stats.graph_distances import GraphReport, NeighbourGraph, graph_distances
 from pullgeo.stats.points import Points, as_points
 
 Distances = Float64[np.ndarray, "n m"]

@@ -5,8 +5,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.grad_mode import check_transforms
 from pullgeo.errors import DtypeError, NonFiniteError, ShapeError
-from pullgeo.geodesic import check_transforms
 
 Points = Tensor | np.ndarray
 """A set of points, one a row: a torch tensor or a numpy array ``(n, d)``."""

@@ -9,8 +9,12 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError
-from pullgeo.geodesic import Given, Newton, Solution, Solver, Status
-from pullgeo.manifold import Manifold
+from pullgeo.geodesic.solution import Solution
+from pullgeo.geodesic.solver import Solver
+from pullgeo.geodesic.solvers.newton import Newton
+from pullgeo.geodesic.starts.base import Given
+from pullgeo.geodesic.status import Status
+from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count, check_manifold, check_tolerance
 from pullgeo.stats.frechet import checked_weights, frechet_mean
 from pullgeo.stats.points import Points, as_numbers, as_points

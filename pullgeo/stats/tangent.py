@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pullgeo.errors import ShapeError
-from pullgeo.geodesic import Solver
-from pullgeo.manifold import Manifold
+from pullgeo.geodesic.solver import Solver
+from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count, check_manifold
 from pullgeo.stats.frame import logarithms, orthonormal_frame
 from pullgeo.stats.frechet import checked_weights, frechet_mean

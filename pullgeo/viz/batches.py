@@ -8,7 +8,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from pullgeo.errors import NonFiniteError
-from pullgeo.manifold import Manifold, PullbackManifold
+from pullgeo.manifold.base import Manifold
+from pullgeo.manifold.pullback import PullbackManifold
 
 # Numbers held at once: 64 MB in float64.
 _BUDGET = 2**23

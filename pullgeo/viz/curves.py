@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pullgeo.errors import ShapeError
-from pullgeo.geodesic import Solution
+from pullgeo.geodesic.solution import Solution
 from pullgeo.viz.classes import visible
 from pullgeo.viz.lengths import curve_points, straight_lines
 from pullgeo.viz.pairs import converged_mask, pair_names

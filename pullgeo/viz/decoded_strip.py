@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float64, UInt8
 
 from pullgeo.errors import OptionError
-from pullgeo.geodesic import Solution
-from pullgeo.manifold import Manifold
+from pullgeo.geodesic.solution import Solution
+from pullgeo.manifold.base import Manifold
 from pullgeo.viz.batches import at_home
 from pullgeo.viz.classes import visible
 from pullgeo.viz.lengths import cumulative_lengths, curve_points, straight_lines

@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 
-from pullgeo.manifold import Manifold
+from pullgeo.manifold.base import Manifold
 from pullgeo.viz.batches import evaluate
 from pullgeo.viz.plane import Extent, Plane, grid_over
 from pullgeo.viz.style import INK

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.geodesic import Solution
-from pullgeo.manifold import Manifold
-from pullgeo.stats import Points, as_points
+from pullgeo.geodesic.solution import Solution
+from pullgeo.manifold.base import Manifold
+from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.batches import at_home, log_volumes
 from pullgeo.viz.classes import Labels, classes_of
 from pullgeo.viz.curves import Curves, curves_of

@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from pullgeo.curve import straight_line
-from pullgeo.geodesic import Solution
-from pullgeo.manifold import Manifold
+from pullgeo.curve.discrete import straight_line
+from pullgeo.geodesic.solution import Solution
+from pullgeo.manifold.base import Manifold
 
 # The straight line's length is right to about 1e-5 with so many chords.
 _CHORDS = 512

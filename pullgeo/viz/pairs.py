@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from pullgeo.errors import OptionError, ShapeError
-from pullgeo.geodesic import Solution
+from pullgeo.geodesic.solution import Solution
 
 
 def pair_names(where: str, solution: Solution, names: Sequence[str] | None) -> list[str]:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
-from pullgeo.manifold import Manifold, PullbackManifold
+from pullgeo.manifold.base import Manifold
+from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.viz.batches import at_home, evaluate
 
 _COLOURS = (1, 3)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from pullgeo.geodesic import Solution
-from pullgeo.manifold import Manifold
-from pullgeo.stats import Points, as_points
+from pullgeo.geodesic.solution import Solution
+from pullgeo.manifold.base import Manifold
+from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.batches import at_home
 from pullgeo.viz.classes import Labels
 from pullgeo.viz.decoded_strip import decoded_strip

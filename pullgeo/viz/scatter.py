@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.manifold import Manifold
+from pullgeo.manifold.base import Manifold
 from pullgeo.viz.batches import log_volumes
 from pullgeo.viz.classes import Classes, visible
 from pullgeo.viz.plane import Plane

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pullgeo.geodesic import Solution
-from pullgeo.manifold import Manifold
+from pullgeo.geodesic.solution import Solution
+from pullgeo.manifold.base import Manifold
 from pullgeo.viz.lengths import straight_lengths
 from pullgeo.viz.pairs import pair_names
 

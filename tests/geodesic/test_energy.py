@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from pullgeo import MetricManifold, PullbackManifold
 from pullgeo.geodesic import BlockBanded, block_banded, chord_lengths
-from pullgeo.geodesic.side_by_side import SideBySide
-from pullgeo.geodesic.slope import slope
+from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.manifold import Manifold, Onto
 from pullgeo.metric import Dense
+from pullgeo.numerics.banded.ldl import SideBySide
 from pullgeo.testing.charts import PoincareBall
 
 P, T, D = 3, 5, 2

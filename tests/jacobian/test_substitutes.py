@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from pullgeo._torch.substitutes import SUBSTITUTES
 from pullgeo.jacobian import AutodiffWeight, linearize
-from pullgeo.jacobian.substitutes import SUBSTITUTES
 from pullgeo.testing import oracles
 from tests.jacobian.architectures import close, random
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from pullgeo import MetricManifold, PullbackManifold, Status, datasets, zoo
 from pullgeo.errors import GeometryError
-from pullgeo.manifold.block_tridiagonal import solve_tridiagonal
-from pullgeo.manifold.jumps import locate
-from pullgeo.manifold.runge_kutta import integrate
+from pullgeo.numerics.banded.block_tridiagonal import solve_tridiagonal
+from pullgeo.numerics.ode.discontinuities import locate
+from pullgeo.numerics.ode.dop853 import integrate
 from pullgeo.testing.charts import Ellipsoid, HalfPlane, Paraboloid, PoincareBall, StereographicSphere, Torus
 from pullgeo.testing.oracles import geodesic_ivp
 from pullgeo.testing.oracles.curves import MetricFunction

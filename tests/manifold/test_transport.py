@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pullgeo import MetricManifold, PullbackManifold
 from pullgeo.curve import DiscreteCurve
 from pullgeo.errors import GeometryError, NonFiniteError, OptionError, ShapeError
-from pullgeo.manifold.runge_kutta import integrate
+from pullgeo.numerics.ode.dop853 import integrate
 from pullgeo.testing import oracles
 from pullgeo.testing.charts import AngularSphere, HalfPlane, LinearChart, PoincareBall, StereographicSphere
 

@@ -9,7 +9,7 @@ import torch
 from pullgeo import Newton, PullbackManifold, pairwise_distances
 from pullgeo.errors import OptionError, ShapeError
 from pullgeo.stats import NeighbourGraph
-from pullgeo.stats.graph import neighbourhood_edges
+from pullgeo.stats.graph_distances import neighbourhood_edges
 from pullgeo.testing.charts import StereographicSphere
 
 SPHERE = StereographicSphere(2)

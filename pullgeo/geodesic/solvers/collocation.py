@@ -11,12 +11,12 @@ from scipy.integrate import solve_bvp
 from torch import Tensor
 
 from pullgeo.errors import NonFiniteError, OptionError, SingularMetricError
-from pullgeo.geodesic.assessed import assess
-from pullgeo.geodesic.corridor import Corridor
+from pullgeo.geodesic.descent.assess import assess
+from pullgeo.geodesic.energy.base import ConnectedSpace, Space
 from pullgeo.geodesic.options import check_search
 from pullgeo.geodesic.solver import Minimised
-from pullgeo.geodesic.space import ConnectedSpace, Space
-from pullgeo.geodesic.start import Candidates, Start
+from pullgeo.geodesic.starts.base import Candidates, Start
+from pullgeo.geodesic.starts.lattice import Corridor
 from pullgeo.geodesic.status import Status
 
 Array = NDArray[np.float64]

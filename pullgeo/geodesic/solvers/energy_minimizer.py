@@ -7,15 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.curve import DiscreteCurve
+from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.assessed import assess
-from pullgeo.geodesic.found import CODES
+from pullgeo.geodesic.descent.assess import assess
+from pullgeo.geodesic.descent.result import CODES
+from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.geodesic.options import check_search
-from pullgeo.geodesic.slope import slope
 from pullgeo.geodesic.solver import Minimised
-from pullgeo.geodesic.space import Space
-from pullgeo.geodesic.start import Candidates, Line, Start
+from pullgeo.geodesic.starts.base import Candidates, Line, Start
 from pullgeo.geodesic.status import Status
 
 OptimizerFactory = Callable[[list[Tensor]], torch.optim.Optimizer]

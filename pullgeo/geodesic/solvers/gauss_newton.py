@@ -6,12 +6,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.descent import Descent, descend
-from pullgeo.geodesic.found import Found
+from pullgeo.geodesic.descent.newton import Descent, descend
+from pullgeo.geodesic.descent.result import Found
+from pullgeo.geodesic.energy.base import EnergyExpansion, LinearisedSpace, Space
 from pullgeo.geodesic.options import check_search
 from pullgeo.geodesic.solver import Minimised
-from pullgeo.geodesic.space import EnergyExpansion, LinearisedSpace, Space
-from pullgeo.geodesic.start import Candidates, Line, Start
+from pullgeo.geodesic.starts.base import Candidates, Line, Start
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.geodesic.assessed import assess
-from pullgeo.geodesic.left_endpoint import LeftEndpoint, left_endpoint
+from pullgeo.geodesic.descent.assess import assess
+from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.left_endpoint import LeftEndpoint, left_endpoint
 from pullgeo.geodesic.options import check_search
 from pullgeo.geodesic.residual import scale_free
 from pullgeo.geodesic.solver import Minimised
-from pullgeo.geodesic.space import Space
-from pullgeo.geodesic.start import Candidates, Line, Start
+from pullgeo.geodesic.starts.base import Candidates, Line, Start
 
 HALVINGS = 30
 """How often the line search halves a step before a curve is given up."""

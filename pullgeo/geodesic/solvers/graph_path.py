@@ -11,13 +11,13 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from pullgeo.curve import DiscreteCurve, straight_line
+from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError, ShapeError
-from pullgeo.geodesic.assessed import assess
-from pullgeo.geodesic.found import CODES
+from pullgeo.geodesic.descent.assess import assess
+from pullgeo.geodesic.descent.result import CODES
+from pullgeo.geodesic.energy.base import Space
 from pullgeo.geodesic.solver import Minimised
-from pullgeo.geodesic.space import Space
-from pullgeo.geodesic.start import Candidates
+from pullgeo.geodesic.starts.base import Candidates
 from pullgeo.geodesic.status import Status
 
 PIECES = 4

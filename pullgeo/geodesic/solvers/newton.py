@@ -6,19 +6,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pullgeo.curve import DiscreteCurve, straight_line
+from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.corridor import Corridor
-from pullgeo.geodesic.descent import Descent, descend, reached
-from pullgeo.geodesic.found import CODES, Found
-from pullgeo.geodesic.matrix_free import LARGE, descend_free, order_of
+from pullgeo.geodesic.descent.chord_newton import polish
+from pullgeo.geodesic.descent.newton import Descent, descend, reached
+from pullgeo.geodesic.descent.newton_cg import LARGE, descend_free, order_of
+from pullgeo.geodesic.descent.result import CODES, Found
+from pullgeo.geodesic.energy.base import Space
 from pullgeo.geodesic.minima import count_minima
 from pullgeo.geodesic.options import check_search
-from pullgeo.geodesic.polish import polish
-from pullgeo.geodesic.precision import precision
+from pullgeo.geodesic.single_precision import precision
 from pullgeo.geodesic.solver import Minimised
-from pullgeo.geodesic.space import Space
-from pullgeo.geodesic.start import Candidates, Line, Start
+from pullgeo.geodesic.starts.base import Candidates, Line, Start
+from pullgeo.geodesic.starts.lattice import Corridor
 from pullgeo.geodesic.status import Status
 
 SINGLE = 1e-3

@@ -6,17 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.curve import DiscreteCurve
+from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.assessed import assess
-from pullgeo.geodesic.corridor import Corridor
-from pullgeo.geodesic.defined import where_defined
-from pullgeo.geodesic.flow import Connection, flow
+from pullgeo.geodesic.descent.assess import assess
+from pullgeo.geodesic.energy.base import ConnectedSpace, Space
 from pullgeo.geodesic.options import check_search
 from pullgeo.geodesic.solver import Minimised
-from pullgeo.geodesic.space import ConnectedSpace, Space
-from pullgeo.geodesic.start import Candidates, Start
+from pullgeo.geodesic.starts.base import Candidates, Start
+from pullgeo.geodesic.starts.lattice import Corridor
 from pullgeo.geodesic.status import Status
+from pullgeo.numerics.bisect_batch import where_defined
+from pullgeo.numerics.ode.rk4 import Connection, flow
 
 PROBE = 1e-6
 """Change of the velocity, relative to it, by which end points are differentiated."""

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pullgeo.jacobian.base import Jacobian
-from pullgeo.jacobian.broadcast_weight import BroadcastWeight
-from pullgeo.jacobian.elementwise import Elementwise
+from pullgeo.jacobian.kinds.elementwise import Elementwise
 from pullgeo.jacobian.registry import rule, weight_rule
 from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.weights.broadcast import BroadcastWeight
 
 Linearized = tuple[Tensor, Jacobian]
 

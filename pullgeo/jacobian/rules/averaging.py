@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pullgeo.jacobian.base import Jacobian
-from pullgeo.jacobian.chain import Chain
-from pullgeo.jacobian.elementwise import Elementwise
-from pullgeo.jacobian.index_map import IndexMap
-from pullgeo.jacobian.linear_map import Move, stacked
+from pullgeo.jacobian.kinds.chain import Chain
+from pullgeo.jacobian.kinds.elementwise import Elementwise
+from pullgeo.jacobian.kinds.index_map import IndexMap
+from pullgeo.jacobian.kinds.linear_map import Move, stacked
+from pullgeo.jacobian.kinds.separable import Separable, matrix_of
 from pullgeo.jacobian.registry import rule
 from pullgeo.jacobian.rules.layout import require_batch
-from pullgeo.jacobian.separable import Separable, matrix_of
 from pullgeo.jacobian.signature import Signature
 
 

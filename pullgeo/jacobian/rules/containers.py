@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.base import Jacobian
-from pullgeo.jacobian.chain import compose
-from pullgeo.jacobian.linear_map import Reshape
+from pullgeo.jacobian.kinds.chain import compose
+from pullgeo.jacobian.kinds.linear_map import Reshape
 from pullgeo.jacobian.linearize import by_autodiff, linearize_input
 from pullgeo.jacobian.registry import rule
 from pullgeo.jacobian.signature import Signature

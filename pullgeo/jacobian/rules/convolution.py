@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pullgeo.jacobian.base import Jacobian, LinearKind
-from pullgeo.jacobian.conv_weight import ConvWeight
-from pullgeo.jacobian.convolution import Convolution
-from pullgeo.jacobian.linear_map import LinearMap, Reshape, stacked
+from pullgeo.jacobian.kinds.convolution import Convolution
+from pullgeo.jacobian.kinds.linear_map import LinearMap, Reshape, stacked
 from pullgeo.jacobian.registry import rule, weight_rule
 from pullgeo.jacobian.rules.layout import require_dims
 from pullgeo.jacobian.rules.padding import padded, sources
 from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.weights.conv import ConvWeight
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 ConvTranspose = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d

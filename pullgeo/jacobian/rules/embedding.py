@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from pullgeo.errors import ModuleError, ShapeError
 from pullgeo.jacobian.base import Jacobian
-from pullgeo.jacobian.lookup_weight import LookupWeight
 from pullgeo.jacobian.registry import rule, weight_rule
 from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.weights.lookup import LookupWeight
 
 
 @rule(nn.Embedding, nn.EmbeddingBag)

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pullgeo.jacobian.base import Jacobian
-from pullgeo.jacobian.linear_map import Move, ones_map
+from pullgeo.jacobian.kinds.linear_map import Move, ones_map
 from pullgeo.jacobian.registry import rule
 from pullgeo.jacobian.rules.layout import require_dims
 

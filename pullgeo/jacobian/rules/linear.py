@@ -4,11 +4,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pullgeo.jacobian.base import Jacobian
-from pullgeo.jacobian.linear_map import LinearMap, shared
-from pullgeo.jacobian.linear_weight import LinearWeight
+from pullgeo.jacobian.kinds.linear_map import LinearMap, shared
 from pullgeo.jacobian.registry import rule, weight_rule
 from pullgeo.jacobian.rules.layout import require_batch
 from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.weights.linear import LinearWeight
 
 
 @rule(nn.Linear)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pullgeo.errors import ModuleError
-from pullgeo.jacobian.index_map import IndexMap
+from pullgeo.jacobian.kinds.index_map import IndexMap
 from pullgeo.jacobian.registry import rule
 from pullgeo.jacobian.rules.layout import require_batch
 from pullgeo.jacobian.signature import Signature

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from pullgeo.errors import CoupledSamplesError
 from pullgeo.jacobian.base import Jacobian
-from pullgeo.jacobian.broadcast_weight import BroadcastWeight
-from pullgeo.jacobian.elementwise import Elementwise
-from pullgeo.jacobian.local_response import LocalResponse
-from pullgeo.jacobian.normalization import RowNormalization
+from pullgeo.jacobian.kinds.elementwise import Elementwise
+from pullgeo.jacobian.kinds.local_response import LocalResponse
+from pullgeo.jacobian.kinds.normalization import RowNormalization
 from pullgeo.jacobian.registry import rule, weight_rule
 from pullgeo.jacobian.rules.layout import require_batch, require_dims
 from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.weights.broadcast import BroadcastWeight
 
 Linearized = tuple[Tensor, Jacobian]
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pullgeo.jacobian.base import LinearKind
-from pullgeo.jacobian.linear_map import ones_map, stacked
+from pullgeo.jacobian.kinds.linear_map import ones_map, stacked
+from pullgeo.jacobian.kinds.separable import Separable
 from pullgeo.jacobian.registry import rule
 from pullgeo.jacobian.rules.layout import require_batch
-from pullgeo.jacobian.separable import Separable
 from pullgeo.jacobian.signature import Signature
 
 

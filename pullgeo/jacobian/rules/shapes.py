@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.base import Jacobian
-from pullgeo.jacobian.linear_map import Reshape
+from pullgeo.jacobian.kinds.linear_map import Reshape
 from pullgeo.jacobian.registry import rule
 from pullgeo.jacobian.signature import Signature
 

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from pullgeo.errors import CoupledSamplesError, ShapeError
 from pullgeo.jacobian.base import Jacobian
-from pullgeo.jacobian.glu import GatedLinear
+from pullgeo.jacobian.kinds.glu import GatedLinear
+from pullgeo.jacobian.kinds.softmax import LogSoftmax, Softmax
 from pullgeo.jacobian.registry import rule
 from pullgeo.jacobian.rules.layout import require_dims
-from pullgeo.jacobian.softmax import LogSoftmax, Softmax
 
 
 @rule(nn.Softmax)

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pullgeo.jacobian.base import Jacobian
-from pullgeo.jacobian.linear_map import Move, stacked
+from pullgeo.jacobian.kinds.linear_map import Move, stacked
+from pullgeo.jacobian.kinds.separable import Separable, matrix_of
 from pullgeo.jacobian.registry import rule
 from pullgeo.jacobian.rules.layout import require_dims
-from pullgeo.jacobian.separable import Separable, matrix_of
 from pullgeo.jacobian.signature import Signature
 
 _IN_TWO_DIMENSIONS = {"linear": "bilinear", "trilinear": "bilinear"}

@@ -1,14 +1,14 @@
 """The spaces that decoders' outputs lie in, and what `PullbackManifold` asks of them."""
 
 from pullgeo.manifold.ambient.base import Ambient, lowered_connection
-from pullgeo.manifold.ambient.choice import ambient_of
 from pullgeo.manifold.ambient.composite import Product, Scaled
-from pullgeo.manifold.ambient.field import Field, MetricField, check_riemannian
+from pullgeo.manifold.ambient.convert import ambient_of
 from pullgeo.manifold.ambient.flat import Flat
 from pullgeo.manifold.ambient.inner import InnerProduct
-from pullgeo.manifold.ambient.onto import Onto
+from pullgeo.manifold.ambient.metric_field import Field, MetricField, check_riemannian
 from pullgeo.manifold.ambient.positive_definite import AffineInvariant
 from pullgeo.manifold.ambient.space_forms import ConformalBall, Hyperboloid
+from pullgeo.manifold.decoders.projection import Onto
 
 __all__ = [
     "AffineInvariant",

@@ -11,17 +11,11 @@ from torch import Tensor
 from torch.func import vjp
 
 from pullgeo.errors import OffManifoldError
-from pullgeo.geodesic import (
-    EnergyExpansion,
-    EnergySlope,
-    Expansion,
-    expand_mapped_energy,
-    mapped_energy,
-    mapped_lengths,
-    slope_by_autograd,
-)
-from pullgeo.manifold.precision import fits_single, in_double
-from pullgeo.metric import Metric
+from pullgeo.geodesic.energy.ambient_segment import expand_mapped_energy, mapped_energy, mapped_lengths
+from pullgeo.geodesic.energy.base import EnergyExpansion, EnergySlope, Expansion
+from pullgeo.geodesic.energy.gradient import slope_by_autograd
+from pullgeo.manifold.float64.convert import fits_single, in_double
+from pullgeo.metric.base import Metric
 from pullgeo.typing import Decoder
 
 Decode = Callable[[Tensor], Tensor]

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.manifold.ambient.base import Ambient
-from pullgeo.metric import Metric
+from pullgeo.metric.base import Metric
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError
-from pullgeo.geodesic import EnergyExpansion, EnergySlope, chord_energy, chord_lengths, chord_slope, expand_chord_energy
-from pullgeo.jacobian import flat
+from pullgeo.geodesic.energy.base import EnergyExpansion, EnergySlope
+from pullgeo.geodesic.energy.chord import chord_energy, chord_lengths, chord_slope, expand_chord_energy
+from pullgeo.jacobian.contractions import flat
 from pullgeo.manifold.ambient.base import Ambient, Decode, Expand
-from pullgeo.metric import Identity, Metric
+from pullgeo.metric.base import Metric
+from pullgeo.metric.structured import Identity
 
 
 @dataclass(frozen=True, eq=False)

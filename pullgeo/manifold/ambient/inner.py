@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import grad
 
 from pullgeo.manifold.ambient.base import Ambient
-from pullgeo.metric import Metric
+from pullgeo.metric.base import Metric
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.manifold.ambient.base import Ambient
-from pullgeo.metric import Diagonal
+from pullgeo.metric.structured import Diagonal
 
 _SERIES = [4**n / (2 * n**2 * comb(2 * n, n)) for n in range(1, 14)]
 """``arcsin²(√s)/s`` in powers of s; the radius of convergence is 1."""

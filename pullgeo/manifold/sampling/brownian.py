@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.manifold.chart import Chart
-from pullgeo.manifold.frames import orthonormal_frame
+from pullgeo.manifold.frame import orthonormal_frame
 from pullgeo.manifold.sampling.options import check_count, check_step_size
 
 

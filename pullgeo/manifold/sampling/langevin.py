@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.grad_mode import check_grad_mode
 from pullgeo.errors import NonFiniteError, ShapeError
-from pullgeo.geodesic import check_grad_mode
 from pullgeo.manifold.chart import Chart
-from pullgeo.manifold.frames import orthonormal_frame
+from pullgeo.manifold.frame import orthonormal_frame
 from pullgeo.manifold.sampling.options import check_count, check_step_size
 from pullgeo.manifold.volume import mean_turn
 

@@ -8,8 +8,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from pullgeo.errors import NonFiniteError
-from pullgeo.geodesic import Solver
-from pullgeo.manifold import Manifold
+from pullgeo.geodesic.solver import Solver
+from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_manifold
 from pullgeo.stats.pairwise import pairwise_distances
 

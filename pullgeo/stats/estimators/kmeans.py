@@ -7,8 +7,9 @@ from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
-from pullgeo.geodesic import Newton, Solver
-from pullgeo.manifold import Manifold
+from pullgeo.geodesic.solver import Solver
+from pullgeo.geodesic.solvers.newton import Newton
+from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count
 from pullgeo.stats.estimators.checks import as_array, distances, manifold_of, new_points
 from pullgeo.stats.frechet import frechet_mean

@@ -8,11 +8,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pullgeo.errors import NonFiniteError, OptionError
-from pullgeo.geodesic import Solver
-from pullgeo.manifold import Manifold
+from pullgeo.geodesic.solver import Solver
+from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count
 from pullgeo.stats.estimators.checks import as_array, manifold_of
-from pullgeo.stats.graph import NeighbourGraph
+from pullgeo.stats.graph_distances import NeighbourGraph
 from pullgeo.stats.pairwise import pairwise_distances
 
 

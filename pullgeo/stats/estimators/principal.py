@@ -8,8 +8,8 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from pullgeo.errors import ShapeError
-from pullgeo.geodesic import Solver
-from pullgeo.manifold import Manifold
+from pullgeo.geodesic.solver import Solver
+from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count
 from pullgeo.stats.estimators.checks import as_array, manifold_of, new_points
 from pullgeo.stats.tangent import tangent_pca

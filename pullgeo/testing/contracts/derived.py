@@ -3,7 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from pullgeo.jacobian import Chain, Graph, Jacobian, WeightGraph, rule_for, weight_rule_for
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.kinds.chain import Chain
+from pullgeo.jacobian.kinds.graph import Graph
+from pullgeo.jacobian.registry import rule_for, weight_rule_for
+from pullgeo.jacobian.weights.weight_graph import WeightGraph
 from pullgeo.testing import oracles
 from pullgeo.testing.contracts.jacobian import Probes, Second, largest_product
 from pullgeo.testing.contracts.judge import Judge

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo.errors import ShapeError, SingularMetricError
-from pullgeo.jacobian import Jacobian, linearize
-from pullgeo.metric import Metric
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.linearize import linearize
+from pullgeo.metric.base import Metric
 from pullgeo.testing import oracles
 from pullgeo.testing.contracts.judge import Judge, random_like, uncontiguous
 

@@ -11,8 +11,8 @@ from jaxtyping import Num
 from torch import Tensor, nn
 
 from pullgeo.errors import ShapeError
-from pullgeo.jacobian import Jacobian
-from pullgeo.jacobian import linearize as package_linearize
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.linearize import linearize as package_linearize
 from pullgeo.testing.contracts.derived import check_contractions, check_layerwise, check_second_push
 from pullgeo.testing.contracts.gradients import check_gradients
 from pullgeo.testing.contracts.jacobian import First, Probes, Second, check_products, check_second

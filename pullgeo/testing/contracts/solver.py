@@ -6,10 +6,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.geodesic import BoundaryValue, Solution, Solver, solve
-from pullgeo.manifold import Manifold, MetricManifold, PullbackManifold
+from pullgeo.geodesic.problem import BoundaryValue
+from pullgeo.geodesic.solution import Solution
+from pullgeo.geodesic.solve import solve
+from pullgeo.geodesic.solver import Solver
+from pullgeo.manifold.base import Manifold
+from pullgeo.manifold.metric_manifold import MetricManifold
+from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.testing import oracles
-from pullgeo.testing.charts import BernoulliFisherRao, HalfPlane, LinearChart, StereographicSphere, SwissRoll
+from pullgeo.testing.charts.flat import LinearChart, SwissRoll
+from pullgeo.testing.charts.hyperbolic import HalfPlane
+from pullgeo.testing.charts.information import BernoulliFisherRao
+from pullgeo.testing.charts.spheres import StereographicSphere
 from pullgeo.testing.contracts.judge import Judge
 
 

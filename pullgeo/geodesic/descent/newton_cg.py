@@ -1,0 +1,256 @@
+"""Newton's method without matrices, for curves in so many dimensions that the Hessian's blocks are not to be held."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pullgeo.geodesic.descent.result import CODES, Found
+from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.gradient import slope
+from pullgeo.geodesic.residual import scale_free
+from pullgeo.geodesic.status import Status
+
+LARGE = 150
+"""Dimension from which on matrix-free steps are taken."""
+
+STALL = 1e6
+"""Damping, in units of the metric, beyond which a step that does not help says that none will."""
+
+LOOSE = 0.1
+"""Largest relative residual to which a linear system is solved; the nearer the solution, the smaller."""
+
+ROUNDS = 200
+"""Bound on the conjugate gradient steps for one linear system."""
+
+PROBES = 4
+"""Random directions in which the size of the metric is measured."""
+
+_LEAST_DAMPING, _FIRST_DAMPING = 1e-12, 1e-3
+
+Apply = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Slope:
+    """The energy of curves to first order, with products of its Hessian.
+
+    Attributes:
+        energy: ``E``.
+        gradient: with respect to the inner nodes.
+        hessian: ``v -> H v``, exact, by differentiating the gradient once more.
+        weight: ``tr G / d`` at the inner nodes, estimated in a few random directions.
+        residual: the gradient in a unit that no rescaling changes; see `scale_free`.
+    """
+
+    energy: Float[Tensor, " p"]
+    gradient: Float[Tensor, "p m d"]
+    hessian: Apply
+    weight: Float[Tensor, "p m"]
+    residual: Float[Tensor, " p"]
+
+    @staticmethod
+    def at(space: Space, nodes: Float[Tensor, "p n d"]) -> "Slope":
+        """Cost: a forward and a backward pass for each node; as much again, twice, for each product."""
+        segments, d = nodes.shape[1] - 1, nodes.shape[2]
+        with torch.enable_grad():
+            x = nodes.detach().requires_grad_()
+            energy = space.energy(x)
+            (gradient,) = torch.autograd.grad(energy.sum(), x, create_graph=True)
+
+        def hessian(v: Tensor) -> Tensor:
+            (product,) = torch.autograd.grad(gradient, x, torch.nn.functional.pad(v, (0, 0, 1, 1)), retain_graph=True)
+            return product[:, 1:-1]
+
+        inner = gradient.detach()[:, 1:-1]
+        weight = _weight(space, x.detach())
+        stretch, value = d * weight.amax(1), energy.detach()
+        return Slope(value, inner, hessian, weight, scale_free(inner / (2 * segments), stretch, value / segments))
+
+    def preconditioner(self, damping: Float[Tensor, " p"]) -> Apply:
+        """``(K ⊗ G + damping)⁻¹`` with the second difference K and every metric replaced by a multiple of the identity.
+
+        The sines diagonalise K, so a product costs two small matrix products.
+        """
+        m = self.weight.shape[1]
+        k = torch.arange(1, m + 1, dtype=self.weight.dtype, device=self.weight.device)
+        sines = torch.sin(torch.outer(k, k) * (math.pi / (m + 1))) * math.sqrt(2 / (m + 1))
+        values = 2 - 2 * torch.cos(k * (math.pi / (m + 1)))
+        inverse = 1 / (2 * (m + 1) * (values + 2 * damping.unsqueeze(1)))
+        root = self._floored().rsqrt().unsqueeze(2)
+
+        def apply(v: Tensor) -> Tensor:
+            return root * (sines @ (inverse.unsqueeze(2) * (sines @ (root * v))))
+
+        return apply
+
+    def damped(self, damping: Float[Tensor, " p"]) -> Apply:
+        """``v -> (H + λD) v``."""
+        diagonal = damping[:, None, None] * self.unit()
+        return lambda v: self.hessian(v) + diagonal * v
+
+    def unit(self) -> Float[Tensor, "p m 1"]:
+        """The diagonal in whose unit damping is measured: that of the Gauss-Newton matrix, ``4 T tr G / d``."""
+        return 4 * (self.weight.shape[1] + 1) * self._floored().unsqueeze(2)
+
+    def _floored(self) -> Float[Tensor, "p m"]:
+        most = self.weight.amax(1, keepdim=True)
+        return self.weight.clamp(min=torch.finfo(most.dtype).tiny).maximum(1e-12 * most)
+
+
+def descend_free(space: Space, nodes: Float[Tensor, "p n d"], tol: float, max_steps: int) -> Found:
+    """Minimise the energy of each curve by truncated Newton steps.
+
+    A step solves ``(H + λD) s = -g`` by preconditioned conjugate gradients, no more exactly than pays; where a
+    direction of negative curvature shows, the step so far is taken and λ grows. Curves step together, each with its
+    own λ, and those that are done are left out.
+
+    Source: Nocedal, Wright, *Numerical Optimization*, section 7.1 (Newton-CG), with damping.
+
+    Cost: for each step one gradient and, for each round of conjugate gradients, one product with the Hessian; memory
+    of a forward and a backward pass over all nodes.
+    """
+    p = len(nodes)
+    found = _judged(space, nodes, Slope.at(space, nodes), tol, torch.zeros(p, dtype=torch.long, device=nodes.device))
+    damping = torch.full((p,), _FIRST_DAMPING, dtype=nodes.dtype, device=nodes.device)
+    growth = torch.full_like(damping, 2.0)
+    while True:
+        left = (~found.converged & (found.code != CODES[Status.NON_FINITE]) & (damping <= STALL)).nonzero().squeeze(1)
+        left = left[found.steps[left] < max_steps]
+        if not len(left):
+            break
+        x = found.nodes[left]
+        at = Slope.at(space, x)
+        goal = at.residual.sqrt().clamp(max=LOOSE)
+        step, bent, product = conjugate_gradients(
+            at.damped(damping[left]),
+            at.preconditioner(damping[left]),
+            -at.gradient,
+            goal,
+        )
+        predicted = -(at.gradient * step).flatten(1).sum(1) - (step * product).flatten(1).sum(1) / 2
+        predicted = predicted + damping[left] * (at.unit() * step.square()).flatten(1).sum(1) / 2
+        trial = torch.cat([x[:, :1], x[:, 1:-1] + step, x[:, -1:]], 1)
+        new = _judged(space, trial, Slope.at(space, trial), tol, found.steps[left] + 1)
+        gain = (at.energy - new.energy) / predicted
+        noise = at.energy * (4 * torch.finfo(x.dtype).eps + 8 * new.rounding)
+        drowned = predicted < noise
+        falls = (new.residual < at.residual) & (new.energy <= at.energy + noise)
+        accepted = torch.where(drowned, falls, gain > 1e-4) & torch.isfinite(new.residual)
+        factor = torch.where(drowned | (gain > 0.9), 1 / 30, (1 - (2 * gain - 1) ** 3).clamp(0.1, 2.0))
+        factor = torch.where(bent, 2.0, factor)
+        old = damping[left]
+        damping = damping.index_put(
+            (left,), torch.where(accepted, (old * factor).clamp(min=_LEAST_DAMPING), old * growth[left])
+        )
+        growth = growth.index_put((left,), torch.where(accepted, 2.0, 2 * growth[left]))
+        found = found.replaced(left[accepted], new[accepted])
+        found = found.stepped(left[~accepted])
+    code = torch.where(~found.converged & (damping > STALL), CODES[Status.STALLED], found.code)
+    return found.coded(code)
+
+
+def conjugate_gradients(
+    product: Apply, precondition: Apply, right: Float[Tensor, "p m d"], goal: Float[Tensor, " p"]
+) -> tuple[Float[Tensor, "p m d"], Bool[Tensor, " p"], Float[Tensor, "p m d"]]:
+    """Solve p systems at once, each to its own relative residual.
+
+    Returns:
+        The solutions; whether a system showed negative curvature, where its solution is what was reached before, or
+        the first direction; and the products with the solutions.
+
+    Source: Steihaug, *The Conjugate Gradient Method and Trust Regions in Large Scale Optimization*, 1983.
+    """
+    x, ax, r = torch.zeros_like(right), torch.zeros_like(right), right
+    z = precondition(r)
+    direction, rz = z, _dot(r, z)
+    target = goal**2 * rz
+    active = rz > 0
+    bent = torch.zeros_like(active)
+    for number in range(ROUNDS):
+        if not bool(active.any()):
+            break
+        image = product(direction)
+        curvature = _dot(direction, image)
+        negative = active & ~(curvature > 0)
+        bent = bent | negative
+        first = negative & (number == 0)
+        go = active & ~negative
+        alpha = torch.where(go, rz / torch.where(go, curvature, 1.0), torch.where(first, 1.0, 0.0))[:, None, None]
+        x, ax = x + alpha * direction, ax + alpha * image
+        r = r - alpha * image
+        z = precondition(r)
+        new = _dot(r, z)
+        active = go & (new > target)
+        direction = z + (new / torch.where(rz > 0, rz, 1.0))[:, None, None] * direction
+        rz = new
+    return x, bent, ax
+
+
+def assess_free(space: Space, nodes: Float[Tensor, "p n d"], tol: float, steps: Int[Tensor, " p"]) -> Found:
+    """Energy, residual and status of curves as they are, and half the Newton decrement as their energies' excess."""
+    at = Slope.at(space, nodes)
+    found = _judged(space, nodes, at, tol, steps)
+    none = torch.zeros_like(at.energy)
+    precondition = at.preconditioner(none)
+    step, bent, _ = conjugate_gradients(at.hessian, precondition, at.gradient, torch.full_like(none, LOOSE / 10))
+    decrement = (at.gradient * step).flatten(1).sum(1) / 2
+    unknown = torch.where(found.converged, 0.0, torch.inf)
+    return found.exceeding(torch.where(bent | ~torch.isfinite(decrement), unknown, decrement.clamp(min=0)))
+
+
+def solve_free(space: Space, nodes: Float[Tensor, "p n d"], v: Float[Tensor, "p m d"]) -> Float[Tensor, "p m d"]:
+    """``H⁻¹ v`` with the energy's Hessian at curves that minimise it, to ten digits."""
+    at = Slope.at(space, nodes)
+    none = torch.zeros_like(at.energy)
+    return conjugate_gradients(at.hessian, at.preconditioner(none), v, torch.full_like(none, 1e-10))[0]
+
+
+def _judged(space: Space, nodes: Tensor, at: Slope, tol: float, steps: Tensor) -> Found:
+    """What is known of curves: how far from stationary they are, and how far rounding errors alone may take them."""
+    numbers = torch.finfo(nodes.dtype)
+    # the same curves with the last bit of every coordinate changed
+    signs = _signs(nodes.shape[1:], nodes)
+    shaken = slope(space, nodes * (1 + numbers.eps * signs))
+    noise = (shaken.gradient - at.gradient).flatten(1).norm(dim=1) / at.gradient.flatten(1).norm(dim=1)
+    rounding = torch.where(torch.isfinite(noise), noise * at.residual, 0.0)
+    pieces = space.chord_lengths(nodes.unsqueeze(2)).flatten(1)
+    speed = pieces.amax(1) / pieces.median(1).values.clamp(min=numbers.tiny)
+    code = torch.full_like(steps, CODES[Status.MAX_STEPS])
+    for status, which in (
+        (Status.ROUNDING, at.residual <= (8 * rounding).clamp(max=1e-3)),
+        (Status.CONVERGED, at.residual <= tol),
+        (Status.NON_FINITE, ~(torch.isfinite(at.energy) & torch.isfinite(at.gradient).flatten(1).all(1))),
+    ):
+        code[which] = CODES[status]
+    return Found(nodes, at.energy, at.residual, rounding, speed, steps, code)
+
+
+def _weight(space: Space, nodes: Tensor) -> Float[Tensor, "p m"]:
+    """``tr G / d`` at the inner nodes."""
+    inner = nodes[:, 1:-1]
+    size = (nodes[:, -1] - nodes[:, 0]).abs().amax(1).clamp(min=torch.finfo(nodes.dtype).tiny)
+    step = 1e-6 * torch.maximum(size, nodes.abs().amax((1, 2)))
+    total = torch.zeros_like(inner[..., 0])
+    for signs in _signs((PROBES, *inner.shape[1:]), nodes):
+        near = inner + step[:, None, None] * signs
+        layers = torch.stack([inner, near], 2).flatten(0, 1).unsqueeze(2)
+        total = total + (space.chord_lengths(layers).reshape(total.shape) / step[:, None]).square()
+    return total / (PROBES * nodes.shape[2])
+
+
+def _signs(shape: torch.Size | tuple[int, ...], like: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return (2.0 * torch.randint(0, 2, tuple(shape), generator=generator) - 1).to(like)
+
+
+def _dot(a: Tensor, b: Tensor) -> Float[Tensor, " p"]:
+    return (a * b).flatten(1).sum(1)
+
+
+def order_of(space: Space, nodes: Float[Tensor, "p n d"]) -> int:
+    """The order of a space's energy, which the expansion of one curve with one inner node tells."""
+    return space.expand_energy(nodes[:1, [0, nodes.shape[1] // 2, -1]]).order if len(nodes) else 2

@@ -1,0 +1,175 @@
+"""What a solver sees of a manifold."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.metric.base import Metric
+from pullgeo.numerics.banded.matrix import BlockBanded
+
+
+@dataclass(frozen=True, eq=False)
+class Expansion:
+    """A map into Euclidean space to second order at n points.
+
+    Args:
+        value: ``f(z)``, flattened.
+        derivatives: for a cotangent w ``(n, D)``, the columns of the Jacobian ``(d, n, D)``, tangents leading, and the
+            matrices ``Σ_o w_o ∂²f_o`` ``(n, d, d)``.
+    """
+
+    value: Float[Tensor, "n D"]
+    derivatives: Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class EnergyExpansion:
+    """The discrete energy of p curves to second order in their m = T - 1 inner nodes.
+
+    Args:
+        energy: ``E``.
+        gradient: ``∂E/∂z_i``.
+        hessian: the exact second derivatives, banded as only near nodes touch.
+        damping: a positive diagonal with the units of the Hessian, in which steps are measured.
+        residual: the gradient in a unit that changes with no rescaling of latents, outputs or nodes.
+        rounding: the residual that rounding errors alone can cause.
+        speed_ratio: largest over median length of a curve's segments.
+        order: the energy of a curve's nodes is that of the curve up to O(T^-order).
+    """
+
+    energy: Float[Tensor, " p"]
+    gradient: Float[Tensor, "p m d"]
+    hessian: BlockBanded
+    damping: Float[Tensor, "p m d"]
+    residual: Float[Tensor, " p"]
+    rounding: Float[Tensor, " p"]
+    speed_ratio: Float[Tensor, " p"]
+    order: int
+
+    def __getitem__(self, index: Tensor) -> "EnergyExpansion":
+        """Some of the curves."""
+        return self._map(lambda a: a[index])
+
+    def double(self) -> "EnergyExpansion":
+        """The same numbers in float64."""
+        return self._map(lambda a: a.double())
+
+    def where(self, chosen: Tensor, other: "EnergyExpansion") -> "EnergyExpansion":
+        """This expansion for the chosen curves, the other one for the rest."""
+        return _zip(lambda a, b: torch.where(chosen.view(-1, *[1] * (a.ndim - 1)), a, b), self, other)
+
+    @staticmethod
+    def cat(parts: list["EnergyExpansion"]) -> "EnergyExpansion":
+        """The curves of all parts, one after the other."""
+        return parts[0] if len(parts) == 1 else _zip(lambda *each: torch.cat(each), *parts)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "EnergyExpansion":
+        return _zip(change, self)
+
+
+_TENSORS = ("energy", "gradient", "damping", "residual", "rounding", "speed_ratio")
+
+
+def _zip(combine: Callable[..., Tensor], *parts: EnergyExpansion) -> EnergyExpansion:
+    tensors = {name: combine(*(getattr(part, name) for part in parts)) for name in _TENSORS}
+    bands = zip(*(part.hessian.bands for part in parts), strict=True)
+    return EnergyExpansion(
+        **tensors, hessian=BlockBanded(tuple(combine(*band) for band in bands)), order=parts[0].order
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class EnergySlope:
+    """The discrete energy of p curves to first order in their inner nodes.
+
+    Args:
+        energy: ``E``.
+        gradient: ``∂E/∂z_i``.
+        coarse_energy: the energy of the curves seen with every second node.
+    """
+
+    energy: Float[Tensor, " p"]
+    gradient: Float[Tensor, "p m d"]
+    coarse_energy: Float[Tensor, " p"]
+
+    def __getitem__(self, index: Tensor) -> "EnergySlope":
+        """Some of the curves."""
+        return EnergySlope(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def replaced(self, index: Tensor, other: "EnergySlope") -> "EnergySlope":
+        """The same with other curves at some places."""
+        return EnergySlope(*(getattr(self, f.name).index_put((index,), getattr(other, f.name)) for f in fields(self)))
+
+    @staticmethod
+    def cat(parts: "list[EnergySlope]") -> "EnergySlope":
+        """The curves of all parts, one after the other."""
+        return EnergySlope(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(EnergySlope)))
+
+
+@runtime_checkable
+class Space(Protocol):
+    """What `solve` asks of a manifold."""
+
+    def in_double(self) -> "Space":
+        """The same manifold in float64."""
+
+    def energy(self, nodes: Tensor) -> Tensor:
+        """Discrete energies ``(p,)`` of curves given by nodes ``(p, T + 1, d)``."""
+
+    def expand_energy(self, nodes: Tensor) -> EnergyExpansion:
+        """The discrete energy with exact gradient and Hessian."""
+
+    def chord_lengths(self, layers: Tensor) -> Tensor:
+        """Chord lengths ``(p, s, k, k)`` from each point of one layer ``(p, s + 1, k, d)`` to those of the next."""
+
+
+@runtime_checkable
+class GuardedSpace(Protocol):
+    """What a manifold offers on top if there are points that it cannot measure at."""
+
+    def check_ends(self, z: Tensor) -> None:
+        """Raise a named error if one of the end points ``(n, d)`` is such a point."""
+
+
+@runtime_checkable
+class SingleSpace(Protocol):
+    """What a manifold may offer on top: float32, which is good enough far from the solution and takes half the time."""
+
+    def in_single(self) -> Space | None:
+        """The same manifold in float32; ``None`` if it is not in float32 already."""
+
+
+@runtime_checkable
+class SlopedSpace(Protocol):
+    """What a manifold may offer on top: the energy to first order, for less than differentiating its energy costs."""
+
+    def slope(self, nodes: Tensor) -> EnergySlope:
+        """Energies, their gradients, and the energies seen with every second node."""
+
+
+@runtime_checkable
+class LinearisedSpace(Space, Protocol):
+    """What `GaussNewton` asks on top: the energy as if the map were linear near each node."""
+
+    def gauss_newton_energy(self, nodes: Tensor) -> EnergyExpansion:
+        """The discrete energy with its exact gradient, and its Hessian without second derivatives of the map."""
+
+
+@runtime_checkable
+class MeasuredSpace(Space, Protocol):
+    """What `Georce` asks on top: metric tensors."""
+
+    def metric(self, z: Tensor) -> Metric:
+        """``G(z)`` at points ``(n, d)``."""
+
+
+@runtime_checkable
+class ConnectedSpace(Space, Protocol):
+    """What solvers of the geodesic equation ask on top."""
+
+    def connection(self, z: Tensor, u: Tensor, w: Tensor) -> Tensor:
+        """``Γ(u, w)`` at points ``(n, d)``."""

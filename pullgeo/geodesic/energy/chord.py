@@ -1,0 +1,231 @@
+"""Discrete energies made of chords, for metrics that are pulled back from a flat space."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.geodesic.energy.base import EnergyExpansion, EnergySlope, Expansion
+from pullgeo.geodesic.residual import scale_free
+from pullgeo.geodesic.speed import speed_ratio
+from pullgeo.numerics.banded.matrix import BlockBanded
+
+Apply = Callable[[Tensor], Tensor]
+
+CHUNK_BYTES = 2**21
+"""Tangents in the output that are held at a time: with the activations on the way to them they stay in cache."""
+
+POINTS = 2**12
+"""Points whose activations are held at a time where nothing else is kept."""
+
+
+def chord_energy(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
+    """``E = T (Σ Δ_iᵀ M Δ_i + ¹⁄₁₂ Σ w_i r_iᵀ M r_i)``: chords, corrected for what they cut off where the curve bends.
+
+    Here ``Δ_i = f(z_{i+1}) - f(z_i)`` are the T chords of the image and ``r_i = Δ_{i-1} - Δ_i`` the bends at its
+    T - 1 inner nodes; ``w_i`` is 1, but ³⁄₂ at the first and the last of them. The energy of chords alone is too small
+    by ``T⁻²/12 ∫ f̈ᵀ M f̈ dt`` to leading order, and the second sum is that integral. So E is the energy of the curve up
+    to O(T⁻⁴), where chords reach O(T⁻²), it needs no further points, and being a sum of squares it never rewards a
+    curve for cutting a bend. Its minimisers run at uniform speed by themselves.
+
+    Args:
+        decode: points ``(n, d)`` to outputs ``(n, D)``.
+        metric: applies the constant M; Euclidean if ``None``.
+        nodes: the curves.
+    """
+    p, n, d = nodes.shape
+    return _Polygon.through(decode(nodes.reshape(-1, d)).unflatten(0, (p, n))).energy(metric)
+
+
+def chord_slope(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n d"]) -> EnergySlope:
+    """`chord_energy` to first order, with the gradient ``2T J_iᵀ M q_i`` that `expand_chord_energy` states.
+
+    Args:
+        decode: points ``(n, d)`` to outputs ``(n, D)``.
+        metric: applies the constant M; Euclidean if ``None``.
+        nodes: the curves, of an even number of segments.
+
+    Cost: a forward pass for each node, and a backward pass for each inner one.
+    """
+    p, n, d = nodes.shape
+    with torch.enable_grad():
+        x = nodes[:, 1:-1].reshape(-1, d).detach().requires_grad_()
+        inner = decode(x)
+    with torch.no_grad():
+        ends = decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
+        values = torch.cat([ends[:, :1], inner.detach().unflatten(0, (p, n - 2)), ends[:, 1:]], 1)
+        polygon = _Polygon.through(values)
+        pull = polygon.pull(metric)
+    moved = torch.zeros_like(x)
+    # a decoder that is constant, or detaches its output, has no graph
+    if inner.requires_grad:
+        with torch.enable_grad():
+            # of a number: for cotangents torch imports sympy at the first call, which takes longer than many geodesics
+            (moved,) = torch.autograd.grad(torch.dot(inner.reshape(-1), pull.reshape(-1)), x)
+    coarse = _Polygon.through(values[:, ::2])
+    return EnergySlope(polygon.energy(metric), 2.0 * (n - 1) * moved.reshape(p, n - 2, d), coarse.energy(metric))
+
+
+def expand_chord_energy(
+    expand: Callable[[Tensor], Expansion],
+    metric: Apply | None,
+    nodes: Float[Tensor, "p n d"],
+    decode: Apply | None = None,
+) -> EnergyExpansion:
+    """`chord_energy` to second order.
+
+    As a quadratic form ``E = T Σ A_ij f(z_i)ᵀ M f(z_j)`` the energy has a matrix A of five diagonals. With
+    ``q_i = Σ_j A_ij f(z_j)`` the gradient is ``2T J_iᵀ M q_i``, and the Hessian's blocks are ``2T A_ij J_iᵀ M J_j``, to
+    which ``2T ∇²⟨M q_i, f⟩`` is added on the diagonal.
+
+    Args:
+        expand: points ``(n, d)`` to the map's second-order expansion there.
+        metric: applies the constant M; Euclidean if ``None``.
+        nodes: the curves.
+        decode: values of the map alone; the end points need no more.
+
+    Cost: for each inner node one forward pass, d tangent passes and the second derivative against one cotangent.
+    """
+    p, _, d = nodes.shape
+    ends = nodes[:, [0, -1]].reshape(-1, d)
+    fixed = (expand(ends).value if decode is None else decode(ends)).unflatten(0, (p, 2))
+    size = nodes[0].numel() * fixed.shape[2] * nodes.element_size() if p else 1
+    step = max(1, CHUNK_BYTES // size)
+    parts = [_expand(expand, metric, nodes[i : i + step], fixed[i : i + step]) for i in range(0, max(p, 1), step)]
+    return EnergyExpansion.cat(parts)
+
+
+def _expand(
+    expand: Callable[[Tensor], Expansion], metric: Apply | None, nodes: Tensor, fixed: Tensor
+) -> EnergyExpansion:
+    p, n, d = nodes.shape
+    at = expand(nodes[:, 1:-1].reshape(-1, d))
+    values = torch.cat([fixed[:, :1], at.value.unflatten(0, (p, n - 2)), fixed[:, 1:]], 1)
+    polygon = _Polygon.through(values)
+    pull = polygon.pull(metric)
+    tangents, curvature = at.derivatives(pull.flatten(0, 1))
+    columns = torch.nn.functional.pad(tangents.transpose(0, 1), (0, 0, 0, 0, 0, 2))
+    gram, beside, beyond = _gram_bands(columns, _applied(metric, columns), p, n - 2)
+    own, next_, second_next = (a[:, None, None] for a in _stencil(polygon.weights))
+    gradient = (columns[:-2] @ pull.flatten(0, 1).unsqueeze(-1)).reshape(p, n - 2, d)
+    pieces = polygon.pieces(metric)
+    energy = pieces.sum(1) + polygon.cut_off(metric)
+    stretch = gram.diagonal(dim1=-2, dim2=-1).sum(-1).amax(1)
+    numbers = torch.finfo(nodes.dtype)
+    magnitude = (values * _applied(metric, values)).sum(2).amax(1)
+    factor = 2.0 * (n - 1)
+    return EnergyExpansion(
+        energy=(n - 1) * energy,
+        gradient=factor * gradient,
+        hessian=BlockBanded(
+            (
+                factor * (own * gram + curvature.reshape(gram.shape)),
+                factor * next_ * beside,
+                factor * second_next * beyond,
+            )
+        ),
+        damping=factor * 2 * gram.diagonal(dim1=-2, dim2=-1),
+        residual=scale_free(gradient, stretch, energy),
+        rounding=((n - 1) * magnitude / energy.clamp(min=numbers.tiny)).clamp(min=0).sqrt() * numbers.eps,
+        speed_ratio=speed_ratio(pieces),
+        order=4,
+    )
+
+
+def chord_lengths(decode: Apply, root: Tensor | None, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
+    """Lengths of the chords in the output between all points of successive layers.
+
+    Args:
+        decode: points ``(n, d)`` to flat outputs ``(n, D)``.
+        root: ``R`` of the constant metric ``M = R Rᵀ``; Euclidean if ``None``.
+        layers: the points. Where all of the first layer are the same, and all of the last, these are decoded once.
+    """
+    p, n, k, d = layers.shape
+
+    def images(points: Tensor) -> Tensor:
+        values = torch.cat([decode(part) for part in points.reshape(-1, d).split(POINTS)])
+        return (values if root is None else values @ root).unflatten(0, points.shape[:-1])
+
+    ends = layers[:, [0, -1]]
+    if n == 2 or k == 1 or not bool((ends == ends[:, :, :1]).all()):
+        values = images(layers)
+        if k == 1:
+            return values.diff(dim=1).norm(dim=-1, keepdim=True)
+        return torch.cdist(values[:, :-1], values[:, 1:])
+    # all paths begin and end at the same points, which need not be decoded k times
+    values, tips = images(layers[:, 1:-1]), images(ends[:, :, 0])
+    first, last = ((values[:, i] - tips[:, i : i + 1 or None]).norm(dim=-1) for i in (0, -1))
+    between = torch.cdist(values[:, :-1], values[:, 1:])
+    return torch.cat([first[:, None, None].expand(p, 1, k, k), between, last[:, None, :, None].expand(p, 1, k, k)], 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Polygon:
+    """Chords ``Δ_i``, bends ``r_i`` and weights ``w_i`` of curves in the output."""
+
+    chords: Float[Tensor, "p s D"]
+    bends: Float[Tensor, "p m D"]
+    weights: Float[Tensor, " m"]
+
+    @staticmethod
+    def through(values: Float[Tensor, "p n D"]) -> "_Polygon":
+        chords = values.diff(dim=1)
+        return _Polygon(chords, chords[:, :-1] - chords[:, 1:], _end_weights(chords.shape[1], values))
+
+    def pieces(self, metric: Apply | None) -> Float[Tensor, "p s"]:
+        """``Δ_iᵀ M Δ_i``."""
+        return (self.chords * _applied(metric, self.chords)).sum(2)
+
+    def cut_off(self, metric: Apply | None) -> Float[Tensor, " p"]:
+        """``¹⁄₁₂ Σ w_i r_iᵀ M r_i``."""
+        return (self.bends * _applied(metric, self.bends)).sum(2) @ self.weights / 12
+
+    def energy(self, metric: Apply | None) -> Float[Tensor, " p"]:
+        """``E``."""
+        return self.chords.shape[1] * (self.pieces(metric).sum(1) + self.cut_off(metric))
+
+    def pull(self, metric: Apply | None) -> Float[Tensor, "p m D"]:
+        """``M q_i`` for the inner nodes: bends, less a twelfth of the second differences of the weighted ones."""
+        weighted = self.bends * (self.weights / 12)[:, None]
+        pull = self.bends.add(weighted, alpha=2)
+        pull[:, 1:] -= weighted[:, :-1]
+        pull[:, :-1] -= weighted[:, 1:]
+        return _applied(metric, pull)
+
+
+def _gram_bands(columns: Float[Tensor, "_ d D"], lowered: Float[Tensor, "_ d D"], p: int, m: int) -> list[Tensor]:
+    """``J_iᵀ M J_{i+k}`` ``(p, m - k, d, d)`` for k = 0, 1, 2.
+
+    All columns go through one batched product, those of different curves and two blank ones at the end too, and the few
+    blocks that join two curves are dropped: slices of every curve would have to be copied first.
+    """
+    n, d, D = len(columns) - 2, columns.shape[1], columns.shape[2]
+    # the columns of three successive nodes stand in a row
+    three = lowered.contiguous().as_strided((n, 3 * d, D), (d * D, D, 1))
+    blocks = (columns[:n] @ three.mT).unflatten(0, (p, m))
+    return [blocks[:, : max(m - k, 0), :, k * d : (k + 1) * d] for k in range(3)]
+
+
+def _end_weights(segments: int, like: Tensor) -> Float[Tensor, " m"]:
+    """Weights of the inner nodes in a quadrature that does without the end points, of second order."""
+    weights = torch.ones(segments - 1, dtype=like.dtype, device=like.device)
+    if segments == 2:
+        return 2 * weights
+    weights[:1] = weights[-1:] = 1.5
+    return weights
+
+
+def _stencil(weights: Float[Tensor, " m"]) -> tuple[Tensor, Tensor, Tensor]:
+    """The diagonals of A among the inner nodes."""
+    beside = torch.nn.functional.pad(weights, (1, 1))
+    return (
+        2 + (4 * weights + beside[:-2] + beside[2:]) / 12,
+        -1 - (weights[:-1] + weights[1:]) / 6,
+        weights[1:-1] / 12,
+    )
+
+
+def _applied(metric: Apply | None, v: Tensor) -> Tensor:
+    return v if metric is None else metric(v)

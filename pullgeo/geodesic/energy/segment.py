@@ -1,0 +1,107 @@
+"""Discrete energies made of the energies of single segments, for metrics of any kind."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.geodesic.energy.base import EnergyExpansion
+from pullgeo.geodesic.residual import scale_free
+from pullgeo.geodesic.speed import speed_ratio
+from pullgeo.geodesic.squares import lengths, squares
+from pullgeo.numerics.banded.matrix import BlockBanded
+
+SegmentEnergy = Callable[[Tensor, Tensor], Tensor]
+"""``a, b -> e(a, b)``, ``(n, d), (n, d) -> (n,)``: squared lengths of short segments, the same from either end."""
+
+
+def segment_sum(segment_energy: SegmentEnergy, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
+    """``E = T Σ e(z_i, z_{i+1})`` for the energy ``e`` of one segment, symmetric in its ends."""
+    p, n, d = nodes.shape
+    each = segment_energy(nodes[:, :-1].reshape(-1, d), nodes[:, 1:].reshape(-1, d))
+    return (n - 1) * squares(each.reshape(p, n - 1)).sum(1)
+
+
+def expand_segment_energy(
+    segment_energy: SegmentEnergy, nodes: Float[Tensor, "p n d"], order: int = 2
+) -> EnergyExpansion:
+    """`segment_sum` to second order, from the 2d x 2d Hessian of every segment by automatic differentiation.
+
+    Args:
+        segment_energy: the energy of one segment; if it is not the same from either end, the formula still holds.
+        nodes: the curves.
+        order: the sum is the energy of the curve up to O(T^-order).
+
+    Cost: 2d + 1 backward passes over all segments.
+    """
+    n = nodes.shape[1]
+    pieces, slopes, blocks = _expanded(segment_energy, nodes)
+    pieces = squares(pieces)
+    factor = float(n - 1)
+    gradient = factor * (slopes[:, :-1, 1] + slopes[:, 1:, 0])
+    diagonal = factor * (blocks[:, :-1, 1, :, 1] + blocks[:, 1:, 0, :, 0])
+    energy = factor * pieces.sum(1)
+    numbers = torch.finfo(nodes.dtype)
+    damping = diagonal.diagonal(dim1=-2, dim2=-1).abs()
+    # the same unit as for chords, where the diagonal is 4T JᵀMJ to leading order
+    stretch = damping.sum(-1).amax(1)
+    magnitude = (damping * nodes[:, 1:-1].square()).sum(-1).amax(1) / (4 * factor)
+    return EnergyExpansion(
+        energy=energy,
+        gradient=gradient,
+        hessian=BlockBanded((diagonal, factor * blocks[:, 1:-1, 0, :, 1])),
+        damping=damping,
+        residual=scale_free(gradient, stretch, energy),
+        rounding=factor * (magnitude / energy.clamp(min=numbers.tiny)).sqrt() * numbers.eps,
+        speed_ratio=speed_ratio(pieces),
+        order=order,
+    )
+
+
+def linearised(
+    at: EnergyExpansion, nodes: Float[Tensor, "p n d"], metric: Callable[[Tensor], Tensor]
+) -> EnergyExpansion:
+    """`expand_segment_energy` with the Hessian of a metric that does not change along the curve.
+
+    Args:
+        at: the expansion whose Hessian is replaced.
+        nodes: the curves.
+        metric: ``G`` at points ``(n, d)``; it is taken in the middle of each segment.
+    """
+    p, n, d = nodes.shape
+    middles = (nodes[:, :-1] + nodes[:, 1:]) / 2
+    G = 2 * (n - 1) * metric(middles.reshape(-1, d)).reshape(p, n - 1, d, d)
+    return replace(at, hessian=BlockBanded((G[:, :-1] + G[:, 1:], -G[:, 1:-1])))
+
+
+def _expanded(
+    segment_energy: SegmentEnergy, nodes: Float[Tensor, "p n d"]
+) -> tuple[Float[Tensor, "p s"], Float[Tensor, "p s 2 d"], Float[Tensor, "p s 2 d 2 d"]]:
+    """Energies of all segments, their gradients and their Hessians with respect to both ends."""
+    p, n, d = nodes.shape
+    connected = torch.is_grad_enabled()
+    with torch.enable_grad():
+        ends = torch.cat([nodes[:, :-1], nodes[:, 1:]], -1).reshape(-1, 2 * d)
+        ends = ends if connected and ends.requires_grad else ends.detach().requires_grad_()
+        pieces = segment_energy(ends[:, :d], ends[:, d:])
+        # no segment knows of another: the gradient of a sum over segments is that of each
+        (slopes,) = torch.autograd.grad(pieces.sum(), ends, create_graph=True)
+        rows = [
+            torch.autograd.grad(column.sum(), ends, create_graph=connected, retain_graph=True)[0]
+            for column in slopes.unbind(1)
+        ]
+    if not connected:
+        pieces, slopes = pieces.detach(), slopes.detach()
+    blocks = torch.stack(rows, 1)
+    return pieces.reshape(p, n - 1), slopes.reshape(p, n - 1, 2, d), blocks.reshape(p, n - 1, 2, d, 2, d)
+
+
+def segment_lengths(segment_energy: SegmentEnergy, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
+    """Lengths ``√e`` of the segments between all points of successive layers. Cost: k² segments for each step."""
+    p, n, k, d = layers.shape
+    shape = (p, n - 1, k, k, d)
+    begin = layers[:, :-1].unsqueeze(3).expand(shape).reshape(-1, d)
+    end = layers[:, 1:].unsqueeze(2).expand(shape).reshape(-1, d)
+    return lengths(segment_energy(begin, end).reshape(p, n - 1, k, k))

@@ -1,0 +1,137 @@
+"""Derivatives of geodesics with respect to end points and weights, without unrolling the solver."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo._torch.grad_mode import check_same_weights
+from pullgeo.geodesic.descent.newton_cg import LARGE, solve_free
+from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.solver import Minimised
+from pullgeo.numerics.banded.matrix import BlockBanded
+
+
+def differentiable(
+    space: Space, found: Minimised, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+) -> tuple[Float[Tensor, "p n d"], Float[Tensor, " p"], Float[Tensor, " p"]]:
+    """The curves, their energies and those seen with every second node, connected to what they depend on.
+
+    That is the end points and every leaf of the graph from which the space's energy is computed, such as weights.
+    Nothing but the curves is kept for the backward pass, and nothing is computed before one is asked for.
+
+    Cost: half a forward pass over curves that nobody has seen with half their nodes, and a pass over one curve to see
+    on what the energy depends; a backward pass costs an expansion of the energy and its gradient.
+    """
+    with torch.no_grad():
+        coarse_energy = found.coarse_energy
+        unknown = coarse_energy.isnan().nonzero().squeeze(1)
+        if len(unknown):
+            coarse_energy = coarse_energy.index_put((unknown,), space.energy(found.nodes[unknown, ::2]))
+        values = (found.nodes, found.energy, coarse_energy)
+    if not torch.is_grad_enabled() or not len(z0):
+        return values
+    weights = leaves(space.energy(found.nodes[:1]))
+    if not (weights or z0.requires_grad or z1.requires_grad):
+        return values
+    nodes, energy, coarse_energy = _Solved.apply(space, *values, z0, z1, *weights)
+    return nodes, energy, coarse_energy
+
+
+class _Solved(torch.autograd.Function):
+    """Passes the solution through; the backward pass differentiates one Newton step at the solution."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        space: Space,
+        nodes: Tensor,
+        energy: Tensor,
+        coarse_energy: Tensor,
+        z0: Tensor,
+        z1: Tensor,
+        *leaves: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.space = space
+        ctx.save_for_backward(nodes, z0, z1, *leaves)
+        return nodes.clone(), energy.clone(), coarse_energy.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *weights: Tensor) -> tuple[Tensor | None, ...]:
+        nodes, *inputs = ctx.saved_tensors
+        twice = torch.is_grad_enabled()
+        with torch.enable_grad():
+            # one end point may be computed from the other, or from weights: what lies behind it is not counted here
+            ends = [x.view_as(x) if twice else x.detach().requires_grad_(x.requires_grad) for x in inputs[:2]]
+            curve = attach(ctx.space, nodes, *ends)
+            outputs = (curve, ctx.space.energy(curve), ctx.space.energy(curve[:, ::2]))
+            wanted = [x for x in (*ends, *inputs[2:]) if x.requires_grad]
+            if not any(output.requires_grad for output in outputs):
+                check_same_weights("the derivative of a geodesic", [None])
+            # the graph behind the inputs is the caller's, who may go through it again
+            found = torch.autograd.grad(
+                outputs, wanted, weights, allow_unused=True, create_graph=twice, retain_graph=True
+            )
+        check_same_weights("the derivative of a geodesic", found[len(found) - len(inputs[2:]) :])
+        gradients = iter(found)
+        return None, None, None, None, *(next(gradients) if x.requires_grad else None for x in inputs)
+
+
+def attach(
+    space: Space, nodes: Float[Tensor, "p n d"], z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+) -> Float[Tensor, "p n d"]:
+    """The same curves, connected to their end points and to the space's weights for differentiation.
+
+    The inner nodes solve ``g(nodes, z0, z1, θ) = 0``. One Newton step with the Hessian held fixed,
+    ``nodes - H⁻¹ g(nodes, z0, z1, θ)``, moves them by nothing and has the derivative that the implicit function
+    theorem gives; memory does not depend on how many steps found the curve. First derivatives of the curve and first
+    and second derivatives of its energy are exact.
+
+    Cost: one expansion of the energy, and its backward pass when a gradient is taken.
+    """
+    inner = nodes[:, 1:-1].detach()
+    joined = torch.cat([z0.unsqueeze(1), inner, z1.unsqueeze(1)], 1)
+    if nodes.shape[2] >= LARGE:
+        joined = joined if joined.requires_grad else joined.requires_grad_()
+        (gradient,) = torch.autograd.grad(space.energy(joined).sum(), joined, create_graph=True)
+        step = _FreeSolve.apply(space, joined.detach(), gradient[:, 1:-1])
+        return torch.cat([z0.unsqueeze(1), inner - (step - step.detach()), z1.unsqueeze(1)], 1)
+    at = space.expand_energy(joined)
+    factor = BlockBanded(tuple(band.detach() for band in at.hessian.bands)).cholesky()
+    step = factor.solve(at.gradient)
+    # where H is singular the nodes stay as they are: the energy's first derivative needs no more (envelope theorem)
+    good = factor.good.view(-1, 1, 1) & torch.isfinite(step.detach())
+    step = torch.where(good, step - step.detach(), 0.0)
+    return torch.cat([z0.unsqueeze(1), inner - step, z1.unsqueeze(1)], 1)
+
+
+class _FreeSolve(torch.autograd.Function):
+    """``v -> H⁻¹ v`` by conjugate gradients, with a Hessian that is held fixed; its own transpose."""
+
+    @staticmethod
+    def forward(ctx: Any, space: Space, nodes: Tensor, v: Tensor) -> Tensor:
+        ctx.space = space
+        ctx.save_for_backward(nodes)
+        return solve_free(space, nodes, v)
+
+    @staticmethod
+    def backward(ctx: Any, weight: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, _FreeSolve.apply(ctx.space, ctx.saved_tensors[0], weight)
+
+
+def leaves(output: Tensor) -> list[Tensor]:
+    """The tensors that an output's gradient would be accumulated in."""
+    found: list[Tensor] = []
+    seen = set()
+    todo = [output.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if isinstance(variable, Tensor):
+            found.append(variable)
+        todo.extend(follower for follower, _ in node.next_functions)
+    return found

@@ -1,0 +1,40 @@
+"""A manifold evaluated in float32 for callers that count in float64."""
+
+import torch
+from torch import Tensor
+
+from pullgeo.geodesic.energy.base import EnergyExpansion, SingleSpace, Space
+
+
+class InSingle:
+    """A space in float32 behind an interface in float64: for the steps far from the solution."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+
+    def in_double(self) -> Space:
+        """The space in float64."""
+        return self.space.in_double()
+
+    def energy(self, nodes: Tensor) -> Tensor:
+        """Discrete energies, to single precision."""
+        return self.space.energy(nodes.float()).double()
+
+    def expand_energy(self, nodes: Tensor) -> EnergyExpansion:
+        """The discrete energy to second order, to single precision."""
+        return self.space.expand_energy(nodes.float()).double()
+
+    def chord_lengths(self, layers: Tensor) -> Tensor:
+        """Lengths of chords, to single precision."""
+        return self.space.chord_lengths(layers.float()).double()
+
+
+def rough(manifold: Space, space: Space) -> Space:
+    """The manifold in float32, if it offers that, for what need not be exact; else the space."""
+    single = manifold.in_single() if isinstance(manifold, SingleSpace) else None
+    return space if single is None else InSingle(single)
+
+
+def precision(space: Space) -> float:
+    """The relative rounding error of what the space computes for float64 nodes."""
+    return torch.finfo(torch.float32 if isinstance(space, InSingle) else torch.float64).eps

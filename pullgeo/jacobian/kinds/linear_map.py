@@ -1,0 +1,114 @@
+"""Maps that are linear (or affine) in their input and do not depend on the point."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.jacobian.base import Jacobian, LinearKind
+from pullgeo.jacobian.contractions import same_for_all
+from pullgeo.jacobian.signature import Signature
+
+Move = Callable[[Tensor], Tensor]
+
+
+def stacked(operation: Move) -> Move:
+    """An operation on batches ``(n, *x)``, for stacks ``(k, b, *x)``: it sees one batch of n = k b.
+
+    Example:
+        >>> import torch
+        >>> stacked(torch.nn.Conv1d(2, 3, 1))(torch.zeros(5, 7, 2, 4)).shape
+        torch.Size([5, 7, 3, 4])
+    """
+    return lambda T: operation(T.flatten(0, 1)).unflatten(0, T.shape[:2])
+
+
+def shared(operation: Move) -> Move:
+    """An operation on stacks that is the same for every sample, done once where all samples share their tangents.
+
+    Example:
+        >>> import torch
+        >>> basis = torch.eye(3).unsqueeze(1).expand(3, 5, 3)
+        >>> shared(torch.nn.Linear(3, 2))(basis).stride(1)
+        0
+    """
+
+    def move(T: Tensor) -> Tensor:
+        if not same_for_all(T):
+            return operation(T)
+        moved = operation(T[:, :1])
+        return moved.expand(-1, T.shape[1], *moved.shape[2:])
+
+    return move
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMap(LinearKind):
+    """``y = A x + c``, given by the functions that apply ``A``, ``Aᵀ`` and their entrywise squares to stacks.
+
+    The four functions take stacks ``(k, b, *shape)`` and are linear in them.
+    """
+
+    signature: Signature
+    forward: Move
+    backward: Move
+    forward_squared: Move
+    backward_squared: Move
+
+    def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
+        """``A T``."""
+        return self.forward(T)
+
+    def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
+        """``Aᵀ W``."""
+        return self.backward(W)
+
+    def push_squared(self, v: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
+        """``(A∘A) v``."""
+        return self.forward_squared(v)
+
+    def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
+        """``(A∘A)ᵀ w``."""
+        return self.backward_squared(w)
+
+
+def ones_map(x: Tensor, operation: Move, adjoint: Move) -> tuple[Tensor, LinearMap]:
+    """The value and the Jacobian of an operation whose matrix holds zeros and ones, and so is its own square.
+
+    Args:
+        x: a batch.
+        operation: applies the map to batches.
+        adjoint: applies its transpose to batches.
+    """
+    y = operation(x)
+    forward, backward = stacked(operation), stacked(adjoint)
+    return y, LinearMap(Signature.between(x, y), forward, backward, forward, backward)
+
+
+@dataclass(frozen=True, eq=False)
+class Reshape(LinearKind):
+    """Another shape for the same elements in the same order; the identity where the shapes are the same."""
+
+    signature: Signature
+
+    def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
+        """``T`` in the output's shape."""
+        return T.reshape(*T.shape[:2], *self.signature.out_shape)
+
+    def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
+        """``W`` in the input's shape."""
+        return W.reshape(*W.shape[:2], *self.signature.in_shape)
+
+    def push_squared(self, v: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
+        """As ``push``: the entries are zeros and ones."""
+        return self.push(v)
+
+    def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
+        """As ``pull``: the entries are zeros and ones."""
+        return self.pull(w)
+
+    @property
+    def T(self) -> Jacobian:
+        """The reshape back."""
+        return Reshape(self.signature.transposed)

@@ -1,0 +1,73 @@
+"""From a function of torch to the operation that records it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pullgeo.errors import CoupledSamplesError
+from pullgeo.jacobian.tracing.operations import (
+    CONSTANT,
+    METADATA,
+    RANDOM,
+    READING,
+    Function,
+    name_of,
+    operation_for,
+    writes_in_place,
+)
+from pullgeo.jacobian.tracing.parameters import shared
+from pullgeo.jacobian.tracing.proxy import Recorded, Unserved, plain, recorded_in
+from pullgeo.jacobian.tracing.tape import Tape
+
+
+def dispatch(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Compute a function of recorded tensors and note it on the tape.
+
+    Raises:
+        Unserved: the function is unknown, or called in an unknown way.
+        CoupledSamplesError: it draws random numbers.
+    """
+    if tape.closed or function in METADATA:
+        return function(*plain(args), **plain(kwargs))
+    if tape.outermost and tape.of_weights and any(map(_is_foreign, (*args, *kwargs.values()))):
+        raise Unserved("uses a parameter, or what is computed of one, that its own module does not hand out")
+    if tape.outermost and not torch.is_grad_enabled():
+        return _without_gradient(tape, function, args, kwargs)
+    return tape.computing(lambda: _compute(tape, function, args, kwargs))
+
+
+def _without_gradient(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What the module computes where it has switched gradients off: a constant, as in torch."""
+    tape.stop()
+    if writes_in_place(function):
+        raise Unserved(f"{name_of(function)} writes in place under torch.no_grad")
+    return function(*plain(args), **plain(kwargs))
+
+
+def _compute(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    operands = recorded_in((args, kwargs))
+    refusal = next((operand.state.refusal for operand in operands if operand.state.refusal is not None), None)
+    if refusal is not None:
+        raise Unserved(refusal)
+    if function in CONSTANT:
+        result = function(*plain(args), **plain(kwargs))
+        return result.detach() if isinstance(result, Tensor) else result
+    if function in RANDOM:
+        raise CoupledSamplesError(
+            f"linearize: the module calls {name_of(function)}, which draws anew at every call, so the map is not "
+            "fixed. Call module.eval() first, or let the module take its noise as part of its input."
+        )
+    if not any(operand.state.per_sample for operand in operands):
+        return shared(tape, function, args, kwargs)
+    operation = operation_for(function)
+    if function in READING:
+        raise Unserved(f"{name_of(function)} reads values, on which control flow may depend")
+    if operation is None:
+        raise Unserved(f"{name_of(function)} is not among the operations that graphs know")
+    result = operation(tape, *args, **kwargs)
+    return tape.write(args[0], result) if writes_in_place(function) else result
+
+
+def _is_foreign(argument: Any) -> bool:
+    return isinstance(argument, Tensor) and not isinstance(argument, Recorded) and argument.requires_grad

@@ -1,0 +1,119 @@
+"""From a module and a batch to its graph."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pullgeo._torch.checkpoint import checkpoints_kept
+from pullgeo.errors import ModuleError
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.kinds.chain import compose
+from pullgeo.jacobian.kinds.graph import Edge, Graph, Node
+from pullgeo.jacobian.kinds.linear_map import Reshape
+from pullgeo.jacobian.registry import overrides_call
+from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.tracing.calls import Calls
+from pullgeo.jacobian.tracing.dispatch import dispatch
+from pullgeo.jacobian.tracing.module_proxy import double, uncompiled
+from pullgeo.jacobian.tracing.proxy import Recorded, Unserved
+from pullgeo.jacobian.tracing.tape import Tape
+from pullgeo.jacobian.weights.weight_graph import Stage
+
+
+def record_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
+    """The value of a module and its derivative with respect to the input: a graph, or a chain if nothing branches.
+
+    The module's ``forward`` runs once, on a double of the module, with a recorded stand-in for ``x``.
+
+    Raises:
+        Unserved: the module does something that no graph knows; the text says what.
+        CoupledSamplesError: the module mixes samples or draws random numbers.
+        ModuleError: the module switches gradients off for its output.
+    """
+    recording = Recording(module, x)
+    y, output = recording.run()
+    edges = _subgraph(recording.tape.nodes, _leading_to(recording.tape.nodes, output))
+    interactions = (recording.tape.nodes[i].interaction for i in edges)
+    nodes = tuple(Node(e, interaction) for e, interaction in zip(edges.values(), interactions, strict=True))
+    if all(len(node.edges) == 1 and node.edges[0].parent == i for i, node in enumerate(nodes[1:])):
+        return y, compose([node.edges[0].J for node in nodes[1:]] or [Reshape(Signature.between(x, y))])
+    return y, Graph(nodes, Signature.between(x, y))
+
+
+def record_weight(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
+    """The value of a module and the stages of its derivative with respect to the weights.
+
+    Raises:
+        Unserved: the module does something that no graph knows; the text says what.
+        CoupledSamplesError: the module mixes samples or draws random numbers.
+    """
+    recording = Recording(module, x, tuple(module.parameters()))
+    y, output = recording.run()
+    tape = recording.tape
+    moved: set[int] = set()
+    for i, node in enumerate(tape.nodes):
+        if i in tape.own or any(edge.parent in moved for edge in node.edges):
+            moved.add(i)
+    if output not in moved:
+        raise Unserved("its output does not depend on its parameters")
+    edges = _subgraph(tape.nodes, [i for i in _leading_to(tape.nodes, output) if i in moved])
+    return y, [Stage(tape.own.get(i), arriving) for i, arriving in edges.items()]
+
+
+class Recording:
+    """One run of a module on a batch.
+
+    Args:
+        module: any module.
+        x: the batch.
+        parameters: those that are differentiated, if any are.
+    """
+
+    def __init__(self, module: nn.Module, x: Tensor, parameters: Sequence[nn.Parameter] = ()) -> None:
+        module = uncompiled(module)
+        self.tape = Tape(len(x), dispatch, parameters)
+        self.calls = Calls(self.tape, module)
+        self._module, self._x = module, x
+
+    def run(self) -> tuple[Tensor, int]:
+        """The module's value, and the node that it is."""
+        doubles: dict[int, nn.Module] = {}
+        root = double(self._module, self.calls.call, self.tape.parameters, doubles)
+        try:
+            with checkpoints_kept(), torch.enable_grad():  # so that it shows where the module switches gradients off
+                x = self.tape.input(self._x)
+                y = root(x) if overrides_call(self._module) else self.calls.call(self._module, root, (x,), {})
+        finally:
+            self.tape.closed = True
+            for twin in doubles.values():  # whoever kept one has an ordinary module, and nothing refers to itself
+                del vars(twin)["forward"]
+        return self._checked(y)
+
+    def _checked(self, y: Any) -> tuple[Tensor, int]:
+        if isinstance(y, Tensor) and not isinstance(y, Recorded) and self.tape.stopped:
+            raise ModuleError(
+                f"linearize: {type(self._module).__name__} computes its output under torch.no_grad, so torch sees no "
+                "derivative. Take the no_grad, which may be a decorator, away from its forward; call it under no_grad."
+            )
+        if not isinstance(y, Recorded) or y.state.node is None:
+            raise Unserved("its output is not one tensor that depends on the input")
+        if not y.state.per_sample:
+            raise Unserved("its output is the same for every sample")
+        return y.state.value, y.state.node
+
+
+def _leading_to(nodes: Sequence[Node], output: int) -> list[int]:
+    """The nodes that an output is computed from, itself included, in order."""
+    wanted = {output}
+    for i in reversed(range(output + 1)):
+        if i in wanted:
+            wanted.update(edge.parent for edge in nodes[i].edges)
+    return sorted(wanted)
+
+
+def _subgraph(nodes: Sequence[Node], order: Sequence[int]) -> dict[int, tuple[Edge, ...]]:
+    """The edges between some of the nodes, these numbered anew; by the old numbers."""
+    new = {old: number for number, old in enumerate(order)}
+    return {i: tuple(Edge(new[e.parent], e.J) for e in nodes[i].edges if e.parent in new) for i in order}

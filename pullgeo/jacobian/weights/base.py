@@ -1,0 +1,178 @@
+"""What Jacobians with respect to weights can do besides: all samples share one tangent space, so they may meet."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.jacobian.base import Jacobian, chunks
+from pullgeo.jacobian.kinds.linear_map import Reshape
+from pullgeo.jacobian.signature import Signature
+
+SUM_BYTES = 2**24
+"""Working set of a contraction over samples that has to form weights for some of them at a time."""
+
+
+class WeightKind(Jacobian):
+    """A Jacobian ``J_b`` of every sample b from the same space, that of a layer's P weights.
+
+    Sums over the batch and products between samples form weights for a part of the samples at a time, never for all;
+    kinds that can contract without forming any do so.
+    """
+
+    @abstractmethod
+    def at(self, part: slice) -> "WeightKind":
+        """The Jacobians of some of the samples, which follow one another."""
+
+    def pull_squared_summed(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k p"]:
+        """``Σ_b (J_b∘J_b)ᵀ w_b``."""
+        total = w.new_zeros(len(w), self.signature.n_in)
+        for part in self._parts():
+            total = total + self.at(part).pull_squared_layerwise(w[:, part]).sum(1)
+        return total
+
+    def pull_diag_summed(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, " p"]:
+        """``Σ_b Σ_k J_bᵀ W_kb ∘ J_bᵀ V_kb``."""
+        total = W.new_zeros(self.signature.n_in)
+        for part in self._parts():
+            w = W[:, part]
+            total = total + self.at(part).pull_diag(w, w if V is W else V[:, part]).sum(0)
+        return total
+
+    def pull_outer_summed(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "p p"]:
+        """``Σ_b J_bᵀ (Σ_k W_kb V_kbᵀ) J_b``."""
+        total = W.new_zeros(self.signature.n_in, self.signature.n_in)
+        for tangents in self._tangents(len(W)):
+            for part in self._parts(tangents.stop - tangents.start):
+                own = self.at(part)
+                left = own.pull(W[tangents, part]).flatten(0, 1)
+                right = left if V is W else own.pull(V[tangents, part]).flatten(0, 1)
+                total = total + left.T @ right
+        return total
+
+    def cross_gram(
+        self, W: Float[Tensor, "k b *y"], other: "WeightKind", V: Float[Tensor, "l c *z"]
+    ) -> Float[Tensor, "b k c l"]:
+        """``⟨J_bᵀ W_kb, J'_cᵀ V_lc⟩`` between all samples of two batches that the same weights serve."""
+        if W.shape[1] * V.shape[1] * len(W) * len(V) == 0:
+            return W.new_zeros(W.shape[1], len(W), V.shape[1], len(V))
+        right = other._pulling(V)
+        columns = other._tangents(len(V))
+        others = other._parts(columns[0].stop)
+
+        def row(left: Tensor) -> Tensor:
+            tiles = [[torch.einsum("kbp,lcp->bkcl", left, right(k, c)) for k in columns] for c in others]
+            return torch.cat([torch.cat(of_part, 3) for of_part in tiles], 2)
+
+        left, tangents = self._pulling(W), self._tangents(len(W))
+        parts = self._parts(tangents[0].stop)
+        return torch.cat([torch.cat([row(left(k, part)) for k in tangents], 1) for part in parts])
+
+    def cross_diag(
+        self, W: Float[Tensor, "k b *y"], other: "WeightKind", V: Float[Tensor, "k c *z"]
+    ) -> Float[Tensor, "k b c"]:
+        """``⟨J_bᵀ W_kb, J'_cᵀ V_kc⟩``: the products of cotangents of the same number only."""
+        if W.shape[1] * V.shape[1] * len(W) == 0:
+            return W.new_zeros(len(W), W.shape[1], V.shape[1])
+        left, right = self._pulling(W), other._pulling(V)
+        rows = []
+        for some in self._tangents(len(W)):
+            k = some.stop - some.start
+            lefts = (left(some, part) for part in self._parts(k))
+            tiles = [torch.cat([of_part @ right(some, c).mT for c in other._parts(k)], 2) for of_part in lefts]
+            rows.append(torch.cat(tiles, 1))
+        return torch.cat(rows)
+
+    def _tangents(self, k: int) -> list[slice]:
+        """Slices of a stack: as many as may be pulled to the weights of one sample at a time."""
+        return list(chunks(k, self._weight_bytes, SUM_BYTES))
+
+    def _parts(self, k: int = 1) -> list[slice]:
+        """Slices of the batch: as many samples as k cotangents may be pulled for, and never the whole batch."""
+        b = self.signature.batch
+        return list(chunks(b, 1, max(1, min(-(-b // 4), SUM_BYTES // max(1, k * self._weight_bytes)))))
+
+    @property
+    def _weight_bytes(self) -> int:
+        return self.signature.n_in * self.signature.dtype.itemsize
+
+    def _pulling(self, W: Tensor) -> Callable[[slice, slice], Float[Tensor, "k b p"]]:
+        """Pulls parts of a stack; keeps them if all together are small."""
+        held: dict[tuple[int, int], Tensor] = {}
+        small = W.shape[:2].numel() * self._weight_bytes <= SUM_BYTES
+
+        def pull(tangents: slice, part: slice) -> Tensor:
+            key = tangents.start, part.start
+            if key in held:
+                return held[key]
+            pulled = self.at(part).pull(W[tangents, part])
+            if small:
+                held[key] = pulled
+            return pulled
+
+        return pull
+
+
+@dataclass(frozen=True, eq=False)
+class OtherWeight(WeightKind):
+    """Some samples of a Jacobian of any kind: the others get zeros, and their answers are dropped.
+
+    Args:
+        J: the Jacobian of all samples.
+        part: first of the samples, and the one behind the last.
+    """
+
+    J: Jacobian
+    part: tuple[int, int]
+    signature: Signature = field(init=False)
+
+    def __post_init__(self) -> None:
+        start, stop = self.part
+        object.__setattr__(self, "signature", replace(self.J.signature, batch=stop - start))
+
+    def at(self, part: slice) -> "OtherWeight":
+        """Some of these samples."""
+        start, stop, _ = part.indices(self.signature.batch)
+        if isinstance(self.J, Reshape):  # the same for every sample
+            return OtherWeight(Reshape(replace(self.signature, batch=stop - start)), (0, stop - start))
+        return OtherWeight(self.J, (self.part[0] + start, self.part[0] + stop))
+
+    def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
+        """``J T``."""
+        return self._own(self.J.push(self._among_all(T)))
+
+    def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
+        """``Jᵀ W``."""
+        return self._own(self.J.pull(self._among_all(W)))
+
+    def pull_squared_layerwise(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
+        """``(J∘J)ᵀ w`` as the kind propagates diagonals."""
+        return self._own(self.J.pull_squared_layerwise(self._among_all(w)))
+
+    def second(self, T: Float[Tensor, "k b p"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
+        """As of the whole batch."""
+        start, stop = self.part
+        return self.J.second(self._among_all(T), self._among_all(w.unsqueeze(0)).squeeze(0))[start:stop]
+
+    def second_push(self, T: Float[Tensor, "k b p"], S: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
+        """As of the whole batch."""
+        return self._own(self.J.second_push(self._among_all(T), self._among_all(S)))
+
+    def _among_all(self, stack: Tensor) -> Tensor:
+        start, stop = self.part
+        b = self.J.signature.batch
+        if (start, stop) == (0, b):
+            return stack
+        before, after = (stack.new_zeros(len(stack), n, *stack.shape[2:]) for n in (start, b - stop))
+        return torch.cat([before, stack, after], 1)
+
+    def _own(self, stack: Tensor) -> Tensor:
+        return stack[:, self.part[0] : self.part[1]]
+
+
+def as_weight_kind(J: Jacobian) -> WeightKind:
+    """A Jacobian with respect to a layer's weights, with what samples can do together."""
+    return J if isinstance(J, WeightKind) else OtherWeight(J, (0, J.signature.batch))

@@ -1,0 +1,137 @@
+"""Pulled-back metrics over weights, added up over the batch layer by layer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pullgeo.jacobian.contractions import flat
+from pullgeo.jacobian.weights.base import as_weight_kind
+from pullgeo.jacobian.weights.shared import grouped, joined
+from pullgeo.jacobian.weights.weight_graph import Own, Swept, WeightGraph, times
+
+
+@dataclass(frozen=True, eq=False)
+class BatchSum:
+    """``Σ_b J_bᵀ M_b J_b`` over the samples of a batch, which share their weights.
+
+    Every layer adds up while it contracts: the diagonal of a linear layer is one product of matrices, ``(w²)ᵀ x²``. An
+    array of the batch times the weights never exists, so the memory is that of the answer and of the cotangents.
+
+    Args:
+        J: the Jacobian with respect to weights, as `linearize` gives it for ``wrt="weight"``.
+
+    Example:
+        >>> from pullgeo import linearize
+        >>> from pullgeo.jacobian import BatchSum
+        >>> J = linearize(torch.nn.Linear(2, 3), torch.ones(5, 2), "weight")[1]
+        >>> basis = J.signature.out_basis()
+        >>> BatchSum(J).pull_diag(basis, basis)
+        tensor([5., 5., 5., 5., 5., 5., 5., 5., 5.])
+    """
+
+    J: WeightGraph
+
+    def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k p"]:
+        """``Σ_b (J_b∘J_b)ᵀ w_b`` exactly. Cost: n_out backward sweeps for each of the k."""
+        basis = self.J.signature.out_basis()
+        return torch.stack([self._squared(basis, rows.T) for rows in flat(w)]) if len(w) else w.new_zeros(0, self._p)
+
+    def pull_squared_layerwise(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k p"]:
+        """``Σ_b (J_b∘J_b)ᵀ w_b`` with off-diagonal terms dropped before every layer: one backward sweep."""
+        found: dict[int, Tensor] = {}
+        for own, delta in self.J.sweep(lambda J, w: J.pull_squared_layerwise(w), w):
+            for p, piece in own.split(as_weight_kind(own.J).pull_squared_summed(delta)):
+                found[id(p)] = found[id(p)] + piece if id(p) in found else piece
+        return self.J.in_order(found)
+
+    def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, " p"]:
+        """``Σ_b Σ_k J_bᵀ W_kb ∘ J_bᵀ V_kb``: the diagonal of ``Σ_b J_bᵀ (Σ_k W_kb V_kbᵀ) J_b``."""
+        total = W.new_zeros(self._p)
+        for part in self.J.sweep_parts(len(W)):
+            w = W[part]
+            total = total + self._diagonal(self.J.sweep_pair(w, w if V is W else V[part]))
+        return total
+
+    def pull_blocks(
+        self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"], groups: Sequence[Sequence[nn.Parameter]]
+    ) -> list[Float[Tensor, "_ _"]]:
+        """Blocks of ``Σ_b J_bᵀ (Σ_k W_kb V_kbᵀ) J_b`` on the diagonal, one for each group of parameters.
+
+        Args:
+            W: cotangents.
+            V: others, or the same.
+            groups: the parameters of each block, in the order of its rows; the parameters of a layer, for example.
+
+        Cost: for a group that is one linear layer of plain features, one product of matrices.
+        """
+        totals = [W.new_zeros(n, n) for n in (sum(p.numel() for p in group) for group in groups)]
+        for part in self.J.sweep_parts(len(W)):
+            w = W[part]
+            met = list(self.J.sweep_pair(w, w if V is W else V[part]))
+            for number, group in enumerate(groups):
+                wanted = {id(p) for p in group}
+                layers = [one for one in met if any(id(p) in wanted for p in one[0].parameters)]
+                if layers:
+                    totals[number] = totals[number] + _block(layers, group)
+        return totals
+
+    def pull_outer(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "p p"]:
+        """``Σ_b J_bᵀ (Σ_k W_kb V_kbᵀ) J_b``, with the blocks between layers.
+
+        Cost: k b P² multiplications; cotangents are pulled to all weights for some samples at a time.
+        """
+        total = W.new_zeros(self._p, self._p)
+        for part in self.J.sweep_parts(len(W)):
+            w = W[part]
+            together, left, right = joined(self.J.sweep_pair(w, w if V is W else V[part]))
+            places = self._places(together.parameters)
+            total = total.index_put((places[:, None], places), together.pull_outer_summed(left, right), accumulate=True)
+        return total
+
+    @property
+    def _p(self) -> int:
+        return self.J.signature.n_in
+
+    def _squared(self, W: Tensor, scale: Float[Tensor, "k b"]) -> Tensor:
+        total = W.new_zeros(self._p)
+        for part in self.J.sweep_parts(len(W)):
+            swept = self.J.sweep(lambda J, w: J.pull(w), W[part])
+            total = total + self._diagonal((own, times(scale[part], delta), delta) for own, delta in swept)
+        return total
+
+    def _diagonal(self, swept: Swept) -> Tensor:
+        found: dict[int, Tensor] = {}
+        for own, kind, delta, gamma in grouped(self.J, swept):
+            found.update((id(p), piece) for p, piece in own.split(kind.pull_diag_summed(delta, gamma)))
+        return self.J.in_order(found)
+
+    def _places(self, parameters: Sequence[nn.Parameter]) -> Int[Tensor, " q"]:
+        """Where parameters stand in the vector of all weights."""
+        layout = self.J.layout
+        every = torch.arange(layout.size, device=self.J.signature.device)
+        places = dict(zip(map(id, layout.parameters), every.split([p.numel() for p in layout.parameters]), strict=True))
+        return torch.cat([places[id(p)] for p in parameters])
+
+
+def _block(layers: list[tuple[Own, Tensor, Tensor]], group: Sequence[nn.Parameter]) -> Tensor:
+    """The block of a group of parameters, from all layers that have any of them."""
+    (own, delta, gamma), *others = layers
+    if not others and list(map(id, own.parameters)) == list(map(id, group)):
+        return as_weight_kind(own.J).pull_outer_summed(delta, gamma)
+    together, W, V = joined(layers)
+    block = together.pull_outer_summed(W, V)
+    starts = dict(zip(map(id, group), accumulate((p.numel() for p in group), initial=0), strict=False))
+    rows, places, start = [], [], 0
+    for p in together.parameters:
+        every = torch.arange(p.numel(), device=block.device)
+        if id(p) in starts:
+            rows.append(every + start)
+            places.append(every + starts[id(p)])
+        start += p.numel()
+    row, place = torch.cat(rows), torch.cat(places)
+    n = sum(p.numel() for p in group)
+    return block.new_zeros(n, n).index_put((place[:, None], place), block[row[:, None], row])

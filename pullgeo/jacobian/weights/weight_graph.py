@@ -1,0 +1,289 @@
+"""Jacobians with respect to weights: a block row, one block per layer occurrence, behind the graph of inputs."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from pullgeo.jacobian.base import Jacobian, chunks
+from pullgeo.jacobian.contractions import flat, gram, outer
+from pullgeo.jacobian.kinds.autodiff import AutodiffWeight
+from pullgeo.jacobian.kinds.graph import Edge, MoveAlong, sweep_backward, sweep_forward
+from pullgeo.jacobian.kinds.linear_map import Reshape
+from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.weights.parameters import ParameterLayout
+
+
+@dataclass(frozen=True, eq=False)
+class Own:
+    """How parameters move the value of a node directly.
+
+    Args:
+        module: the layer that they belong to; ``None`` where parameters are used by themselves.
+        parameters: in the order of the coordinates of ``J``.
+        J: from the parameters' flat vector to the node's value.
+    """
+
+    module: nn.Module | None
+    parameters: tuple[nn.Parameter, ...]
+    J: Jacobian
+
+    def split(self, flat: Float[Tensor, "*b p"]) -> list[tuple[nn.Parameter, Float[Tensor, "*b _"]]]:
+        """The parameters with the pieces of a vector that belong to them."""
+        pieces = flat.split([p.numel() for p in self.parameters], dim=-1)
+        return list(zip(self.parameters, pieces, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A node of the graph.
+
+    Args:
+        own: the parameters that move its value directly, if there are any.
+        edges: derivatives with respect to those earlier stages that depend on parameters.
+    """
+
+    own: Own | None
+    edges: tuple[Edge, ...] = ()
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The layer that the parameters belong to."""
+        return None if self.own is None else self.own.module
+
+    @property
+    def weight(self) -> Jacobian | None:
+        """The derivative with respect to the stage's own parameters."""
+        return None if self.own is None else self.own.J
+
+
+Swept = Iterable[tuple[Own, Tensor, Tensor]]
+"""Parameters with the two cotangents of the node that they move."""
+
+
+@dataclass(frozen=True, eq=False)
+class WeightGraph(Jacobian):
+    """``J_θ = Σ_l P_l ∂_l``: the layers' own derivatives ``∂_l``, each behind all paths ``P_l`` from it to the output.
+
+    One backward sweep brings the cotangents to every layer's output; there each layer contracts them with its own
+    weight Jacobian, so a diagonal, a block or the Gram matrix never sees a stack of size k x P. Where stages share
+    parameters, their contributions must add up before anything is squared: these cotangents are pulled to the weights.
+
+    Args:
+        root: the module whose parameter vector the weights are, in its order.
+        x: the batch.
+        stages: nodes in an order of computation, each on a path from a parameter to the last.
+        signature: ``(P,) -> (*y)``.
+        shared: ids of the parameters that more than one stage has.
+    """
+
+    root: nn.Module
+    x: Shaped[Tensor, "b *x"]
+    stages: tuple[Stage, ...]
+    signature: Signature
+    shared: frozenset[int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        uses = Counter(id(p) for own in self._owners for p in own.parameters)
+        object.__setattr__(self, "shared", frozenset(parameter for parameter, count in uses.items() if count > 1))
+
+    @property
+    def layout(self) -> ParameterLayout:
+        """Where each parameter stands in the root's vector of weights."""
+        return ParameterLayout.of(self.root)
+
+    def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
+        """Tangents of the weights pushed to the output in one forward sweep."""
+        return self._forward(lambda J, t: J.push(t), T)
+
+    def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
+        """Cotangents of the output pulled to all weights in one backward sweep."""
+        return self._assembled((own, own.J.pull(delta)) for own, delta in self.sweep(lambda J, w: J.pull(w), W))
+
+    def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
+        """``(J_θ∘J_θ)ᵀ w`` exactly, in chunks. Cost: n_out backward sweeps for each of the k."""
+        basis = self.signature.out_basis()
+        squared = [self._squared(basis, rows.T) for rows in flat(w)]
+        return torch.stack(squared) if squared else self.pull(w)
+
+    def pull_squared_layerwise(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
+        """``(J_θ∘J_θ)ᵀ w`` with off-diagonal terms dropped before every layer: one backward sweep."""
+        swept = self.sweep(lambda J, w: J.pull_squared_layerwise(w), w)
+        return self._assembled((own, own.J.pull_squared_layerwise(delta)) for own, delta in swept)
+
+    def push_squared_layerwise(self, v: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
+        """``(J_θ∘J_θ) v`` with off-diagonal terms dropped after every layer: one forward sweep."""
+        return self._forward(lambda J, t: J.push_squared_layerwise(t), v)
+
+    def pull_gram(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "l b *y"]) -> Float[Tensor, "b k l"]:
+        """``⟨J_θᵀ W_k, J_θᵀ V_l⟩``: with a basis for both the empirical neural tangent kernel ``J_θ J_θᵀ``.
+
+        Cost: one backward sweep of each stack; with a chunk size, one of each pair of their chunks.
+        """
+        if self.chunk_size is not None and max(len(W), len(V)) > self.chunk_size:
+            columns = list(self.parts(len(V)))
+            rows = [[self._gram_of(W[left], V[right]) for right in columns] for left in self.parts(len(W))]
+            return torch.cat([torch.cat(row, 2) for row in rows], 1)
+        return self._gram_of(W, V)
+
+    def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "b p"]:
+        """``Σ_k J_θᵀ W_k ∘ J_θᵀ V_k``, layer by layer and in chunks of k."""
+        total = W.new_zeros(W.shape[1], self.signature.n_in)
+        for part in self.sweep_parts(len(W)):
+            w = W[part]
+            total = total + self._diagonal(self.sweep_pair(w, w if V is W else V[part]))
+        return total
+
+    def pull_blocks(
+        self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]
+    ) -> list[Float[Tensor, "b _ _"] | None]:
+        """Diagonal blocks of ``J_θᵀ (Σ_k W_k V_kᵀ) J_θ``: one per stage, ``None`` where it has no parameters."""
+        totals: dict[int, Tensor] = {}
+        for part in list(self.parts(len(W))) or [slice(0, 0)]:
+            w = W[part]
+            blocks = self._blocks_of(w, w if V is W else V[part])
+            totals = {key: totals[key] + block for key, block in blocks.items()} if totals else blocks
+        return [None if stage.own is None else totals[id(stage.own)] for stage in self.stages]
+
+    def second(self, T: Float[Tensor, "k b p"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
+        """By automatic differentiation of the root module, sample by sample: layers interact to second order."""
+        return AutodiffWeight(self.root, self.x, self.signature).second(T, w)
+
+    def second_push(self, T: Float[Tensor, "k b p"], S: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
+        """By automatic differentiation of the root module, sample by sample: layers interact to second order."""
+        return AutodiffWeight(self.root, self.x, self.signature).second_push(T, S)
+
+    @property
+    def _edges(self) -> list[tuple[Edge, ...]]:
+        return [stage.edges for stage in self.stages]
+
+    @property
+    def _owners(self) -> list[Own]:
+        return [stage.own for stage in self.stages if stage.own is not None]
+
+    def is_shared(self, own: Own) -> bool:
+        """Whether a layer's parameters serve another stage too."""
+        return any(id(p) in self.shared for p in own.parameters)
+
+    def _blocks_of(self, W: Tensor, V: Tensor) -> dict[int, Tensor]:
+        blocks: dict[int, Tensor] = {}
+        held = Held()
+        for own, delta, gamma in self.sweep_pair(W, V):
+            if self.is_shared(own):
+                held.add(own, delta, gamma)
+            else:
+                blocks[id(own)] = own.J.pull_outer(delta, gamma)
+        for own in self._owners:
+            if self.is_shared(own):
+                pulled, other = held.of(own)
+                blocks[id(own)] = outer(torch.cat(pulled, -1), torch.cat(other, -1))
+        return blocks
+
+    def _gram_of(self, W: Tensor, V: Tensor) -> Tensor:
+        total = W.new_zeros(W.shape[1], len(W), len(V))
+        held = Held()
+        for own, delta, gamma in self.sweep_pair(W, V):
+            if self.is_shared(own):
+                held.add(own, delta, gamma)
+            else:
+                total = total + own.J.pull_gram(delta, gamma)
+        for pulled, other in held.pairs.values():
+            total = total + gram(pulled, other)
+        return total
+
+    def _forward(self, move: MoveAlong, T: Tensor) -> Tensor:
+        layout = self.layout
+        pieces = dict(zip(map(id, layout.parameters), layout.split(T), strict=True))
+
+        def seed(i: int) -> Tensor | None:
+            own = self.stages[i].own
+            return None if own is None else move(own.J, torch.cat([pieces[id(p)] for p in own.parameters], -1))
+
+        return sweep_forward(self._edges, move, seed)
+
+    def sweep(self, move: MoveAlong, W: Tensor) -> Iterator[tuple[Own, Tensor]]:
+        """Every layer with what arrives at its output from the last stage, in reverse order."""
+        for i, delta in sweep_backward(self._edges, move, W):
+            own = self.stages[i].own
+            if own is not None:
+                yield own, delta
+
+    def sweep_pair(self, W: Tensor, V: Tensor) -> Iterator[tuple[Own, Tensor, Tensor]]:
+        """Every layer with two stacks of cotangents of its output, which are one where they begin as one."""
+        swept = self.sweep(lambda J, w: J.pull(w), W)
+        if V is W:
+            yield from ((own, delta, delta) for own, delta in swept)
+        else:
+            other = self.sweep(lambda J, w: J.pull(w), V)
+            yield from ((own, delta, gamma) for (own, delta), (_, gamma) in zip(swept, other, strict=True))
+
+    def sweep_parts(self, k: int) -> Iterator[slice]:
+        """Chunks of a stack of k, of the chunk size, or small enough for the widest node that they pass."""
+        if self.chunk_size is not None:
+            return self.parts(k)
+        widths = [edge.J.signature.n_in for stage in self.stages for edge in stage.edges]
+        widths += [own.J.signature.n_in for own in self._owners if isinstance(own.J, Reshape) or self.is_shared(own)]
+        s = self.signature
+        return chunks(k, s.dtype.itemsize * s.batch * max([s.n_out, *widths]))
+
+    def _squared(self, W: Tensor, scale: Float[Tensor, "k b"]) -> Tensor:
+        """``Σ_k scale_k (J_θᵀ W_k)²``: the scale waits until a layer contracts, so one sweep serves both factors."""
+        total = W.new_zeros(W.shape[1], self.signature.n_in)
+        for part in self.sweep_parts(len(W)):
+            swept = self.sweep(lambda J, w: J.pull(w), W[part])
+            total = total + self._diagonal((own, times(scale[part], delta), delta) for own, delta in swept)
+        return total
+
+    def _diagonal(self, swept: Swept) -> Tensor:
+        """The products of both cotangents pulled to the weights, entry by entry."""
+        found: dict[int, Tensor] = {}
+        held = Held()
+        for own, delta, gamma in swept:
+            if self.is_shared(own):
+                held.add(own, delta, gamma)
+            else:
+                found.update((id(p), piece) for p, piece in own.split(own.J.pull_diag(delta, gamma)))
+        found.update((p, (pulled * other).sum(0)) for p, (pulled, other) in held.pairs.items())
+        return self.in_order(found)
+
+    def _assembled(self, pieces: Iterable[tuple[Own, Tensor]]) -> Tensor:
+        """Contributions of the stages to the weights, added up."""
+        found: dict[int, Tensor] = {}
+        for own, contribution in pieces:
+            for p, piece in own.split(contribution):
+                found[id(p)] = found[id(p)] + piece if id(p) in found else piece
+        return self.in_order(found)
+
+    def in_order(self, found: dict[int, Tensor]) -> Tensor:
+        """What was found for each parameter, by its id, in the order of the weights; zeros for those without any."""
+        like = next(iter(found.values()))
+        ordered = (found.get(id(p), like.new_zeros(*like.shape[:-1], p.numel())) for p in self.layout.parameters)
+        return torch.cat(list(ordered), dim=-1)
+
+
+class Held:
+    """Cotangents pulled to parameters that several stages share, added up as the sweep meets them."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def add(self, own: Own, delta: Tensor, gamma: Tensor) -> None:
+        """Pull both cotangents of a layer's output to its parameters."""
+        pulled = own.J.pull(delta)
+        other = pulled if gamma is delta else own.J.pull(gamma)
+        for (p, left), (_, right) in zip(own.split(pulled), own.split(other), strict=True):
+            before = self.pairs.get(id(p))
+            self.pairs[id(p)] = (left, right) if before is None else (before[0] + left, before[1] + right)
+
+    def of(self, own: Own) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Both pulled cotangents, parameter by parameter of one layer."""
+        pulled, other = zip(*(self.pairs[id(p)] for p in own.parameters), strict=True)
+        return pulled, other
+
+
+def times(scale: Float[Tensor, "k b"], stack: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *y"]:
+    """A number for each tangent and sample times a stack."""
+    return scale.reshape(*scale.shape, *[1] * (stack.ndim - 2)) * stack

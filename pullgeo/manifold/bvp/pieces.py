@@ -1,0 +1,169 @@
+"""Curves in pieces, as collocation solves for them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.curve.discrete import DiscreteCurve
+from pullgeo.numerics.ode.gauss_legendre import gauss
+from pullgeo.numerics.ode.piecewise import STAGES, interpolated, legendre, like, located, picked, weights
+
+Bend = Callable[[Tensor, Tensor], Tensor]
+"""``z, ż -> z̈`` on geodesics."""
+
+NEGLIGIBLE = 1e-12
+"""Relative roughness of a piece below which it need not be shorter."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """Curves in S pieces, ``z̈`` a polynomial through s values on each.
+
+    Attributes:
+        joints: times at which pieces begin, and 1.
+        points: where they begin.
+        velocities: those there.
+        bends: ``z̈`` at Gauss's points.
+        target: where the last piece shall end.
+    """
+
+    joints: Float[Tensor, "b J"]
+    points: Float[Tensor, "b S d"]
+    velocities: Float[Tensor, "b S d"]
+    bends: Float[Tensor, "b S s d"]
+    target: Float[Tensor, "b d"]
+
+    @staticmethod
+    def through(bend: Bend, curve: DiscreteCurve, pieces: int) -> "Pieces":
+        """Pieces of equal duration that begin on given curves, and bend as geodesics would there."""
+        nodes = curve.nodes
+        t = torch.linspace(0, 1, pieces + 1, dtype=nodes.dtype, device=nodes.device)
+        inner = (t[:-1, None] + like(gauss(STAGES).points, nodes) / pieces).flatten()
+        z, u = (a.unflatten(1, (pieces, STAGES)) for a in (curve(inner), curve.velocity(inner)))
+        points = torch.cat([curve.begin.unsqueeze(1), curve(t[1:-1])], 1)
+        bends = bend(z, u)
+        return Pieces(t.expand(len(curve), -1), points, curve.velocity(t[:-1]), bends, curve.end)
+
+    @property
+    def durations(self) -> Float[Tensor, "b S 1"]:
+        """Of the pieces."""
+        return self.joints.diff(dim=1).unsqueeze(2)
+
+    @property
+    def stages(self) -> tuple[Float[Tensor, "b S s d"], Float[Tensor, "b S s d"]]:
+        """Points and velocities at Gauss's points."""
+        rule, h = gauss(STAGES), self.durations.unsqueeze(3)
+        inner, c = like(rule.inner, self.bends), like(rule.points, self.bends).view(-1, 1)
+        turned = h * torch.einsum("ml,bSld->bSmd", inner, self.bends)
+        u, z = self.velocities.unsqueeze(2), self.points.unsqueeze(2)
+        return z + h * (c * u + torch.einsum("ml,bSld->bSmd", inner, turned)), u + turned
+
+    @property
+    def ends(self) -> Float[Tensor, "b S 2 d"]:
+        """Points and velocities where pieces end."""
+        rule, h = gauss(STAGES), self.durations
+        outer = like(rule.outer, self.bends)
+        speed = self.velocities + h * torch.einsum("m,bSmd->bSd", outer, self.bends)
+        there = torch.einsum("m,bSmd->bSd", outer @ like(rule.inner, outer), self.bends)
+        return torch.stack([self.points + h * (self.velocities + h * there), speed], 2)
+
+    @property
+    def gaps(self) -> Float[Tensor, "b S 2 d"]:
+        """From where pieces should end to where they do; the last velocity is free."""
+        ends = self.ends
+        starts = torch.stack([self.points, self.velocities], 2)[:, 1:]
+        last = torch.stack([self.target, ends[:, -1, 1]], 1).unsqueeze(1)
+        return ends - torch.cat([starts, last], 1)
+
+    @property
+    def size(self) -> Float[Tensor, " b"]:
+        """The largest velocity in the chart: lengths that errors are compared with."""
+        return self.velocities.norm(dim=2).amax(1).clamp(min=torch.finfo(self.points.dtype).tiny)
+
+    def finer_joints(self, pieces: int) -> Float[Tensor, "b K"]:
+        """The joints of so many pieces on which ``z̈`` is equally far from a polynomial of lower degree.
+
+        Source: Ascher, Mattheij, Russell, *Numerical Solution of Boundary Value Problems*, section 9.2.
+        """
+        h = self.durations.squeeze(2)
+        top = torch.einsum("km,bSmd->bSkd", like(legendre()[-2:], self.bends), self.bends)
+        rough = h * top.norm(dim=3).sum(2) / self.size.unsqueeze(1)
+        # what is interpolated by s values is off by the s-th power of the duration
+        density = (rough + NEGLIGIBLE).nan_to_num(nan=1.0, posinf=1.0) ** (1 / STAGES) / h
+        # neighbours differ little, and no piece becomes longer than two evenly spread ones
+        pad = torch.cat([density[:, :1], density, density[:, -1:]], 1)
+        density = torch.stack([density, pad[:, :-2] / 2, pad[:, 2:] / 2]).amax(0)
+        density = density + (density * h).sum(1, keepdim=True)
+        share = torch.cat([torch.zeros_like(h[:, :1]), (density * h).cumsum(1)], 1)
+        share = share / share[:, -1:]
+        wanted = torch.linspace(0, 1, pieces + 1, dtype=h.dtype, device=h.device).expand(len(h), -1).contiguous()
+        place = (torch.searchsorted(share.contiguous(), wanted, right=True) - 1).clamp(0, h.shape[1] - 1)
+        left, width = share.gather(1, place), share.diff(dim=1).gather(1, place)
+        joints = self.joints.gather(1, place) + (wanted - left) / width * h.gather(1, place)
+        return torch.cat([wanted[:, :1], joints[:, 1:-1], wanted[:, -1:]], 1)
+
+    def at(self, joints: Float[Tensor, "b K"]) -> "Pieces":
+        """The same curves in other pieces."""
+        place, local = located(self.joints, joints[:, :-1])
+        _, once, twice = (torch.einsum("bRm,bRmd->bRd", w, picked(self.bends, place)) for w in weights(local))
+        points, velocities = (picked(a, place) for a in (self.points, self.velocities))
+        h, t = picked(self.durations, place), local.unsqueeze(2)
+        return Pieces(
+            joints,
+            points + h * (t * velocities + h * twice),
+            velocities + h * once,
+            interpolated(self.bends, self.joints, joints),
+            self.target,
+        )
+
+    def away_from(self, other: "Pieces") -> Float[Tensor, " b"]:
+        """The largest relative difference of the velocities at both ends, where collocation is most exact."""
+        ours, theirs = (torch.stack([a.velocities[:, 0], a.ends[:, -1, 1]], 1) for a in (self, other))
+        return ((ours - theirs).norm(dim=2) / ours.norm(dim=2)).amax(1)
+
+    def moved(self, step: "Pieces", damping: Float[Tensor, " b"]) -> "Pieces":
+        """The same with a part of a correction."""
+        z, u, bends = (
+            old + damping.view(-1, *[1] * (old.ndim - 1)) * new
+            for old, new in _pairs(self, step, "points", "velocities", "bends")
+        )
+        return Pieces(self.joints, z, u, bends, self.target)
+
+    def collocated(self, error: Float[Tensor, " b"]) -> "Collocated":
+        """The curves with their errors, as they are returned."""
+        z, u = (a.flatten(1, 2) for a in self.stages)
+        z, u = torch.cat([self.points[:, :1], z], 1), torch.cat([self.velocities[:, :1], u], 1)
+        even = torch.linspace(0, 1, self.joints.shape[1], dtype=z.dtype, device=z.device).expand_as(self.joints)
+        nodes = torch.cat([self.at(even).points, self.target.unsqueeze(1)], 1)
+        return Collocated(z, u, error, DiscreteCurve(nodes))
+
+    def __getitem__(self, index: Tensor) -> "Pieces":
+        return Pieces(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def put(self, index: Tensor, other: "Pieces") -> "Pieces":
+        """Those of some pairs exchanged."""
+        return Pieces(*(getattr(self, f.name).index_put((index,), getattr(other, f.name)) for f in fields(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class Collocated:
+    """What collocation found.
+
+    Attributes:
+        points: on the curves, the first at the beginning; the other times are each curve's own.
+        velocities: there.
+        error: relative residual, or change with the last refinement if that is more; infinite where nothing was found.
+        curve: the curves.
+    """
+
+    points: Float[Tensor, "b n d"]
+    velocities: Float[Tensor, "b n d"]
+    error: Float[Tensor, " b"]
+    curve: DiscreteCurve
+
+
+def _pairs(one: Pieces, other: Pieces, *names: str) -> list[tuple[Tensor, Tensor]]:
+    return [(getattr(one, name), getattr(other, name)) for name in names]

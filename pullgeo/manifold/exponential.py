@@ -1,0 +1,153 @@
+"""Geodesics and parallel transport from initial values, for any connection."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo._torch.grad_mode import check_same_weights, check_transforms, leaves
+from pullgeo.errors import GeometryError
+from pullgeo.numerics.ode.dop853 import MAX_STEPS, RTOL, integrate
+
+Connection = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""``(z, u, w) -> Γ(u, w)`` at points ``(b, d)``."""
+
+MISSED = 1e-4
+"""Relative error of a derivative along the geodesic, which is known, that shows that others are wrong too."""
+
+
+def shoot(
+    connection: Connection,
+    z: Float[Tensor, "b d"],
+    velocity: Float[Tensor, "b d"],
+    *carried: Float[Tensor, "b d"],
+    duration: float = 1.0,
+    rtol: float = RTOL,
+    max_steps: int = MAX_STEPS,
+) -> tuple[Float[Tensor, "b d"], ...]:
+    """Follow geodesics for some time: ``z̈ = -Γ(ż, ż)``, carrying vectors along in parallel, ``ẇ = -Γ(ż, w)``.
+
+    Returns:
+        End points, velocities there, and the carried vectors there; NaN for a geodesic that cannot be continued for
+        so long, because it leaves the chart or the metric degenerates.
+    """
+
+    def field(state: Tensor) -> Tensor:
+        point, speed, tangents = state[:, 0], state[:, 1], state[:, 1:]
+        return torch.cat([speed.unsqueeze(1), -turns(connection, point, speed, tangents)], 1)
+
+    def size(state: Tensor) -> Tensor:
+        own = state.abs().amax(2)
+        # a point's error counts against the distance covered in unit time, wherever the origin is
+        return torch.cat([own[:, 1:2], own[:, 1:]], 1)
+
+    return integrate(
+        field, torch.stack([z, velocity, *carried], 1), size, duration=duration, rtol=rtol, max_steps=max_steps
+    ).unbind(1)
+
+
+def follow(
+    connection: Connection, z: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], *carried: Float[Tensor, "b d"]
+) -> tuple[Float[Tensor, "b d"], ...]:
+    """`shoot` for unit time, differentiable to its arguments and to the weights behind the connection.
+
+    Nothing is kept for the backward pass but the arguments: a graph through all steps would hold every activation of
+    a decoder in each of them, whether or not anybody asks for a gradient. The backward pass follows the geodesics
+    again.
+
+    Raises:
+        GradModeError: reverse mode is on in a transform of ``torch.func``.
+        GeometryError: in the backward pass, a geodesic has met jumps of the connection.
+    """
+    with torch.no_grad():
+        ends = shoot(connection, z, velocity, *carried)
+    if not torch.is_grad_enabled() or not len(z):
+        return ends
+    start = (z, velocity, *carried)
+    weights = leaves(connection(z[:1].detach(), velocity[:1].detach(), velocity[:1].detach()))
+    if not (weights or any(a.requires_grad for a in start)):
+        return ends
+    check_transforms("expmap", *start)
+    followed: tuple[Tensor, ...] = _Followed.apply(connection, ends, len(start), *start, *weights)
+    return followed
+
+
+class _Followed(torch.autograd.Function):
+    """Passes the ends of geodesics through; the backward pass shoots once more, with a graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, connection: Connection, ends: tuple[Tensor, ...], count: int, *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.connection, ctx.count = connection, count
+        ctx.save_for_backward(*inputs)
+        return tuple(end.clone() for end in ends)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, twice = ctx.saved_tensors, torch.is_grad_enabled()
+        with torch.enable_grad():
+            # what lies behind the arguments is the caller's, and not counted here
+            start = [a.view_as(a) if twice else a.detach().requires_grad_(a.requires_grad) for a in inputs[: ctx.count]]
+            # the derivative by the velocity is checked, whether or not it is asked for
+            start[1] = start[1] if start[1].requires_grad else start[1].detach().requires_grad_()
+            ends = shoot(ctx.connection, *start)
+            of = [a for a in (*start, *inputs[ctx.count :]) if a.requires_grad]
+            found = torch.autograd.grad(ends, of, cotangents, allow_unused=True, create_graph=twice, retain_graph=True)
+        check_same_weights("the derivative of expmap", found[len(found) - len(inputs[ctx.count :]) :])
+        gradients = dict(zip(map(id, of), found, strict=True))
+        along = (gradients[id(start[1])] * start[1]).sum(1).detach()
+        _check_along(ctx.connection, along, [end.detach() for end in ends], cotangents)
+        behind = zip(inputs, (*start, *inputs[ctx.count :]), strict=True)
+        return None, None, None, *(gradients[id(a)] if x.requires_grad else None for x, a in behind)
+
+
+def _check_along(
+    connection: Connection, along: Float[Tensor, " b"], ends: list[Tensor], cotangents: tuple[Tensor, ...]
+) -> None:
+    """`check_derivative` for a cotangent of all that is found at the end."""
+    with torch.no_grad():
+        rates = -turns(connection, ends[0], ends[1], torch.stack(ends[1:], 1))
+        rates[:, 0] += ends[1]
+        known = torch.cat([ends[1].unsqueeze(1), rates], 1) * torch.stack(cotangents, 1)
+        check_derivative("expmap", along - known.sum((1, 2)), known.abs().sum((1, 2)))
+
+
+def check_derivative(where: str, error: Float[Tensor, " b"], size: Float[Tensor, " b"]) -> None:
+    """Raise where automatic differentiation has passed over jumps of the connection.
+
+    Where the initial velocity grows, a geodesic goes on along its own curve, so that this one derivative is known. A
+    step that ends at a jump of the field does so at a time that depends on where the geodesic began, which automatic
+    differentiation takes for constant: then this derivative is wrong, and with it all others.
+
+    Args:
+        where: whose derivative it is, for the message.
+        error: of the derivative along the geodesic.
+        size: what the error is relative to.
+
+    Raises:
+        GeometryError: there are such geodesics.
+    """
+    missed = error.abs() > MISSED * size
+    if bool(missed.any()):
+        raise GeometryError(
+            f"the derivative of {where}: {int(missed.sum())} of {len(missed)} geodesics, the first at index "
+            f"{int(missed.nonzero()[0])}, cross jumps of the decoder's second derivatives, as ELU has them, and "
+            "automatic differentiation does not see these move. Use an activation with continuous second derivatives, "
+            "such as Softplus or SiLU. The derivatives of geodesic() and dist() are right all the same."
+        )
+
+
+def turns(
+    connection: Connection, z: Float[Tensor, "b d"], u: Float[Tensor, "b d"], tangents: Float[Tensor, "b k d"]
+) -> Float[Tensor, "b k d"]:
+    """``Γ(u, w)`` for several w at each point, in one call."""
+    b, k, d = tangents.shape
+    if k == 1:
+        w = tangents.squeeze(1)
+        # the same tensor twice: a connection may save half of its work
+        return connection(z, u, u if torch.equal(u, w) else w).unsqueeze(1)
+    points, velocities = (a.unsqueeze(1).expand(b, k, d).reshape(-1, d) for a in (z, u))
+    return connection(points, velocities, tangents.reshape(-1, d)).reshape(b, k, d)

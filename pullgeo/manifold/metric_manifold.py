@@ -1,0 +1,116 @@
+"""A manifold given by its metric tensor."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.errors import OptionError
+from pullgeo.geodesic.energy.base import EnergyExpansion
+from pullgeo.geodesic.energy.segment import expand_segment_energy, linearised, segment_lengths, segment_sum
+from pullgeo.manifold.ambient.base import Ambient
+from pullgeo.manifold.ambient.convert import ambient_of
+from pullgeo.manifold.ambient.metric_field import Field, MetricField, check_riemannian
+from pullgeo.manifold.base import Manifold
+from pullgeo.manifold.float64.convert import in_double
+from pullgeo.metric.base import Metric
+
+CURVES_SEGMENTS = 4096
+"""Segments that are differentiated at a time."""
+
+
+class MetricManifold(Manifold):
+    """R^d with any metric tensor field ``z -> G(z)``, for metrics that are no pullback of a decoder.
+
+    Args:
+        metric_fn: a function or module, points ``(b, d)`` to symmetric positive definite matrices ``(b, d, d)`` or to
+            a `Metric`, such as ``Diagonal(values)`` with values ``(b, d)``; made of torch operations and sample by
+            sample. `LandMetric`, `RHVAEMetric` and `ConformalMetric` are ready ones, made of data.
+
+    Raises:
+        OptionError: ``metric_fn`` cannot be called.
+
+    Example:
+        >>> import torch
+        >>> from pullgeo import MetricManifold
+        >>> def half_plane(z):  # (x, y) with y > 0
+        ...     return torch.eye(2, dtype=z.dtype) / z[:, 1].square()[:, None, None]
+        >>> manifold = MetricManifold(half_plane)
+        >>> a, b = torch.tensor([[0.0, 1.0]], dtype=torch.float64), torch.tensor([[0.0, 2.0]], dtype=torch.float64)
+        >>> bool((manifold.dist(a, b) - torch.tensor(2.0).double().log()).abs() < 1e-6)
+        True
+    """
+
+    name = "given metric"
+
+    def __init__(self, metric_fn: MetricField) -> None:
+        super().__init__()
+        if not callable(metric_fn):
+            raise OptionError(
+                f"MetricManifold: metric_fn must be a function or module, got {type(metric_fn).__name__}."
+            )
+        self.metric_fn = metric_fn
+
+    def metric(self, z: Tensor) -> Metric:
+        """``G(z)``.
+
+        Raises:
+            NonFiniteError: a point or a matrix entry is NaN or infinite.
+            ShapeError: ``metric_fn`` returns neither ``(b, d, d)`` nor a `Metric` of dimension d.
+            DtypeError: ``metric_fn`` returns numbers of another precision than the points.
+            GeometryError: a matrix is not symmetric, or has a negative eigenvalue.
+        """
+        self._check_points("metric", z)
+        G = self._field.finite_metric(z)
+        check_riemannian(G)
+        return G
+
+    def check_ends(self, z: Float[Tensor, "b d"]) -> None:
+        """Raise unless geodesics can begin and end at these points.
+
+        Raises:
+            GeometryError: a matrix there is not symmetric, or has a negative eigenvalue.
+        """
+        self._field.check(z)
+
+    def connection(
+        self, z: Float[Tensor, "b d"], u: Float[Tensor, "b d"], w: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b d"]:
+        """``Γ(u, w) = ½ G⁻¹ (∂_u G w + ∂_w G u - ∇(uᵀ G w))`` by automatic differentiation of ``G``.
+
+        Raises:
+            SingularMetricError: ``G`` is singular at a point.
+        """
+        return self._field.metric(z).solve(self._field.bend(z, u, w))
+
+    def in_double(self) -> "MetricManifold":
+        """This manifold in float64, connected to the same weights."""
+        return MetricManifold(in_double(self.metric_fn))
+
+    def energy(self, nodes: Float[Tensor, "b nodes d"]) -> Float[Tensor, " b"]:
+        """``T Σ Δz_iᵀ Ḡ_i Δz_i`` with ``Ḡ_i`` the metric at the middle of a segment: symmetric and of second order."""
+        return segment_sum(self.segment_energy, nodes)
+
+    def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
+        """The midpoint energy with its exact gradient and block-tridiagonal Hessian."""
+        parts = nodes.split(max(1, CURVES_SEGMENTS // nodes.shape[1]))
+        return EnergyExpansion.cat([expand_segment_energy(self.segment_energy, part) for part in parts])
+
+    def gauss_newton_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
+        """The midpoint energy with its exact gradient, and the Hessian as if the metric did not change on the way."""
+        return linearised(self.expand_energy(nodes), nodes, lambda z: self._field.metric(z).dense())
+
+    def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
+        """Lengths of the straight segments between all points of successive layers, by the midpoint rule."""
+        return segment_lengths(self.segment_energy, layers)
+
+    def segment_energy(self, a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """``(b - a)ᵀ G((a + b)/2) (b - a)``."""
+        return self._field.segment_energy(a, b)
+
+    @property
+    def _field(self) -> Field:
+        return Field(self.metric_fn)
+
+
+@ambient_of.register
+def _(given: MetricManifold) -> Ambient:
+    return Field(given.metric_fn)

@@ -1,0 +1,165 @@
+"""The search for the point that is nearest to many: one Newton system for it and for the curves that lead from it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pullgeo.manifold.base import Manifold
+from pullgeo.stats.centers.star import Bundle, BundleExpansion, eliminate, expand
+
+STALL = 1e6
+"""Damping beyond which a step that does not help says that none will."""
+
+ROUNDING = 1e-12
+"""Relative change of a sum of energies that may be rounding errors."""
+
+MARGIN = 8.0
+"""How far above the estimate of rounding errors a residual may still be nothing but rounding."""
+
+Power = Literal[1, 2]
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """Where the search for some groups' centres stands.
+
+    Attributes:
+        bundle: the centres and the curves from them.
+        found: the curves' energies there.
+        weights: of the curves.
+        damping: of each group.
+        steps: taken or tried, of each group.
+        residual: of each group; see `residual`.
+    """
+
+    bundle: Bundle
+    found: BundleExpansion
+    weights: Float[Tensor, " n"]
+    damping: Float[Tensor, " g"]
+    steps: Int[Tensor, " g"]
+    residual: Float[Tensor, " g"]
+
+    def __getitem__(self, chosen: Bool[Tensor, " g"]) -> "Search":
+        """Some of the groups."""
+        curves = chosen[self.bundle.group]
+        return Search(
+            self.bundle[chosen],
+            self.found[curves],
+            self.weights[curves],
+            self.damping[chosen],
+            self.steps[chosen],
+            self.residual[chosen],
+        )
+
+
+def search(
+    space: Manifold, bundle: Bundle, weights: Float[Tensor, " n"], power: Power, tol: float, max_steps: int
+) -> tuple[Bundle, Float[Tensor, " g"], Int[Tensor, " g"], Bool[Tensor, " g"]]:
+    """Minimise ``Σ w E^(power/2)`` over the centres and the inner nodes of all curves.
+
+    A damped Newton method with the exact Hessian: every curve's blocks are eliminated on their own, and what is left of
+    all curves of a group adds up to a d x d system for its centre.
+
+    Returns:
+        The bundle, residuals, steps, and which groups no step improves any more.
+
+    Cost: a step costs an expansion of the energies of all curves, as a step of N geodesics does, and a little more.
+    """
+    found = expand(space, bundle)
+    zero = torch.zeros_like(bundle.p[:, 0])
+    now = Search(bundle, found, weights, zero, zero.long(), residual(space, bundle, found, weights, power))
+    index = torch.arange(len(zero), device=zero.device)
+    p, inner = bundle.p.clone(), bundle.inner.clone()
+    damping, steps, left = zero.clone(), zero.long(), zero.clone()
+    curves = torch.arange(len(weights), device=zero.device)
+    while True:
+        done = (now.residual <= tol) | (now.steps >= max_steps) | (now.damping > STALL) | ~torch.isfinite(now.residual)
+        gone = done[now.bundle.group]
+        p[index[done]], inner[curves[gone]] = now.bundle.p[done], now.bundle.inner[gone]
+        damping[index[done]], steps[index[done]], left[index[done]] = (
+            now.damping[done],
+            now.steps[done],
+            now.residual[done],
+        )
+        if bool(done.all()):
+            break
+        if bool(done.any()):
+            index, curves, now = index[~done], curves[~gone], now[~done]
+        now = _step(space, now, power)
+    return Bundle(p, inner, bundle.z, bundle.group), left, steps, damping > STALL
+
+
+def _step(space: Manifold, now: Search, power: Power) -> Search:
+    bundle, found, group = now.bundle, now.found, now.bundle.group
+    each = eliminate(found, now.damping[group])
+    first, second = derivatives(found.at.energy, power)
+    weight = now.weights * first
+    slope = bundle.sum(weight.unsqueeze(1) * each.slope)
+    bend = bundle.sum(weight.view(-1, 1, 1) * each.bend)
+    unit = bundle.sum(weight.unsqueeze(1) * found.at.damping[:, 0])
+    unit = unit.clamp(min=1e-12 * unit.amax(1, keepdim=True))
+    bend = bend + (now.damping.unsqueeze(1) * unit).diag_embed()
+    outer = each.slope.unsqueeze(2) * each.slope.unsqueeze(1)
+    exact = bend + bundle.sum((now.weights * second).view(-1, 1, 1) * outer)
+    # without the second derivative of the power, which is not above zero, this is Weiszfeld's step
+    sound = torch.linalg.cholesky_ex(exact)[1] == 0
+    lower, info = torch.linalg.cholesky_ex(torch.where(sound.view(-1, 1, 1), exact, bend))
+    dp = -torch.cholesky_solve(slope.unsqueeze(2), lower).squeeze(2)
+    good = (info == 0) & (bundle.most((~each.good).double()) == 0) & torch.isfinite(dp).all(1)
+    dp = torch.where(good.unsqueeze(1), dp, 0.0)
+    dx = each.relax + torch.einsum("jnmi,nj->nmi", each.respond, dp[group])
+    dx = torch.where(good[group].view(-1, 1, 1), dx, 0.0)
+    trial = bundle.moved(dp, dx)
+    new = expand(space, trial)
+    before, after = (bundle.sum(now.weights * e.at.energy.clamp(min=0) ** (power / 2)) for e in (found, new))
+    size = residual(space, trial, new, now.weights, power)
+    lower_ = (after < (1 - ROUNDING) * before) | ((after <= (1 + ROUNDING) * before) & (size < now.residual))
+    taken = good & lower_ & torch.isfinite(size)
+    less = torch.where(now.damping < 1e-8, 0.0, now.damping / 30)
+    return Search(
+        trial.where(taken, bundle),
+        new.where(taken[group], found),
+        now.weights,
+        torch.where(taken, less, (8 * now.damping).clamp(min=1e-3)),
+        now.steps + 1,
+        torch.where(taken, size, now.residual),
+    )
+
+
+def residual(
+    space: Manifold, bundle: Bundle, found: BundleExpansion, weights: Float[Tensor, " n"], power: Power
+) -> Float[Tensor, " g"]:
+    """How far from stationary each group is, in a unit that no rescaling changes.
+
+    The larger of two: the length of the mean tangent vector ``Σ w f'(E) log_p(z)`` over the mean length of those that
+    it is made of, and the largest residual of a curve. Residuals that rounding errors account for are zero.
+    """
+    energy = found.at.energy.clamp(min=0)
+    weight = weights * derivatives(energy, power)[0]
+    pull = bundle.sum(weight.unsqueeze(1) * found.slope)
+    size = bundle.sum(2 * weight * energy.sqrt())
+    # where the decoder is not finite there is no metric to ask for
+    finite = bundle.most((~torch.isfinite(energy)).double()) == 0
+    G = torch.zeros(*bundle.p.shape, bundle.p.shape[1], dtype=bundle.p.dtype, device=bundle.p.device)
+    if bool(finite.any()):
+        G[finite] = space.metric(bundle.p[finite]).dense()
+    values, vectors = torch.linalg.eigh(G)
+    seen = values > 1e-13 * values.amax(1, keepdim=True)
+    along = torch.einsum("gik,gi->gk", vectors, pull).square()
+    norm = torch.where(seen, along / torch.where(seen, values, 1.0), 0.0).sum(1).sqrt()
+    mean = torch.where(size > 0, norm / torch.where(size > 0, size, 1.0), 0.0)
+    at = found.at
+    curve = torch.where(at.residual <= MARGIN * at.rounding, 0.0, at.residual)
+    curve = torch.nan_to_num(curve, nan=torch.inf)  # of which the largest is known
+    return torch.where(finite, mean.maximum(bundle.most(curve)), torch.inf)
+
+
+def derivatives(energy: Tensor, power: Power) -> tuple[Tensor, Tensor]:
+    """Of ``E^(power/2)`` with respect to E."""
+    if power == 2:
+        return torch.ones_like(energy), torch.zeros_like(energy)
+    root = energy.clamp(min=1e-24 * float(energy.detach().amax().clamp(min=1e-200))).sqrt()
+    return 1 / (2 * root), -1 / (4 * root**3)

@@ -1,0 +1,154 @@
+"""Bundles of curves that begin in a common point, to second order in their nodes and in that point."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pullgeo.geodesic.energy.base import EnergyExpansion
+from pullgeo.manifold.base import Manifold
+
+NEAR = 4
+"""Segments from the common point that the derivatives with respect to it are computed from; the energy is local."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """Curves from p to z, of which those of one group share p.
+
+    Args:
+        p: the common points.
+        inner: the curves' inner nodes.
+        z: where they end.
+        group: which of the common points each curve begins in.
+    """
+
+    p: Float[Tensor, "g d"]
+    inner: Float[Tensor, "n m d"]
+    z: Float[Tensor, "n d"]
+    group: Int[Tensor, " n"]
+
+    @property
+    def nodes(self) -> Float[Tensor, "n nodes d"]:
+        """All nodes of each curve."""
+        return torch.cat([self.p[self.group].unsqueeze(1), self.inner, self.z.unsqueeze(1)], 1)
+
+    def sum(self, values: Float[Tensor, "n *rest"]) -> Float[Tensor, "g *rest"]:
+        """Sums over groups."""
+        return values.new_zeros(len(self.p), *values.shape[1:]).index_add(0, self.group, values)
+
+    def most(self, values: Float[Tensor, " n"]) -> Float[Tensor, " g"]:
+        """Largest value in each group."""
+        return values.new_zeros(len(self.p)).scatter_reduce(0, self.group, values, "amax")
+
+    def moved(self, dp: Float[Tensor, "g d"], dx: Float[Tensor, "n m d"]) -> "Bundle":
+        """Steps taken."""
+        return Bundle(self.p + dp, self.inner + dx, self.z, self.group)
+
+    def where(self, chosen: Bool[Tensor, " g"], other: "Bundle") -> "Bundle":
+        """This bundle for the chosen groups, the other one for the rest."""
+        p = torch.where(chosen.unsqueeze(1), self.p, other.p)
+        inner = torch.where(chosen[self.group].view(-1, 1, 1), self.inner, other.inner)
+        return Bundle(p, inner, self.z, self.group)
+
+    def __getitem__(self, chosen: Bool[Tensor, " g"]) -> "Bundle":
+        """Some of the groups, counted from 0 again."""
+        curves = chosen[self.group]
+        number = chosen.cumsum(0) - 1
+        return Bundle(self.p[chosen], self.inner[curves], self.z[curves], number[self.group[curves]])
+
+
+@dataclass(frozen=True, eq=False)
+class BundleExpansion:
+    """Energies of a bundle's curves to second order.
+
+    Attributes:
+        at: the energies in their inner nodes.
+        slope: ``∂E/∂p`` of each curve.
+        own: ``∂²E/∂p²``.
+        mixed: ``∂²E/∂x_j∂p`` for the inner nodes next to p; for all others it is zero.
+    """
+
+    at: EnergyExpansion
+    slope: Float[Tensor, "n d"]
+    own: Float[Tensor, "n d d"]
+    mixed: Float[Tensor, "n k d d"]
+
+    def where(self, chosen: Bool[Tensor, " n"], other: "BundleExpansion") -> "BundleExpansion":
+        """This expansion for the chosen curves, the other one for the rest."""
+        return BundleExpansion(
+            self.at.where(chosen, other.at),
+            torch.where(chosen.view(-1, 1), self.slope, other.slope),
+            torch.where(chosen.view(-1, 1, 1), self.own, other.own),
+            torch.where(chosen.view(-1, 1, 1, 1), self.mixed, other.mixed),
+        )
+
+    def __getitem__(self, chosen: Tensor) -> "BundleExpansion":
+        """Some of the curves."""
+        return BundleExpansion(self.at[chosen], self.slope[chosen], self.own[chosen], self.mixed[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class Eliminated:
+    """Each curve's system with its inner nodes eliminated: what is left of it at p.
+
+    Attributes:
+        good: whether the curve's own block is positive definite.
+        slope: the derivative of the energy with respect to p, the curve following.
+        bend: the second derivative: the Schur complement.
+        respond: how the inner nodes follow a step of p, ``-H⁻¹ B``, one column after the other.
+        relax: the step that they take by themselves.
+    """
+
+    good: Bool[Tensor, " n"]
+    slope: Float[Tensor, "n d"]
+    bend: Float[Tensor, "n d d"]
+    respond: Float[Tensor, "d n m d"]
+    relax: Float[Tensor, "n m d"]
+
+
+def expand(space: Manifold, bundle: Bundle) -> BundleExpansion:
+    """Energies to second order.
+
+    Cost: an expansion of all curves, as a geodesic's Newton step takes it, and d second-order passes over the nodes
+    next to the common points.
+    """
+    nodes = bundle.nodes.detach()
+    with torch.no_grad():
+        at = space.expand_energy(nodes)
+    segments = nodes.shape[1] - 1
+    short = nodes[:, : min(NEAR, segments) + 1].clone().requires_grad_()
+    factor = segments / (short.shape[1] - 1)
+    with torch.enable_grad():
+        slope = torch.autograd.grad(space.energy(short).sum(), short, create_graph=True)[0][:, 0]
+        rows = [torch.autograd.grad(slope[:, k].sum(), short, retain_graph=True)[0] for k in range(nodes.shape[2])]
+    second = factor * torch.stack(rows, 3)
+    return BundleExpansion(at, factor * slope.detach(), second[:, 0], second[:, 1 : short.shape[1] - 1])
+
+
+def eliminate(
+    found: BundleExpansion, damping: Float[Tensor, " n"], gradient: Tensor | None = None, slope: Tensor | None = None
+) -> Eliminated:
+    """Eliminate the inner nodes of every curve.
+
+    Args:
+        found: the energies.
+        damping: for each curve, in units of the Gauss-Newton diagonal.
+        gradient: with respect to the inner nodes, if other than the expansion's.
+        slope: with respect to p, if other than the expansion's.
+    """
+    at = found.at
+    gradient = at.gradient if gradient is None else gradient
+    slope = found.slope if slope is None else slope
+    k = found.mixed.shape[1]
+    unit = at.damping.clamp(min=1e-12 * at.damping.flatten(1).amax(1)[:, None, None])
+    factor = at.hessian.shifted(damping.view(-1, 1, 1) * unit).cholesky()
+    rest = at.gradient.shape[1] - k
+    columns = [torch.nn.functional.pad(column, (0, 0, 0, rest)) for column in found.mixed.unbind(3)]
+    respond = torch.stack([-factor.solve(column) for column in columns])
+    relax = -factor.solve(gradient)
+    near = respond[:, :, :k]
+    bend = found.own + torch.einsum("nkai,jnka->nij", found.mixed, near)
+    felt = slope + torch.einsum("nkai,nka->ni", found.mixed, relax[:, :k])
+    return Eliminated(factor.good, felt, (bend + bend.mT) / 2, respond, relax)

@@ -1,0 +1,219 @@
+"""Distances along shortest paths in a neighbourhood graph, for point sets too large for a geodesic between any two."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int
+from joblib import Parallel, delayed
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from pullgeo.errors import NonFiniteError, OptionError, ShapeError
+from pullgeo.geodesic.energy.base import GuardedSpace
+from pullgeo.geodesic.solvers.newton import Newton
+from pullgeo.geodesic.starts.base import Line
+from pullgeo.geodesic.status import Status
+from pullgeo.manifold.base import Manifold
+from pullgeo.stats.arguments import check_count, check_generator
+from pullgeo.stats.points import Points, as_points
+
+EDGES = 4096
+"""Edges that are measured together."""
+
+SOURCES = 256
+"""Points from which shortest paths are sought in one task."""
+
+QUADRATURE = 8
+"""Chords along an edge; two resolutions of them are extrapolated."""
+
+
+@dataclass(frozen=True, eq=False)
+class NeighbourGraph:
+    """How `pairwise_distances` builds a neighbourhood graph.
+
+    Every point is joined to its nearest neighbours in the latent space, and separate pieces where they come closest.
+    An edge is as long as its image; a path is a curve of the manifold, so the distances are **upper bounds**, but for
+    the error of the quadrature along edges. They fall with more neighbours, which give paths more directions to choose
+    from, and with supporting points where a path has to bend and no data lie.
+
+    Args:
+        neighbours: how many neighbours every point is joined to.
+        edges: ``"chord"`` measures the image of the straight line to a neighbour, by chords of two resolutions that are
+            extrapolated; ``"geodesic"`` solves for the geodesic to it, which is never longer and takes much more time.
+        support: further points ``(s, d)`` that paths may pass, such as samples of a prior.
+        check_pairs: how many random pairs are solved exactly to tell how good the distances are.
+        generator: draws these pairs; one with seed 0 if ``None``.
+
+    Raises:
+        OptionError: a field is out of its range.
+    """
+
+    neighbours: int = 50
+    edges: Literal["chord", "geodesic"] = "chord"
+    support: Points | None = None
+    check_pairs: int = 100
+    generator: torch.Generator | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        check_count("NeighbourGraph", "neighbours", self.neighbours)
+        check_count("NeighbourGraph", "check_pairs", self.check_pairs, 0)
+        if self.edges not in ("chord", "geodesic"):
+            raise OptionError(f"NeighbourGraph: edges must be 'chord' or 'geodesic', got {self.edges!r}.")
+        if self.generator is not None:
+            check_generator("NeighbourGraph", self.generator)
+
+
+@dataclass(frozen=True, eq=False)
+class GraphReport:
+    """How the distances of a graph compare with those of geodesics, for a random sample of pairs.
+
+    Attributes:
+        pairs: rows and columns of the sampled entries.
+        graph: their distances in the graph.
+        exact: lengths of the geodesics, NaN where they did not converge.
+        status: how the search for each of these geodesics ended.
+    """
+
+    pairs: Int[np.ndarray, "c 2"]
+    graph: Float64[np.ndarray, " c"]
+    exact: Float64[np.ndarray, " c"]
+    status: tuple[Status, ...]
+
+    @property
+    def relative_error(self) -> Float64[np.ndarray, " c"]:
+        """``graph / exact - 1`` for each pair; below zero where the search for the geodesic missed the shortest."""
+        return self.graph / self.exact - 1
+
+    def quantile(self, q: float) -> float:
+        """The size of the relative error that a share ``q`` of the pairs stays below; NaN without a sample."""
+        error = np.abs(self.relative_error)
+        error = error[np.isfinite(error)]
+        return float(np.quantile(error, q)) if len(error) else float("nan")
+
+    @property
+    def median_error(self) -> float:
+        """Median size of the relative error."""
+        return self.quantile(0.5)
+
+    def __str__(self) -> str:
+        return (
+            f"distances along a graph: relative error {self.median_error:.2%} in the median, "
+            f"{self.quantile(0.95):.2%} at the 95 % quantile, against {len(self.exact)} geodesics"
+        )
+
+
+def graph_distances(
+    manifold: Manifold, points: Float[Tensor, "n d"], others: Float[Tensor, "m d"] | None, graph: NeighbourGraph
+) -> Float64[np.ndarray, "n m"]:
+    """Lengths of shortest paths; NaN where there is none, because the decoder is not finite around a point.
+
+    Raises:
+        ShapeError: the supporting points are of another dimension.
+        ModuleError: the decoder does not take such points.
+        NonFiniteError: points are so far apart that the squares of their distances overflow.
+    """
+    space = manifold.in_double()
+    if isinstance(space, GuardedSpace):
+        with torch.no_grad():
+            space.check_ends(points[:1].double())
+    sets = [points.double()] if others is None else [points.double(), others.double()]
+    if graph.support is not None:
+        support = as_points("NeighbourGraph", graph.support, name="support").to(sets[0])
+        if support.shape[1] != points.shape[1]:
+            raise ShapeError(
+                f"NeighbourGraph: support must have {points.shape[1]} columns, as the points have, got "
+                f"{tuple(support.shape)}."
+            )
+        sets.append(support)
+    # equal points are one node: an edge of length zero is no edge to scipy
+    nodes, place = np.unique(torch.cat(sets).numpy(force=True), axis=0, return_inverse=True)
+    place = place.reshape(-1)
+    rows = place[: len(points)]
+    columns = rows if others is None else place[len(points) : len(points) + len(others)]
+    if len(nodes) == 1:
+        return np.zeros((len(rows), len(columns)))
+    edges = neighbourhood_edges(nodes, graph.neighbours)
+    network = csr_array((_measured(manifold, nodes, edges, graph, points.device), edges.T), shape=2 * (len(nodes),))
+    D = _shortest(network, np.unique(rows), rows, columns)
+    D[~np.isfinite(D)] = np.nan
+    return np.fmin(D, D.T) if others is None else D
+
+
+def neighbourhood_edges(nodes: Float64[np.ndarray, "n d"], neighbours: int) -> Int[np.ndarray, "e 2"]:
+    """Pairs of near points, the smaller index first, each once; together they join all points."""
+    n = len(nodes)
+    k = min(neighbours, n - 1)
+    nearest = cKDTree(nodes).query(nodes, k + 1)[1]
+    if bool((nearest == n).any()):
+        raise NonFiniteError(
+            "pairwise_distances: points are so far apart that the squares of their distances overflow, so that they "
+            "have no neighbours. Use smaller units."
+        )
+    edges = _unique(np.stack([np.repeat(np.arange(n), k), nearest[:, 1:].ravel()], 1))
+    while True:
+        count, piece = connected_components(csr_array((np.ones(len(edges)), edges.T), shape=(n, n)), directed=False)
+        if count == 1:
+            return edges
+        edges = _unique(np.concatenate([edges, _bridges(nodes, piece, count)]))
+
+
+def _bridges(nodes: np.ndarray, piece: np.ndarray, count: int) -> np.ndarray:
+    """The shortest straight line from each piece to another one."""
+    found = []
+    for which in range(count):
+        inside, outside = np.flatnonzero(piece == which), np.flatnonzero(piece != which)
+        distance, nearest = cKDTree(nodes[outside]).query(nodes[inside])
+        i = int(distance.argmin())
+        found.append((inside[i], outside[nearest[i]]))
+    return np.array(found)
+
+
+def _unique(edges: np.ndarray) -> np.ndarray:
+    edges = np.sort(edges, 1)
+    return np.unique(edges[edges[:, 0] != edges[:, 1]], axis=0)
+
+
+def _measured(
+    manifold: Manifold, nodes: np.ndarray, edges: np.ndarray, graph: NeighbourGraph, device: torch.device
+) -> Float64[np.ndarray, " e"]:
+    tasks = (
+        delayed(_lengths)(
+            manifold,
+            torch.from_numpy(nodes[edges[i : i + EDGES, 0]]).to(device),
+            torch.from_numpy(nodes[edges[i : i + EDGES, 1]]).to(device),
+            graph.edges,
+        )
+        for i in range(0, len(edges), EDGES)
+    )
+    return np.concatenate(Parallel()(tasks))
+
+
+def _lengths(manifold: Manifold, a: Tensor, b: Tensor, kind: str) -> np.ndarray:
+    t = torch.linspace(0, 1, QUADRATURE + 1, dtype=a.dtype, device=a.device)[None, :, None]
+    nodes = (a.unsqueeze(1) * (1 - t) + b.unsqueeze(1) * t).unsqueeze(2)
+    with torch.no_grad():
+        space = manifold.in_double()
+        fine, coarse = (space.chord_lengths(z).flatten(1).sum(1) for z in (nodes, nodes[:, ::2]))
+        length = fine + (fine - coarse) / 3
+        if kind == "geodesic":
+            solution = manifold.geodesic(a, b, Newton(segments=8, starts=(Line(),)))
+            length = torch.where(solution.converged, solution.length.minimum(length), length)
+    # no edge at all where the decoder is not finite; scipy takes a zero for no edge as well
+    length = torch.where(torch.isfinite(length), length.clamp(min=torch.finfo(length.dtype).tiny), torch.inf)
+    return length.numpy(force=True)
+
+
+def _shortest(network: csr_array, sources: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    tasks = (
+        delayed(_from_sources)(network, sources[i : i + SOURCES], columns) for i in range(0, len(sources), SOURCES)
+    )
+    found = np.concatenate(Parallel()(tasks))
+    return found[np.searchsorted(sources, rows)]
+
+
+def _from_sources(network: csr_array, sources: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return dijkstra(network, directed=False, indices=sources)[:, columns]
