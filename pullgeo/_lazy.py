@@ -1,5 +1,6 @@
-"""Names of a package that are imported when they are first used, so that importing the package costs little."""
+"""Names of a package that need care: imported when they are first used, or renamed."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -29,3 +30,20 @@ def lazy(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], 
         return sorted(names)
 
     return getattribute, directory
+
+
+def renamed(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """``__getattr__`` of a package, some of whose names had other names one release ago.
+
+    Args:
+        package: its name, ``__name__``.
+        names: the new name for each old one.
+    """
+
+    def getattribute(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        warnings.warn(f"{package}.{name} is now called {names[name]}.", DeprecationWarning, stacklevel=2)
+        return getattr(import_module(package), names[name])
+
+    return getattribute

@@ -142,3 +142,27 @@ def test_no_file_names_a_path_of_the_machine_it_was_written_on():
     texts += [*ROOT.glob("*.md"), ROOT / "pyproject.toml", ROOT / "setup.cfg", ROOT / ".ci" / "run"]
     absolute = re.compile("/(?:" + "|".join(["home", "root", "tmp", "work", "Users"]) + ")/")
     assert not [relative(path) for path in texts if absolute.search(path.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize(
+    ("room", "old", "new"),
+    [
+        ("geodesic", "Corridor", "LatticeSearch"),
+        ("geodesic", "Given", "InitialCurve"),
+        ("geodesic", "Line", "StraightLine"),
+        ("geodesic", "EnergyExpansion", "QuadraticModel"),
+        ("geodesic", "EnergySlope", "EnergyGradient"),
+        ("geodesic", "Minimised", "SearchResult"),
+        ("manifold", "Onto", "ProjectOnto"),
+        ("metric", "Gaussian", "GaussianProbe"),
+        ("metric", "RootMetric", "FactoredMetric"),
+        ("metric", "Rooted", "Factored"),
+    ],
+)
+def test_old_names_warn_and_work(room: str, old: str, new: str):
+    module = importlib.import_module(f"pullgeo.{room}")
+    with pytest.warns(DeprecationWarning, match=rf"pullgeo\.{room}\.{old} is now called {new}"):
+        assert getattr(module, old) is getattr(module, new)
+    assert old not in module.__all__
+    with pytest.raises(AttributeError, match="Nothing"):
+        _ = module.Nothing

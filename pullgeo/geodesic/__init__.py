@@ -1,35 +1,48 @@
 """Geodesics: a boundary value problem, solvers as values, one entry `solve`, and solutions that explain themselves."""
 
-from pullgeo.geodesic.energy.base import EnergyExpansion, EnergySlope, Space
+from pullgeo._lazy import renamed
+from pullgeo.geodesic.energy.base import EnergyGradient, QuadraticModel, Space
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solve import solve
-from pullgeo.geodesic.solver import Minimised, Solver
+from pullgeo.geodesic.solver import SearchResult, Solver
 from pullgeo.geodesic.solvers import CollocationBVP, EnergyMinimizer, GaussNewton, Georce, GraphPath, Newton, Shooting
-from pullgeo.geodesic.starts.base import Candidates, Given, Line, Start
-from pullgeo.geodesic.starts.lattice import Corridor
+from pullgeo.geodesic.starts.base import Candidates, InitialCurve, Start, StraightLine
+from pullgeo.geodesic.starts.lattice import LatticeSearch
 from pullgeo.geodesic.status import Status
 
 __all__ = [
     "BoundaryValue",
     "Candidates",
     "CollocationBVP",
-    "Corridor",
-    "EnergyExpansion",
+    "EnergyGradient",
     "EnergyMinimizer",
-    "EnergySlope",
     "GaussNewton",
     "Georce",
-    "Given",
     "GraphPath",
-    "Line",
-    "Minimised",
+    "InitialCurve",
+    "LatticeSearch",
     "Newton",
+    "QuadraticModel",
+    "SearchResult",
     "Shooting",
     "Solution",
     "Solver",
     "Space",
     "Start",
     "Status",
+    "StraightLine",
     "solve",
 ]
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "Corridor": "LatticeSearch",
+        "EnergyExpansion": "QuadraticModel",
+        "EnergySlope": "EnergyGradient",
+        "Given": "InitialCurve",
+        "Line": "StraightLine",
+        "Minimised": "SearchResult",
+    },
+)

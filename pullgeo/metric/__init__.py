@@ -1,13 +1,14 @@
 """Inner products on tangent spaces, pulled back and pushed forward through Jacobians."""
 
+from pullgeo._lazy import renamed
 from pullgeo.metric import rules
 from pullgeo.metric.base import Metric, pullback, pullback_rule
 from pullgeo.metric.block_diagonal import BlockDiagonal
-from pullgeo.metric.estimates import Estimate, Gaussian, Probe, Rademacher, hutchinson_diag, monte_carlo_diag
+from pullgeo.metric.estimates import Estimate, GaussianProbe, Probe, Rademacher, hutchinson_diag, monte_carlo_diag
 from pullgeo.metric.implicit import Implicit
 from pullgeo.metric.low_rank import LowRank
 from pullgeo.metric.over_batch import sum_dense, sum_diag
-from pullgeo.metric.rooted import Rooted, RootMetric
+from pullgeo.metric.rooted import Factored, FactoredMetric
 from pullgeo.metric.structured import Dense, Diagonal, Identity
 
 __all__ = [
@@ -15,15 +16,15 @@ __all__ = [
     "Dense",
     "Diagonal",
     "Estimate",
-    "Gaussian",
+    "Factored",
+    "FactoredMetric",
+    "GaussianProbe",
     "Identity",
     "Implicit",
     "LowRank",
     "Metric",
     "Probe",
     "Rademacher",
-    "RootMetric",
-    "Rooted",
     "hutchinson_diag",
     "monte_carlo_diag",
     "pullback",
@@ -32,3 +33,12 @@ __all__ = [
     "sum_dense",
     "sum_diag",
 ]
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "Gaussian": "GaussianProbe",
+        "RootMetric": "FactoredMetric",
+        "Rooted": "Factored",
+    },
+)

@@ -8,14 +8,14 @@ operation, so that nothing is cached and nothing can be out of date.
 from pullgeo.jacobian.tracing import ops
 from pullgeo.jacobian.tracing.calls import Note, Served
 from pullgeo.jacobian.tracing.module_proxy import runs_more_than_forward, uncompiled
-from pullgeo.jacobian.tracing.proxy import Unserved
+from pullgeo.jacobian.tracing.proxy import Untraceable
 from pullgeo.jacobian.tracing.trace import Recording, record_input, record_weight
 
 __all__ = [
     "Note",
     "Recording",
     "Served",
-    "Unserved",
+    "Untraceable",
     "ops",
     "record_input",
     "record_weight",
