@@ -3,10 +3,10 @@
 from pullgeo._torch.grad_mode import check_grad_mode, check_same_weights, check_transforms, leaves
 from pullgeo.geodesic.energy.ambient_segment import expand_mapped_energy, mapped_energy, mapped_lengths
 from pullgeo.geodesic.energy.base import (
-    EnergyExpansion,
-    EnergySlope,
+    EnergyGradient,
     Expansion,
     GuardedSpace,
+    QuadraticModel,
     SingleSpace,
     Space,
 )
@@ -17,10 +17,10 @@ from pullgeo.geodesic.energy.segment import expand_segment_energy, linearised, s
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solve import solve
-from pullgeo.geodesic.solver import Minimised, Solver
+from pullgeo.geodesic.solver import SearchResult, Solver
 from pullgeo.geodesic.solvers import CollocationBVP, EnergyMinimizer, GaussNewton, Georce, GraphPath, Newton, Shooting
-from pullgeo.geodesic.starts.base import Candidates, Given, Line, Start
-from pullgeo.geodesic.starts.lattice import Corridor
+from pullgeo.geodesic.starts.base import Candidates, InitialCurve, Start, StraightLine
+from pullgeo.geodesic.starts.lattice import LatticeSearch
 from pullgeo.geodesic.status import Status
 from pullgeo.numerics.banded.matrix import BlockBanded
 from pullgeo.numerics.bisect_batch import where_defined
@@ -30,20 +30,19 @@ __all__ = [
     "BoundaryValue",
     "Candidates",
     "CollocationBVP",
-    "Corridor",
-    "EnergyExpansion",
+    "EnergyGradient",
     "EnergyMinimizer",
-    "EnergySlope",
     "Expansion",
     "GaussNewton",
     "Georce",
-    "Given",
     "GraphPath",
     "GuardedSpace",
+    "InitialCurve",
+    "LatticeSearch",
     "LeftEndpoint",
-    "Line",
-    "Minimised",
     "Newton",
+    "QuadraticModel",
+    "SearchResult",
     "Shooting",
     "SingleSpace",
     "Solution",
@@ -51,6 +50,7 @@ __all__ = [
     "Space",
     "Start",
     "Status",
+    "StraightLine",
     "check_grad_mode",
     "check_same_weights",
     "check_transforms",

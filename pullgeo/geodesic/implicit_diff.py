@@ -9,12 +9,12 @@ from torch import Tensor
 from pullgeo._torch.grad_mode import check_same_weights
 from pullgeo.geodesic.descent.newton_cg import LARGE, solve_free
 from pullgeo.geodesic.energy.base import Space
-from pullgeo.geodesic.solver import Minimised
+from pullgeo.geodesic.solver import SearchResult
 from pullgeo.numerics.banded.matrix import BlockBanded
 
 
 def differentiable(
-    space: Space, found: Minimised, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+    space: Space, found: SearchResult, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
 ) -> tuple[Float[Tensor, "p n d"], Float[Tensor, " p"], Float[Tensor, " p"]]:
     """The curves, their energies and those seen with every second node, connected to what they depend on.
 

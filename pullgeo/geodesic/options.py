@@ -13,4 +13,4 @@ def check_search(where: str, tol: float, segments: int, max_steps: int, starts: 
     if max_steps < 1:
         raise OptionError(f"{where}: max_steps must be at least 1, got {max_steps}.")
     if not starts:
-        raise OptionError(f"{where}: starts must name at least one way to begin, such as (Line(),).")
+        raise OptionError(f"{where}: starts must name at least one way to begin, such as (StraightLine(),).")

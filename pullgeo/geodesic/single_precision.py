@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import EnergyExpansion, SingleSpace, Space
+from pullgeo.geodesic.energy.base import QuadraticModel, SingleSpace, Space
 
 
 class InSingle:
@@ -20,7 +20,7 @@ class InSingle:
         """Discrete energies, to single precision."""
         return self.space.energy(nodes.float()).double()
 
-    def expand_energy(self, nodes: Tensor) -> EnergyExpansion:
+    def expand_energy(self, nodes: Tensor) -> QuadraticModel:
         """The discrete energy to second order, to single precision."""
         return self.space.expand_energy(nodes.float()).double()
 

@@ -13,7 +13,7 @@ from pullgeo.geodesic.implicit_diff import differentiable
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.single_precision import precision, rough
 from pullgeo.geodesic.solution import Solution
-from pullgeo.geodesic.solver import Discretising, Minimised, Refining, Solver
+from pullgeo.geodesic.solver import Discretising, Refining, SearchResult, Solver
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.status import Status
 
@@ -72,7 +72,12 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
 
 
 def _solution(
-    space: Space, near: Space, found: Minimised, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"], dtype: torch.dtype
+    space: Space,
+    near: Space,
+    found: SearchResult,
+    z0: Float[Tensor, "p d"],
+    z1: Float[Tensor, "p d"],
+    dtype: torch.dtype,
 ) -> Solution:
     same = (z0 == z1).all(1)
     status = tuple(Status.COINCIDENT if point else end for point, end in zip(same.tolist(), found.status, strict=True))
@@ -101,7 +106,7 @@ def _solution(
 
 
 def _between(
-    space: Space, near: Space, found: Minimised, length: Float[Tensor, " p"], coarse_length: Float[Tensor, " p"]
+    space: Space, near: Space, found: SearchResult, length: Float[Tensor, " p"], coarse_length: Float[Tensor, " p"]
 ) -> Float[Tensor, " p"]:
     """Errors of lengths, seen by measuring the curves between their nodes too; 0 if they drown in rounding errors.
 
@@ -127,7 +132,7 @@ def _between(
         return torch.where(length > 0, error, 0.0)
 
 
-def _noise(measure: Space, space: Space, found: Minimised, length: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+def _noise(measure: Space, space: Space, found: SearchResult, length: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
     """Rounding errors of measured lengths.
 
     Errors of neighbouring chords cancel but for the angle between them: unlike those of residuals they do not grow with

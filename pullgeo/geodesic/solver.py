@@ -11,7 +11,7 @@ from pullgeo.geodesic.status import Status
 
 
 @dataclass(frozen=True, eq=False)
-class Minimised:
+class SearchResult:
     """Discrete curves, as a solver leaves them.
 
     Attributes:
@@ -45,7 +45,7 @@ class Minimised:
 class Solver(Protocol):
     """Finds discrete geodesics."""
 
-    def minimise(self, space: Space, rough: Space, z0: Tensor, z1: Tensor) -> Minimised:
+    def minimise(self, space: Space, rough: Space, z0: Tensor, z1: Tensor) -> SearchResult:
         """Curves of an even number of segments between end points ``(p, d)``.
 
         Args:
@@ -76,5 +76,5 @@ class Refining(Protocol):
     rtol: float | None
     max_segments: int
 
-    def refined(self, space: Space, nodes: Tensor) -> Minimised:
+    def refined(self, space: Space, nodes: Tensor) -> SearchResult:
         """Curves of twice as many segments, to begin with those through the nodes ``(p, T + 1, d)``."""

@@ -20,7 +20,7 @@ class Status(Enum):
         "the discrete curve converged, but its error estimate is above rtol even at max_segments: the decoder bends "
         "too sharply (ReLU); raise rtol or max_segments"
     )
-    PATH = (
+    UPPER_BOUND = (
         "a shortest path of a graph: its length bounds the distance from above, and it is no geodesic; let Newton "
         "shorten it: Newton(starts=(GraphPath(points),))"
     )
@@ -37,7 +37,7 @@ class Status(Enum):
         "it; take an activation with a continuous first derivative such as Softplus or SiLU, or do with geodesic() and "
         "dist()"
     )
-    UNSETTLED = (
+    NOT_REFINED = (
         "the discrete curve converged, but did not lead to a solution of the geodesic equation: it winds too much, or "
         "second derivatives are not finite; take a curve between nearer points"
     )

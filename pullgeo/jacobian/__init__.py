@@ -26,7 +26,7 @@ from pullgeo.jacobian.sample_gradients import named_sample_gradients, sample_gra
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tangent_kernel import tangent_kernel
 from pullgeo.jacobian.tangents import one_thread_at_a_time, tracked
-from pullgeo.jacobian.weights.base import OtherWeight, WeightKind, as_weight_kind
+from pullgeo.jacobian.weights.base import SampleSlice, WeightKind, as_weight_kind
 from pullgeo.jacobian.weights.batch_sum import BatchSum
 from pullgeo.jacobian.weights.broadcast import BroadcastWeight
 from pullgeo.jacobian.weights.conv import ConvWeight
@@ -34,7 +34,7 @@ from pullgeo.jacobian.weights.linear import LinearWeight
 from pullgeo.jacobian.weights.lookup import LookupWeight
 from pullgeo.jacobian.weights.parameters import ParameterLayout
 from pullgeo.jacobian.weights.shared import SharedWeight
-from pullgeo.jacobian.weights.weight_graph import Own, Stage, WeightGraph
+from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Stage, WeightGraph
 
 __all__ = [
     "Autodiff",
@@ -58,12 +58,12 @@ __all__ = [
     "LogSoftmax",
     "LookupWeight",
     "Node",
-    "OtherWeight",
-    "Own",
+    "ParameterBlock",
     "ParameterLayout",
     "Reshape",
     "Row",
     "RowNormalization",
+    "SampleSlice",
     "Separable",
     "SharedWeight",
     "Signature",

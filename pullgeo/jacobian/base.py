@@ -90,7 +90,7 @@ class Jacobian(ABC):
         k = u.shape[2]
         U = combined(X[:k], u)
         bent = self.second_push(U, U if w is u else combined(X[:k], w))
-        return bent_by(self.push(X), k, bent)
+        return add_second_order(self.push(X), k, bent)
 
     def in_chunks(self, size: int | None) -> "Jacobian":
         """The same map, whose contractions move at most ``size`` tangents or cotangents at a time.
@@ -305,7 +305,7 @@ class Transpose(LinearKind):
         return bounded
 
 
-def bent_by(jet: Float[Tensor, "m b *n"], k: int, bend: Float[Tensor, "l b *n"]) -> Float[Tensor, "n b *n"]:
+def add_second_order(jet: Float[Tensor, "m b *n"], k: int, bend: Float[Tensor, "l b *n"]) -> Float[Tensor, "n b *n"]:
     """A jet of k tangents, see `Jacobian.push_jet`, with something added to its second derivatives."""
     return torch.cat([jet[:k], jet[k:] + bend if len(jet) > k else bend])
 

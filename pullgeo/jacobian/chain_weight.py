@@ -8,7 +8,7 @@ from pullgeo.jacobian.checks import checked_value
 from pullgeo.jacobian.kinds.graph import Edge
 from pullgeo.jacobian.registry import rule_for, served_class, weight_rule_for
 from pullgeo.jacobian.tracing.layers import check_batch
-from pullgeo.jacobian.weights.weight_graph import Own, Stage
+from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Stage
 
 
 def chain_stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]] | None:
@@ -36,7 +36,7 @@ def chain_stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]] | N
         weight_rule = weight_rule_for(layer)
         own = None
         if weight_rule is not None and any(True for _ in layer.parameters()):
-            own = Own(layer, tuple(layer.parameters()), weight_rule(layer, y))
+            own = ParameterBlock(layer, tuple(layer.parameters()), weight_rule(layer, y))
         if not y.is_floating_point():  # indices, and what is behind them does not depend on parameters yet
             if stages:
                 return None

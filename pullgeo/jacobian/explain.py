@@ -12,7 +12,7 @@ from pullgeo.jacobian.linearize import linearize_input
 from pullgeo.jacobian.registry import rule_for, served_class
 from pullgeo.jacobian.tracing.calls import Note, Served
 from pullgeo.jacobian.tracing.module_proxy import runs_more_than_forward, uncompiled
-from pullgeo.jacobian.tracing.proxy import Unserved
+from pullgeo.jacobian.tracing.proxy import Untraceable
 from pullgeo.jacobian.tracing.trace import Recording
 
 
@@ -130,7 +130,7 @@ def _notes(module: nn.Module, x: Tensor, wrt: str) -> dict[int, Note]:
     recording = Recording(module, x, tuple(module.parameters()) if wrt == "weight" else ())
     try:
         recording.run()
-    except Unserved as failure:
+    except Untraceable as failure:
         return {id(module): Note("autodiff", str(failure))}
     return recording.calls.notes
 

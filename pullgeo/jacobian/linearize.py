@@ -14,10 +14,10 @@ from pullgeo.jacobian.checks import check_batch, check_independence, check_modul
 from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight, watched
 from pullgeo.jacobian.registry import rule_for, weight_rule_for
 from pullgeo.jacobian.signature import Signature
-from pullgeo.jacobian.tracing.proxy import Unserved
+from pullgeo.jacobian.tracing.proxy import Untraceable
 from pullgeo.jacobian.tracing.trace import record_input, record_weight
 from pullgeo.jacobian.weights.parameters import ParameterLayout
-from pullgeo.jacobian.weights.weight_graph import Own, Stage, WeightGraph
+from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Stage, WeightGraph
 from pullgeo.typing import Decoder
 
 
@@ -72,7 +72,7 @@ def linearize_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
     found = rule_for(module)
     if found is not None:
         return found(module, x)
-    with suppress(Unserved):
+    with suppress(Untraceable):
         return record_input(module, x)
     return by_autodiff(module, x)
 
@@ -101,7 +101,7 @@ def _stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
     chain = chain_stages(module, x)
     if chain is not None:
         return chain
-    with suppress(Unserved):
+    with suppress(Untraceable):
         return record_weight(module, x)
     spare = _sparing(module)
     y = checked_value(spare, x)
@@ -110,7 +110,7 @@ def _stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
 
 
 def _whole(module: nn.Module, J: Jacobian) -> Stage:
-    return Stage(Own(module, tuple(module.parameters()), J))
+    return Stage(ParameterBlock(module, tuple(module.parameters()), J))
 
 
 def _weight_by_autodiff(module: nn.Module, x: Tensor, y: Tensor) -> Jacobian:

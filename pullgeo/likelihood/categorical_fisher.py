@@ -9,11 +9,11 @@ from torch import Tensor
 from pullgeo.errors import SingularMetricError
 from pullgeo.jacobian.base import LinearKind
 from pullgeo.jacobian.signature import Signature
-from pullgeo.metric.rooted import RootMetric
+from pullgeo.metric.rooted import FactoredMetric
 
 
 @dataclass(frozen=True, eq=False)
-class CategoricalFisher(RootMetric):
+class CategoricalFisher(FactoredMetric):
     """``M = diag p - p pᵀ`` over the classes of each location; coordinates are classes first, then locations.
 
     All products come of ``log p``, so they stay finite and keep their digits whatever the size of the logits. ``M`` is

@@ -18,7 +18,7 @@ from pullgeo.likelihood.base import Likelihood, euclidean, per_sample
 from pullgeo.likelihood.families import Family, family_of
 from pullgeo.metric.base import Metric
 from pullgeo.metric.implicit import Implicit
-from pullgeo.metric.rooted import Rooted
+from pullgeo.metric.rooted import Factored
 from pullgeo.metric.structured import Dense
 
 
@@ -69,7 +69,7 @@ class TorchDistribution(Likelihood):
         family = family_of(type(distribution))
         self._check_fixed(family, eta)
         theta, J = linearize(lambda e: family.parameters(self._inner(e)), eta)
-        return Implicit(J, Rooted(_information_root(family.information(distribution), theta)))
+        return Implicit(J, Factored(_information_root(family.information(distribution), theta)))
 
     def sample(
         self, eta: Float[Tensor, "b *out"], generator: torch.Generator, count: int = 1

@@ -1,6 +1,6 @@
 """Points, metrics, connections, exponential and logarithm of manifolds that networks span."""
 
-from pullgeo.manifold.ambient import Ambient, Onto
+from pullgeo.manifold.ambient import Ambient, ProjectOnto
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.data_metrics import ConformalMetric, KernelDensity, LandMetric, RHVAEMetric
 from pullgeo.manifold.decoders.ensemble import Ensemble, MeanAndDeviation, mean_and_deviation
@@ -19,7 +19,7 @@ __all__ = [
     "Manifold",
     "MeanAndDeviation",
     "MetricManifold",
-    "Onto",
+    "ProjectOnto",
     "PullbackManifold",
     "RBFDeviation",
     "RHVAEMetric",

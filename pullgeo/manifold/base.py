@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pullgeo._torch.grad_mode import check_transforms
 from pullgeo.errors import GeometryError, NonFiniteError
-from pullgeo.geodesic.energy.base import EnergyExpansion
+from pullgeo.geodesic.energy.base import QuadraticModel
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solve import solve
@@ -37,7 +37,7 @@ class Manifold(Curved):
         """The discrete energy of curves given by their nodes; see `pullgeo.geodesic`."""
 
     @abstractmethod
-    def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
+    def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> QuadraticModel:
         """The discrete energy with its exact gradient and block-tridiagonal Hessian."""
 
     @abstractmethod

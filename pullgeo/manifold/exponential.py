@@ -36,7 +36,7 @@ def shoot(
 
     def field(state: Tensor) -> Tensor:
         point, speed, tangents = state[:, 0], state[:, 1], state[:, 1:]
-        return torch.cat([speed.unsqueeze(1), -turns(connection, point, speed, tangents)], 1)
+        return torch.cat([speed.unsqueeze(1), -christoffel_batch(connection, point, speed, tangents)], 1)
 
     def size(state: Tensor) -> Tensor:
         own = state.abs().amax(2)
@@ -109,7 +109,7 @@ def _check_along(
 ) -> None:
     """`check_derivative` for a cotangent of all that is found at the end."""
     with torch.no_grad():
-        rates = -turns(connection, ends[0], ends[1], torch.stack(ends[1:], 1))
+        rates = -christoffel_batch(connection, ends[0], ends[1], torch.stack(ends[1:], 1))
         rates[:, 0] += ends[1]
         known = torch.cat([ends[1].unsqueeze(1), rates], 1) * torch.stack(cotangents, 1)
         check_derivative("expmap", along - known.sum((1, 2)), known.abs().sum((1, 2)))
@@ -140,7 +140,7 @@ def check_derivative(where: str, error: Float[Tensor, " b"], size: Float[Tensor,
         )
 
 
-def turns(
+def christoffel_batch(
     connection: Connection, z: Float[Tensor, "b d"], u: Float[Tensor, "b d"], tangents: Float[Tensor, "b k d"]
 ) -> Float[Tensor, "b k d"]:
     """``Γ(u, w)`` for several w at each point, in one call."""

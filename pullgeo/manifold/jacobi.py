@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.manifold.exponential import Connection, turns
+from pullgeo.manifold.exponential import Connection, christoffel_batch
 from pullgeo.numerics.ode.dop853 import integrate
 
 CurvatureOperator = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -58,7 +58,7 @@ def jacobi_field(
 
     def field(state: Tensor) -> Tensor:
         z, velocity, J, K = state.unbind(1)
-        turn = turns(connection, z, velocity, state[:, 1:])
+        turn = christoffel_batch(connection, z, velocity, state[:, 1:])
         fall = curvature(z, J, velocity, velocity)
         straight = torch.stack([velocity, torch.zeros_like(J), K, -fall], 1)
         return straight - torch.cat([torch.zeros_like(turn[:, :1]), turn], 1)

@@ -15,10 +15,10 @@ from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.solvers.newton import Newton
-from pullgeo.geodesic.starts.base import Given
+from pullgeo.geodesic.starts.base import InitialCurve
 from pullgeo.geodesic.status import Status
 from pullgeo.manifold.bvp.collocation import collocate
-from pullgeo.manifold.bvp.multiple_shooting import meet
+from pullgeo.manifold.bvp.multiple_shooting import multiple_shooting
 from pullgeo.manifold.exponential import Connection, check_derivative, shoot
 from pullgeo.numerics.bisect_batch import where_defined
 
@@ -120,12 +120,12 @@ def _search(connection: Connection, norm: Norm, geodesic: Geodesic, x: Tensor, y
         error = error.index_put((index[good],), smooth.error[good])
         kinked = smooth.solved & ~smooth.steady
         for pair, of_pair in zip(index[~good].tolist(), kinked[~good].tolist(), strict=True):
-            status[pair] = Status.KINKED if of_pair else Status.UNSETTLED
+            status[pair] = Status.KINKED if of_pair else Status.NOT_REFINED
         again = (~good & ~kinked).nonzero().squeeze(1)
         segments = 2 * solution.curve.segments
         if segments > MAX_SEGMENTS or not len(again):
             break
-        finer = Newton(segments=segments, starts=(Given(solution.curve[again]),), rtol=None)
+        finer = Newton(segments=segments, starts=(InitialCurve(solution.curve[again]),), rtol=None)
         index = index[again]
         solution = geodesic(x[index], y[index], finer)
         for pair, of_pair in zip(index.tolist(), solution.status, strict=True):
@@ -173,7 +173,7 @@ def _smooth(connection: Connection, norm: Norm, curve: DiscreteCurve) -> _Smooth
     if rough:
         segments = max(near.segments for _, near in rough)
         nodes = [near.nodes if near.segments == segments else near.resample(segments).nodes for _, near in rough]
-        states, mismatch = meet(connection, DiscreteCurve(torch.cat(nodes)))
+        states, mismatch = multiple_shooting(connection, DiscreteCurve(torch.cat(nodes)))
         found = found.put(torch.cat([index for index, _ in rough]), norm, states[:, :, 0], states[:, :, 1], mismatch)
     return found
 

@@ -4,11 +4,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.energy.base import EnergyExpansion
+from pullgeo.geodesic.energy.base import QuadraticModel
 from pullgeo.geodesic.energy.segment import expand_segment_energy, linearised, segment_lengths, segment_sum
 from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.manifold.ambient.convert import ambient_of
-from pullgeo.manifold.ambient.metric_field import Field, MetricField, check_riemannian
+from pullgeo.manifold.ambient.metric_field import MetricField, MetricFn, check_riemannian
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.float64.convert import in_double
 from pullgeo.metric.base import Metric
@@ -41,7 +41,7 @@ class MetricManifold(Manifold):
 
     name = "given metric"
 
-    def __init__(self, metric_fn: MetricField) -> None:
+    def __init__(self, metric_fn: MetricFn) -> None:
         super().__init__()
         if not callable(metric_fn):
             raise OptionError(
@@ -79,7 +79,7 @@ class MetricManifold(Manifold):
         Raises:
             SingularMetricError: ``G`` is singular at a point.
         """
-        return self._field.metric(z).solve(self._field.bend(z, u, w))
+        return self._field.metric(z).solve(self._field.lowered_christoffel(z, u, w))
 
     def in_double(self) -> "MetricManifold":
         """This manifold in float64, connected to the same weights."""
@@ -89,12 +89,12 @@ class MetricManifold(Manifold):
         """``T Σ Δz_iᵀ Ḡ_i Δz_i`` with ``Ḡ_i`` the metric at the middle of a segment: symmetric and of second order."""
         return segment_sum(self.segment_energy, nodes)
 
-    def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
+    def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> QuadraticModel:
         """The midpoint energy with its exact gradient and block-tridiagonal Hessian."""
         parts = nodes.split(max(1, CURVES_SEGMENTS // nodes.shape[1]))
-        return EnergyExpansion.cat([expand_segment_energy(self.segment_energy, part) for part in parts])
+        return QuadraticModel.cat([expand_segment_energy(self.segment_energy, part) for part in parts])
 
-    def gauss_newton_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
+    def gauss_newton_energy(self, nodes: Float[Tensor, "b nodes d"]) -> QuadraticModel:
         """The midpoint energy with its exact gradient, and the Hessian as if the metric did not change on the way."""
         return linearised(self.expand_energy(nodes), nodes, lambda z: self._field.metric(z).dense())
 
@@ -107,10 +107,10 @@ class MetricManifold(Manifold):
         return self._field.segment_energy(a, b)
 
     @property
-    def _field(self) -> Field:
-        return Field(self.metric_fn)
+    def _field(self) -> MetricField:
+        return MetricField(self.metric_fn)
 
 
 @ambient_of.register
 def _(given: MetricManifold) -> Ambient:
-    return Field(given.metric_fn)
+    return MetricField(given.metric_fn)

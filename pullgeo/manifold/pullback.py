@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pullgeo.errors import ModuleError, NonFiniteError, OptionError, PullgeoError, SingularMetricError
-from pullgeo.geodesic.energy.base import EnergyExpansion, EnergySlope, Expansion
+from pullgeo.geodesic.energy.base import EnergyGradient, Expansion, QuadraticModel
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.contractions import combined, flat, gram
 from pullgeo.jacobian.linearize import linearize
 from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.manifold.ambient.convert import ambient_of
 from pullgeo.manifold.ambient.flat import Flat
-from pullgeo.manifold.ambient.metric_field import MetricField
+from pullgeo.manifold.ambient.metric_field import MetricFn
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.float64.convert import in_double, is_single
 from pullgeo.manifold.second_fundamental import Immersion
@@ -68,7 +68,7 @@ class PullbackManifold(Manifold):
     def __init__(
         self,
         decoder: Decoder,
-        ambient: Metric | geoopt.Manifold | MetricField | Ambient | Any | None = None,
+        ambient: Metric | geoopt.Manifold | MetricFn | Ambient | Any | None = None,
         output: Callable[[Any], Tensor] | None = None,
     ) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class PullbackManifold(Manifold):
         if not isinstance(self.ambient, Flat):
             pushed_u = combined(columns, wide_u).squeeze(0)
             pushed_w = pushed_u if w is u else combined(columns, wide_w).squeeze(0)
-            force = force + torch.einsum("kbo,bo->bk", columns, self.ambient.bend(y, pushed_u, pushed_w))
+            force = force + torch.einsum("kbo,bo->bk", columns, self.ambient.lowered_christoffel(y, pushed_u, pushed_w))
         return Dense(products[:, :, :d]).solve(force)
 
     def immersion(self, z: Float[Tensor, "b d"]) -> Immersion | None:
@@ -179,15 +179,15 @@ class PullbackManifold(Manifold):
         """The discrete energy of the curves' images: of chords in flat space, of geodesic or midpoint segments else."""
         return self.ambient.energy(self._map, nodes)
 
-    def slope(self, nodes: Float[Tensor, "b nodes d"]) -> EnergySlope:
+    def slope(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyGradient:
         """The discrete energy with its exact gradient, without second derivatives of the decoder."""
         return self.ambient.slope(self._map, nodes)
 
-    def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
+    def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> QuadraticModel:
         """The discrete energy with its exact gradient and banded Hessian."""
         return self.ambient.expand_energy(self.expand, self._map, nodes)
 
-    def gauss_newton_energy(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyExpansion:
+    def gauss_newton_energy(self, nodes: Float[Tensor, "b nodes d"]) -> QuadraticModel:
         """`expand_energy` with a Hessian that does without second derivatives of the decoder."""
 
         def expand(z: Tensor) -> Expansion:

@@ -3,11 +3,19 @@
 from pullgeo.metric import rules
 from pullgeo.metric.base import Metric, pullback, pullback_rule
 from pullgeo.metric.block_diagonal import BlockDiagonal
-from pullgeo.metric.estimates import Estimate, Gaussian, Probe, Rademacher, averaged, hutchinson_diag, monte_carlo_diag
+from pullgeo.metric.estimates import (
+    Estimate,
+    GaussianProbe,
+    Probe,
+    Rademacher,
+    averaged,
+    hutchinson_diag,
+    monte_carlo_diag,
+)
 from pullgeo.metric.implicit import Implicit
 from pullgeo.metric.low_rank import LowRank
 from pullgeo.metric.over_batch import Reduction, batch_sum, checked_reduction, sum_dense, sum_diag
-from pullgeo.metric.rooted import Rooted, RootMetric
+from pullgeo.metric.rooted import Factored, FactoredMetric
 from pullgeo.metric.structured import Dense, Diagonal, Identity
 
 __all__ = [
@@ -15,7 +23,9 @@ __all__ = [
     "Dense",
     "Diagonal",
     "Estimate",
-    "Gaussian",
+    "Factored",
+    "FactoredMetric",
+    "GaussianProbe",
     "Identity",
     "Implicit",
     "LowRank",
@@ -23,8 +33,6 @@ __all__ = [
     "Probe",
     "Rademacher",
     "Reduction",
-    "RootMetric",
-    "Rooted",
     "averaged",
     "batch_sum",
     "checked_reduction",

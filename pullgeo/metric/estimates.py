@@ -14,7 +14,7 @@ from pullgeo.jacobian.contractions import flat
 from pullgeo.metric.base import Metric
 from pullgeo.metric.implicit import Implicit
 from pullgeo.metric.over_batch import batch_sum
-from pullgeo.metric.rooted import RootMetric
+from pullgeo.metric.rooted import FactoredMetric
 from pullgeo.metric.structured import Diagonal, Identity
 
 
@@ -56,7 +56,7 @@ class Rademacher(Probe):
 
 
 @dataclass(frozen=True, eq=False)
-class Gaussian(Probe):
+class GaussianProbe(Probe):
     """Standard normal entries."""
 
     def draw(
@@ -79,7 +79,7 @@ def hutchinson_diag(
         M: a metric on its output.
         samples: number of draws, at least 2.
         generator: the source of randomness.
-        probe: `Rademacher` (the default) or `Gaussian`.
+        probe: `Rademacher` (the default) or `GaussianProbe`.
 
     Returns:
         An `Estimate` of the diagonals, ``(b, n)``.
@@ -131,7 +131,7 @@ def monte_carlo_diag(
         M: a metric on its output.
         samples: number of draws, at least 2.
         generator: the source of randomness.
-        probe: `Rademacher` (the default) or `Gaussian`.
+        probe: `Rademacher` (the default) or `GaussianProbe`.
         reduction: for weights, ``"sum"`` or ``"mean"`` over the batch, layer by layer, so that an array of the batch
             times the weights never exists; or ``"none"``.
 
@@ -187,7 +187,7 @@ def _root(M: Metric, batch: int) -> tuple[Callable[[Tensor], Tensor], int]:
             raise SingularMetricError("monte_carlo_diag: a diagonal entry of M is negative, so M has no real root.")
         scale = M.values.sqrt()
         return lambda noise: noise * scale, M.dim
-    if isinstance(M, RootMetric):
+    if isinstance(M, FactoredMetric):
         R = M.root_map
         return lambda noise: R.push(noise.reshape(*noise.shape[:2], *R.signature.in_shape)), R.signature.n_in
     root = M.root().expand(batch, -1, -1)

@@ -11,7 +11,7 @@ from pullgeo.jacobian.contractions import flat, gram
 from pullgeo.jacobian.weights.weight_graph import WeightGraph
 from pullgeo.metric.base import Metric, pullback_rule
 from pullgeo.metric.low_rank import LowRank
-from pullgeo.metric.rooted import RootMetric
+from pullgeo.metric.rooted import FactoredMetric
 from pullgeo.metric.structured import Dense, Diagonal, Identity
 
 
@@ -104,7 +104,7 @@ class Implicit(Metric):
             part: which of the terms.
         """
         s = self.J.signature
-        if isinstance(self.M, LowRank | RootMetric):
+        if isinstance(self.M, LowRank | FactoredMetric):
             stack = self._shaped(self.M.columns(part).expand(-1, s.batch, -1), s.out_shape)
             return stack, stack
         if isinstance(self.M, Implicit):
@@ -124,7 +124,7 @@ class Implicit(Metric):
         s = self.J.signature
         if isinstance(self.M, Identity):
             return self.J.dense().mT
-        if isinstance(self.M, LowRank | RootMetric):
+        if isinstance(self.M, LowRank | FactoredMetric):
             stack = flat(self.factors(slice(None))[0])
         else:
             stack = self.M.root().expand(s.batch, -1, -1).permute(2, 0, 1)
@@ -139,7 +139,7 @@ class Implicit(Metric):
         """How many terms `factors` has in all."""
         if isinstance(self.M, LowRank):
             return self.M.matrix.shape[-1]
-        if isinstance(self.M, RootMetric):
+        if isinstance(self.M, FactoredMetric):
             return self.M.root_map.signature.n_in
         return self.M.terms if isinstance(self.M, Implicit) else self.J.signature.n_out
 

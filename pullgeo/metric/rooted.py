@@ -12,7 +12,7 @@ from pullgeo.jacobian.contractions import flat, gram
 from pullgeo.metric.base import Metric
 
 
-class RootMetric(Metric):
+class FactoredMetric(Metric):
     """``M = R Rᵀ`` with a root ``R`` that is a map of its own and is never multiplied out.
 
     Products go through the root, ``⟨Rᵀ u, Rᵀ v⟩``, so that grams are positive whatever the rounding.
@@ -84,7 +84,7 @@ class RootMetric(Metric):
 
 
 @dataclass(frozen=True, eq=False)
-class Rooted(RootMetric):
+class Factored(FactoredMetric):
     """``M = R Rᵀ`` for a root that is given as a map.
 
     Args:

@@ -8,7 +8,7 @@ from pullgeo.errors import NonFiniteError, SingularMetricError
 from pullgeo.manifold.base import Manifold
 
 
-def orthonormal_frame(where: str, manifold: Manifold, p: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:
+def metric_cholesky(where: str, manifold: Manifold, p: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:
     """``L`` with ``G(p) = L Lᵀ``: ``Lᵀv`` are the coordinates of a tangent in an orthonormal frame.
 
     Raises:

@@ -15,7 +15,7 @@ from torch import Tensor
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
 from pullgeo.geodesic.energy.base import GuardedSpace
 from pullgeo.geodesic.solvers.newton import Newton
-from pullgeo.geodesic.starts.base import Line
+from pullgeo.geodesic.starts.base import StraightLine
 from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count, check_generator
@@ -200,7 +200,7 @@ def _lengths(manifold: Manifold, a: Tensor, b: Tensor, kind: str) -> np.ndarray:
         fine, coarse = (space.chord_lengths(z).flatten(1).sum(1) for z in (nodes, nodes[:, ::2]))
         length = fine + (fine - coarse) / 3
         if kind == "geodesic":
-            solution = manifold.geodesic(a, b, Newton(segments=8, starts=(Line(),)))
+            solution = manifold.geodesic(a, b, Newton(segments=8, starts=(StraightLine(),)))
             length = torch.where(solution.converged, solution.length.minimum(length), length)
     # no edge at all where the decoder is not finite; scipy takes a zero for no edge as well
     length = torch.where(torch.isfinite(length), length.clamp(min=torch.finfo(length.dtype).tiny), torch.inf)

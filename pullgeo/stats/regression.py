@@ -12,7 +12,7 @@ from pullgeo.errors import OptionError, ShapeError
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.solvers.newton import Newton
-from pullgeo.geodesic.starts.base import Given
+from pullgeo.geodesic.starts.base import InitialCurve
 from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count, check_manifold, check_tolerance
@@ -203,7 +203,7 @@ class _Search:
 
 def _from(solution: Solution) -> Newton:
     curve = solution.curve
-    return Newton(segments=curve.segments, starts=(Given(replace(curve, nodes=curve.nodes.detach())),))
+    return Newton(segments=curve.segments, starts=(InitialCurve(replace(curve, nodes=curve.nodes.detach())),))
 
 
 def _detached(solution: Solution) -> Solution:

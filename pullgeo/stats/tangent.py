@@ -11,7 +11,7 @@ from pullgeo.errors import ShapeError
 from pullgeo.geodesic.solver import Solver
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count, check_manifold
-from pullgeo.stats.frame import logarithms, orthonormal_frame
+from pullgeo.stats.frame import logarithms, metric_cholesky
 from pullgeo.stats.frechet import checked_weights, frechet_mean
 from pullgeo.stats.points import Points, as_numbers, as_points
 
@@ -81,7 +81,7 @@ class TangentPCA:
         where = "TangentPCA.project"
         plain = as_points(where, z)
         v = logarithms(where, self.manifold, self.base, plain)[0]
-        lower = orthonormal_frame(where, self.manifold, self.base)
+        lower = metric_cholesky(where, self.manifold, self.base)
         return ((v @ lower) @ (self.directions.double() @ lower).mT).to(self.base.dtype)
 
 
@@ -139,7 +139,7 @@ def tangent_pca(
         p = as_numbers(where, base, name="base", like=plain).detach()
         if p.shape != (d,):
             raise ShapeError(f"{where}: base must have shape ({d},), got {tuple(p.shape)}.")
-    lower = orthonormal_frame(where, manifold, p)
+    lower = metric_cholesky(where, manifold, p)
     v, found = logarithms(where, manifold, p, plain)
     x = v @ lower
     seen = torch.where(found.unsqueeze(1), x, 0.0)

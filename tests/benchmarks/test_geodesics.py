@@ -21,9 +21,9 @@ from pullgeo.geodesic import (
     GaussNewton,
     Georce,
     GraphPath,
-    Line,
     Shooting,
     Solver,
+    StraightLine,
 )
 from pullgeo.testing.charts import StereographicSphere
 from tests.benchmarks.side_by_side import show
@@ -167,7 +167,7 @@ def test_solvers_side_by_side() -> None:
     rows: list[dict[str, object]] = []
     solvers: dict[str, Solver] = {
         "Newton": Newton(),
-        "Newton, line": Newton(starts=(Line(),)),
+        "Newton, line": Newton(starts=(StraightLine(),)),
         "Newton, all candidates": Newton(race=None),
         "GaussNewton": GaussNewton(),
         "L-BFGS, nodes": EnergyMinimizer(),

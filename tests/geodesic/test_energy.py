@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pullgeo import MetricManifold, PullbackManifold
 from pullgeo.geodesic import BlockBanded, block_banded, chord_lengths
 from pullgeo.geodesic.energy.gradient import slope
-from pullgeo.manifold import Manifold, Onto
+from pullgeo.manifold import Manifold, ProjectOnto
 from pullgeo.metric import Dense
 from pullgeo.numerics.banded.ldl import SideBySide
 from pullgeo.testing.charts import PoincareBall
@@ -59,7 +59,7 @@ def test_expansion_is_exact(name: str) -> None:
 def test_slope_is_the_first_order(name: str) -> None:
     """Against autograd through the energy; also seen with every second node."""
     ball = geoopt.PoincareBall().double()
-    space = SPACES.get(name, PullbackManifold(nn.Sequential(decoder(), Onto(ball)), ball))
+    space = SPACES.get(name, PullbackManifold(nn.Sequential(decoder(), ProjectOnto(ball)), ball))
     nodes = torch.cat([curves(), curves()[:, :3].flip(2)], 1)
     x = nodes.clone().requires_grad_()
     energy = space.energy(x)

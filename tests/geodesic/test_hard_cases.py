@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pullgeo import Newton, PullbackManifold, Status
 from pullgeo.curve import straight_line
-from pullgeo.geodesic import Line, Solution
+from pullgeo.geodesic import Solution, StraightLine
 from pullgeo.testing.oracles import fine_length
 
 B = 5
@@ -152,7 +152,7 @@ def test_a_line_is_no_geodesic() -> None:
     """Where descent cannot even begin the line comes back, and is not called a geodesic."""
     f, (z0, z1) = decoder(nn.Tanh()), pairs()
     with torch.no_grad():
-        solution = PullbackManifold(f).geodesic(z0, z1, Newton(max_steps=1, tol=1e-12, starts=(Line(),)))
+        solution = PullbackManifold(f).geodesic(z0, z1, Newton(max_steps=1, tol=1e-12, starts=(StraightLine(),)))
         steps = PullbackManifold(lambda z: torch.round(3 * z) + 0 * z).geodesic(z0, z1, Newton(max_steps=20))
     assert not bool(solution.converged.any())
     assert bool((solution.error_estimate > 0).all())

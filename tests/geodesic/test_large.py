@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo import MetricManifold, Newton, PullbackManifold, Status
-from pullgeo.geodesic import GaussNewton, Line, matrix_free
+from pullgeo.geodesic import GaussNewton, StraightLine, matrix_free
 from pullgeo.testing.charts import LinearChart, PoincareBall, StereographicSphere
 
 B = 3
@@ -67,7 +67,9 @@ def test_derivatives_without_matrices() -> None:
     z0, z1 = (z.requires_grad_() for z in pairs(2))
 
     def ends(z0: Tensor, z1: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
-        solution = PullbackManifold(net).geodesic(z0, z1, Newton(segments=4, starts=(Line(),), rtol=None, tol=1e-11))
+        solution = PullbackManifold(net).geodesic(
+            z0, z1, Newton(segments=4, starts=(StraightLine(),), rtol=None, tol=1e-11)
+        )
         return solution.length, solution.curve.nodes[:, 2]
 
     assert torch.autograd.gradcheck(ends, (z0[:2], z1[:2], net[0].bias), atol=1e-5)
@@ -83,8 +85,8 @@ def test_what_does_not_converge_is_told() -> None:
 
     y = torch.cat([y[:2], torch.tensor([[11.0, 0.0]]).double()])
     with torch.no_grad():
-        solution = PullbackManifold(holed).geodesic(x, y, Newton(segments=8, starts=(Line(),)))
-        hurried = PullbackManifold(net).geodesic(x, y, Newton(max_steps=1, tol=1e-12, starts=(Line(),)))
+        solution = PullbackManifold(holed).geodesic(x, y, Newton(segments=8, starts=(StraightLine(),)))
+        hurried = PullbackManifold(net).geodesic(x, y, Newton(max_steps=1, tol=1e-12, starts=(StraightLine(),)))
         unsolved = PullbackManifold(net).geodesic(x, y, GaussNewton(max_steps=1))
     assert solution.status == (Status.CONVERGED, Status.CONVERGED, Status.NON_FINITE)
     assert set(hurried.status) == set(unsolved.status) == {Status.MAX_STEPS}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pullgeo import BoundaryValue, MetricManifold, Newton, PullbackManifold, Status, datasets, linearize, solve, zoo
 from pullgeo.curve import DiscreteCurve, straight_line
 from pullgeo.errors import DtypeError, NonFiniteError, OptionError, ShapeError
-from pullgeo.geodesic import Corridor, Given, Line
+from pullgeo.geodesic import InitialCurve, LatticeSearch, StraightLine
 from pullgeo.testing import check_solver
 from pullgeo.testing.charts import LinearChart, StereographicSphere
 
@@ -89,7 +89,7 @@ def test_one_bad_pair_does_not_lose_the_others() -> None:
 
     z0, z1 = pairs()
     z0, z1 = torch.cat([z0, torch.zeros(1, 2).double()]), torch.cat([z1, torch.tensor([[11.0, 0.0]]).double()])
-    narrow = Newton(starts=(Line(),))
+    narrow = Newton(starts=(StraightLine(),))
     solution = PullbackManifold(holed).geodesic(z0, z1, narrow)
     assert solution.status[:B] == (Status.CONVERGED,) * B
     assert solution.status[B] is Status.NON_FINITE
@@ -107,7 +107,7 @@ def test_coincident_end_points_have_length_zero() -> None:
 
 
 def test_the_step_limit_is_told() -> None:
-    solution = PullbackManifold(smooth()).geodesic(*pairs(), Newton(max_steps=1, starts=(Line(),)))
+    solution = PullbackManifold(smooth()).geodesic(*pairs(), Newton(max_steps=1, starts=(StraightLine(),)))
     assert Status.MAX_STEPS in solution.status
     assert "raise max_steps" in Status.MAX_STEPS.value
     assert not bool(solution.converged.all())
@@ -141,8 +141,8 @@ def test_a_decoder_that_squashes_a_direction() -> None:
 def test_starts() -> None:
     manifold, (z0, z1) = PullbackManifold(smooth()), pairs()
     expected = manifold.geodesic(z0, z1).length
-    given = Given(straight_line(z0, z1, 9))
-    for starts in ((Line(),), (Corridor(),), (given,), (Line(), Corridor(), given)):
+    given = InitialCurve(straight_line(z0, z1, 9))
+    for starts in ((StraightLine(),), (LatticeSearch(),), (given,), (StraightLine(), LatticeSearch(), given)):
         torch.testing.assert_close(manifold.geodesic(z0, z1, Newton(starts=starts)).length, expected)
 
 
@@ -151,7 +151,7 @@ def test_a_corridor_finds_the_way_round_a_hill() -> None:
         return torch.cat([z, 6 * torch.exp(-2 * z.square().sum(1, keepdim=True))], 1)
 
     z0, z1 = torch.tensor([[-2.0, 0.0]]).double(), torch.tensor([[2.0, 0.0]]).double()
-    over = PullbackManifold(hill).geodesic(z0, z1, Newton(starts=(Line(),)))
+    over = PullbackManifold(hill).geodesic(z0, z1, Newton(starts=(StraightLine(),)))
     around = PullbackManifold(hill).geodesic(z0, z1)
     assert bool(around.converged.all())
     assert float(around.length) < 0.6 * float(over.length)
@@ -195,9 +195,9 @@ def test_errors_say_what_to_do() -> None:
         with pytest.raises(OptionError, match=next(iter(wrong))):
             Newton(**wrong)
     with pytest.raises(OptionError, match="odd number"):
-        Corridor(offsets=4)
+        LatticeSearch(offsets=4)
     with pytest.raises(ShapeError, match="one curve for each pair"):
-        manifold.geodesic(z0, z1, Newton(starts=(Given(straight_line(z0[:2], z1[:2])),)))
+        manifold.geodesic(z0, z1, Newton(starts=(InitialCurve(straight_line(z0[:2], z1[:2])),)))
 
 
 def test_a_given_metric_agrees_with_its_pullback() -> None:

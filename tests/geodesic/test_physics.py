@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo import Newton, PullbackManifold
-from pullgeo.geodesic import Given, Line
+from pullgeo.geodesic import InitialCurve, StraightLine
 from pullgeo.testing.charts import Torus
 
 
@@ -42,7 +42,7 @@ def test_a_decoder_learns_distances() -> None:
     z = torch.randn(2, 6, 2, dtype=torch.float64)
     target = 0.2 + (z[1] - z[0]).norm(dim=1) / 2
     optimizer = torch.optim.Adam(decoder.parameters(), lr=2e-2)
-    manifold, solver = PullbackManifold(decoder), Newton(segments=8, starts=(Line(),))
+    manifold, solver = PullbackManifold(decoder), Newton(segments=8, starts=(StraightLine(),))
     losses = []
     for _ in range(50):
         loss = (manifold.geodesic(z[0], z[1], solver).length - target).square().mean()
@@ -60,7 +60,7 @@ def test_curves_are_differentiable() -> None:
     t = torch.tensor([0.3, 0.6], dtype=torch.float64)
 
     def curve(z0: Tensor, z1: Tensor, *weights: Tensor) -> Tensor:
-        solver = Newton(segments=4, starts=(Line(),), tol=1e-12)
+        solver = Newton(segments=4, starts=(StraightLine(),), tol=1e-12)
         return PullbackManifold(decoder).geodesic(z0, z1, solver).curve(t)
 
     assert torch.autograd.gradcheck(curve, (z[0].requires_grad_(), z[1].requires_grad_(), *decoder.parameters()))
@@ -85,8 +85,8 @@ def test_memory_does_not_depend_on_the_number_of_steps() -> None:
             solution = manifold.geodesic(z0, z1, solver)
         return size, int(solution.iterations.sum())
 
-    solution = manifold.geodesic(z0, z1, Newton(starts=(Line(),)))
-    many = kept(Newton(starts=(Line(),)))
-    few = kept(Newton(starts=(Given(solution.curve),)))
+    solution = manifold.geodesic(z0, z1, Newton(starts=(StraightLine(),)))
+    many = kept(Newton(starts=(StraightLine(),)))
+    few = kept(Newton(starts=(InitialCurve(solution.curve),)))
     assert few[1] < many[1]
     assert few[0] == many[0]

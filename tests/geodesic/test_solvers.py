@@ -10,16 +10,16 @@ from pullgeo import BoundaryValue, MetricManifold, Newton, PullbackManifold, Sta
 from pullgeo.errors import OptionError, ShapeError
 from pullgeo.geodesic import (
     CollocationBVP,
-    Corridor,
     EnergyMinimizer,
     GaussNewton,
     Georce,
-    Given,
     GraphPath,
+    InitialCurve,
+    LatticeSearch,
     LeftEndpoint,
-    Line,
     Shooting,
     Solver,
+    StraightLine,
 )
 from pullgeo.testing import check_solver
 from pullgeo.testing.charts import HalfPlane, LinearChart, StereographicSphere
@@ -51,20 +51,20 @@ def named(*names: str) -> list[KnownPairs]:
 
 
 def test_every_solver_keeps_the_contract() -> None:
-    check_solver(GaussNewton(starts=(Line(),)), cases=named("StereographicSphere", "HalfPlane"))
-    check_solver(Shooting(starts=(Line(),)), cases=named("StereographicSphere"))
-    check_solver(CollocationBVP(tol=1e-7, starts=(Line(),)), cases=named("SwissRoll"))
+    check_solver(GaussNewton(starts=(StraightLine(),)), cases=named("StereographicSphere", "HalfPlane"))
+    check_solver(Shooting(starts=(StraightLine(),)), cases=named("StereographicSphere"))
+    check_solver(CollocationBVP(tol=1e-7, starts=(StraightLine(),)), cases=named("SwissRoll"))
 
 
 @pytest.mark.parametrize(
     "solver",
     [
-        GaussNewton(starts=(Corridor(),)),
+        GaussNewton(starts=(LatticeSearch(),)),
         EnergyMinimizer(segments=16),
         EnergyMinimizer(segments=16, knots=6),
         EnergyMinimizer(optimizer=lambda p: torch.optim.Adam(p, lr=3e-3), segments=8, knots=4, tol=1e-2, max_steps=400),
-        Shooting(starts=(Line(),)),
-        CollocationBVP(starts=(Line(),)),
+        Shooting(starts=(StraightLine(),)),
+        CollocationBVP(starts=(StraightLine(),)),
     ],
     ids=lambda solver: type(solver).__name__,
 )
@@ -81,7 +81,7 @@ def test_solvers_agree_within_their_error_estimates(solver: Solver) -> None:
 @pytest.mark.parametrize(
     "solver",
     [
-        GaussNewton(max_steps=1, starts=(Line(),)),
+        GaussNewton(max_steps=1, starts=(StraightLine(),)),
         EnergyMinimizer(max_steps=1, optimizer=lambda p: torch.optim.SGD(p, lr=1e-9)),
         Georce(max_steps=1, segments=8),
         Shooting(max_steps=1),
@@ -100,7 +100,7 @@ def test_no_solver_claims_what_it_has_not_reached(solver: Solver) -> None:
     assert {status for status in solution.status if not status.converged} <= {
         Status.MAX_STEPS,
         Status.MISSED,
-        Status.PATH,
+        Status.UPPER_BOUND,
     }
     # what has not converged knows how far it may be from the end
     assert bool(((solution.length - exact).abs() <= 3 * solution.error_estimate)[failed].all())
@@ -114,7 +114,7 @@ def test_one_bad_pair_does_not_lose_the_others() -> None:
 
     z0, z1 = pairs()
     z0, z1 = torch.cat([z0, torch.zeros(1, 2).double()]), torch.cat([z1, torch.tensor([[11.0, 0.0]]).double()])
-    line = (Line(),)
+    line = (StraightLine(),)
     with torch.no_grad():
         for solver in (
             GaussNewton(starts=line),
@@ -133,7 +133,10 @@ def test_where_the_metric_is_singular_the_equation_is_not_solved() -> None:
     f = smooth(1)
     z0, z1 = pairs()
     with torch.no_grad():
-        for solver in (Shooting(segments=4, starts=(Line(),)), CollocationBVP(segments=4, starts=(Line(),))):
+        for solver in (
+            Shooting(segments=4, starts=(StraightLine(),)),
+            CollocationBVP(segments=4, starts=(StraightLine(),)),
+        ):
             solution = PullbackManifold(lambda z: f(z @ both.T)).geodesic(z0, z1, solver)
             assert set(solution.status) <= {Status.SINGULAR, Status.MISSED, Status.MAX_STEPS}
 
@@ -148,7 +151,7 @@ def test_georce_solves_its_own_problem_whose_error_is_of_first_order() -> None:
         errors = [float(s.length) - exact for s in found]
         # the same stationary curve as Newton's on the same energy
         left = LeftEndpoint(manifold)
-        newton = solve(BoundaryValue(left, x, y), Newton(segments=32, starts=(Given(found[0].curve),)))
+        newton = solve(BoundaryValue(left, x, y), Newton(segments=32, starts=(InitialCurve(found[0].curve),)))
     assert all(bool(s.converged.all()) for s in found)
     for coarse, fine in itertools.pairwise(errors):
         assert coarse / fine == pytest.approx(2, rel=0.15)
@@ -175,8 +178,8 @@ def test_a_graph_leads_around_what_the_line_crosses() -> None:
         shortest = manifold.geodesic(z0, z1).length
         path = manifold.geodesic(z0, z1, grid)
         polished = manifold.geodesic(z0, z1, Newton(starts=(grid,)))
-        over = manifold.geodesic(z0, z1, Newton(starts=(Line(),))).length
-    assert path.status == (Status.PATH,) * 2
+        over = manifold.geodesic(z0, z1, Newton(starts=(StraightLine(),))).length
+    assert path.status == (Status.UPPER_BOUND,) * 2
     assert bool(((path.length >= shortest * (1 - 1e-3)) & (path.length < 1.15 * shortest)).all())
     assert float(over[0]) > 1.3 * float(shortest[0])
     assert bool(polished.converged.all())
@@ -199,7 +202,7 @@ def test_distinct_minima_are_counted() -> None:
     manifold, (z0, z1) = PullbackManifold(hill), across_the_hill()
     with torch.no_grad():
         default = manifold.geodesic(z0, z1)
-        all_of_them = manifold.geodesic(z0, z1, Newton(race=None, starts=(Line(), Corridor())))
+        all_of_them = manifold.geodesic(z0, z1, Newton(race=None, starts=(StraightLine(), LatticeSearch())))
     assert default.minima.tolist() == [1, 1]
     # both ways around, and the way over the top, on which steps from the line may stay; the other pair has one way
     assert int(all_of_them.minima[0]) in (2, 3)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, OptionError, ShapeError
-from pullgeo.jacobian import LinearWeight, LookupWeight, OtherWeight, WeightKind, linearize, tangent_kernel
+from pullgeo.jacobian import LinearWeight, LookupWeight, SampleSlice, WeightKind, linearize, tangent_kernel
 from pullgeo.testing import oracles
 from tests.jacobian.architectures import SharedWeights
 
@@ -113,7 +113,7 @@ def test_linear_layers_and_tables_form_no_weights(monkeypatch: pytest.MonkeyPatc
 def test_any_jacobian_may_be_one_of_some_samples() -> None:
     module, x, _ = case("mlp")
     J = linearize(module, x, "weight")[1]
-    part = OtherWeight(J, (0, 3)).at(slice(1, 3))
+    part = SampleSlice(J, (0, 3)).at(slice(1, 3))
     dense = oracles.dense_jacobian(module, x, "weight")[1:]
     T, W = torch.randn(2, 2, 32).double(), torch.randn(2, 2, 2).double()
     torch.testing.assert_close(part.push(T), torch.einsum("bop,kbp->kbo", dense, T))

@@ -13,7 +13,7 @@ from pullgeo.errors import OffManifoldError, OptionError, ShapeError
 from pullgeo.geodesic import expand_mapped_energy, mapped_energy
 from pullgeo.jacobian import Chain, Graph
 from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Likelihood, LogStd
-from pullgeo.manifold import Ambient, Onto
+from pullgeo.manifold import Ambient, ProjectOnto
 from pullgeo.manifold.ambient import Flat
 from pullgeo.manifold.ambient.space_forms import squared_arc
 from pullgeo.metric import Dense, Diagonal, Metric
@@ -77,7 +77,11 @@ class Both(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ball, self.matrix, self.sphere = Ball(2), Covariance(2), nn.Sequential(network(3), Onto(geoopt.Sphere()))
+        self.ball, self.matrix, self.sphere = (
+            Ball(2),
+            Covariance(2),
+            nn.Sequential(network(3), ProjectOnto(geoopt.Sphere())),
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.cat([self.ball(z), self.matrix(z).flatten(1), self.sphere(z)], 1)
@@ -129,7 +133,7 @@ CASES = {
     "Poincare ball": (lambda: Ball(4), ball, ball_metric),
     "hyperboloid": (Hyperbola, geoopt.Lorentz, lambda y: torch.tensor([-1.0, 1, 1, 1]).diag().expand(len(y), 4, 4)),
     "positive definite": (Covariance, geoopt.SymmetricPositiveDefinite, matrix_metric),
-    "sphere": (lambda: nn.Sequential(network(4), Onto(geoopt.Sphere())), geoopt.Sphere, euclidean),
+    "sphere": (lambda: nn.Sequential(network(4), ProjectOnto(geoopt.Sphere())), geoopt.Sphere, euclidean),
     "scaled": (lambda: Ball(3), lambda: geoopt.Scaled(ball(), 2.0), lambda y: 4 * ball_metric(y)),
     "product": (
         Both,
@@ -137,7 +141,7 @@ CASES = {
         product_metric,
     ),
     "canonical Stiefel": (
-        lambda: nn.Sequential(network(6), nn.Unflatten(1, (3, 2)), Onto(geoopt.CanonicalStiefel())),
+        lambda: nn.Sequential(network(6), nn.Unflatten(1, (3, 2)), ProjectOnto(geoopt.CanonicalStiefel())),
         geoopt.CanonicalStiefel,
         lambda y: torch.stack([torch.kron(torch.eye(3) - Y @ Y.T / 2, torch.eye(2)) for Y in y.detach()]),
     ),
@@ -262,7 +266,7 @@ def test_great_circles_of_a_sphere_whose_chart_is_a_decoder() -> None:
         def forward(self, z: Tensor) -> Tensor:
             return torch.cat([z, torch.ones_like(z[:, :1])], 1)
 
-    chart = nn.Sequential(Chart(), Onto(geoopt.Sphere()))
+    chart = nn.Sequential(Chart(), ProjectOnto(geoopt.Sphere()))
     x, y = points(), points().flip(0) + 0.3
     expected = geoopt.Sphere().dist(chart(x), chart(y))
     torch.testing.assert_close(PullbackManifold(chart, geoopt.Sphere()).dist(x, y), expected, rtol=1e-8, atol=0)
@@ -396,7 +400,7 @@ def test_a_space_of_ones_own() -> None:
 @pytest.mark.usefixtures("without_type_checks")
 def test_named_errors_say_what_to_do() -> None:
     z, net = points(), network(3)
-    with pytest.raises(OffManifoldError, match=r"not points of Sphere: .*pullgeo.manifold.Onto"):
+    with pytest.raises(OffManifoldError, match=r"not points of Sphere: .*pullgeo.manifold.ProjectOnto"):
         PullbackManifold(net, geoopt.Sphere()).metric(z)
     with pytest.raises(OffManifoldError, match=r"not points of PoincareBall.*expmap0"):
         PullbackManifold(nn.Sequential(net, nn.Softplus()), geoopt.PoincareBall()).geodesic(z, z + 1)

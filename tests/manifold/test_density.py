@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pullgeo import MetricManifold, Newton
 from pullgeo.errors import OptionError, ShapeError
-from pullgeo.geodesic import Line
+from pullgeo.geodesic import StraightLine
 from pullgeo.manifold import ConformalMetric, KernelDensity, LandMetric, RHVAEMetric
 from pullgeo.testing.oracles.connection import christoffel
 
@@ -62,7 +62,7 @@ def test_metric_is_the_formula(name: str) -> None:
 def test_geodesics_converge_and_are_no_longer_than_the_line(name: str) -> None:
     manifold = MetricManifold(METRICS[name][0].float())
     a, b = data(B, D, seed=4), data(B, D, seed=5)
-    solution = manifold.geodesic(a.float(), b.float(), Newton(segments=16, starts=(Line(),)))
+    solution = manifold.geodesic(a.float(), b.float(), Newton(segments=16, starts=(StraightLine(),)))
     assert bool(solution.converged.all())
     assert solution.length.dtype == torch.float32
     t = torch.linspace(0, 1, 401, dtype=torch.float64)[:, None, None]

@@ -10,7 +10,7 @@ from pullgeo.metric import (
     Dense,
     Diagonal,
     Estimate,
-    Gaussian,
+    GaussianProbe,
     Identity,
     LowRank,
     Metric,
@@ -54,7 +54,7 @@ def within(estimate: Estimate, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("wrt", ["input", "weight"])
-@pytest.mark.parametrize("probe", [Rademacher(), Gaussian()])
+@pytest.mark.parametrize("probe", [Rademacher(), GaussianProbe()])
 def test_estimates_are_unbiased_and_know_their_error(wrt: str, probe: Probe, generator: torch.Generator) -> None:
     f, x = network(), random(B, 2)
     J = linearize(f, x, wrt)[1]

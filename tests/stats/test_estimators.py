@@ -12,11 +12,11 @@ from torch import Tensor
 from pullgeo import Newton, PullbackManifold, pairwise_distances
 from pullgeo.curve import straight_line
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
-from pullgeo.geodesic import Line, Solution, Solver, Status
+from pullgeo.geodesic import Solution, Solver, Status, StraightLine
 from pullgeo.stats import FrechetKMeans, GeodesicKNeighbors, NeighbourGraph, PrincipalGeodesicAnalysis
 from pullgeo.testing.charts import StereographicSphere
 
-QUICK = Newton(segments=4, starts=(Line(),))
+QUICK = Newton(segments=4, starts=(StraightLine(),))
 
 
 class Flat(PullbackManifold):

@@ -8,7 +8,7 @@ from sklearn.manifold import MDS, TSNE
 from sklearn.metrics import adjusted_rand_score
 
 from pullgeo import Newton, PullbackManifold, pairwise_distances
-from pullgeo.geodesic import Line
+from pullgeo.geodesic import StraightLine
 from pullgeo.stats import GeodesicKNeighbors
 from pullgeo.testing.charts import StereographicSphere
 
@@ -23,7 +23,7 @@ def groups() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = torch.arange(3).repeat_interleave(EACH)
     noise = torch.randn(3 * EACH, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     z = CENTERS[labels] + 0.08 * noise
-    solver = Newton(segments=8, starts=(Line(),))
+    solver = Newton(segments=8, starts=(StraightLine(),))
     D = pairwise_distances(PullbackManifold(SPHERE), z, solver=solver)
     cosine = (SPHERE(z) @ SPHERE(z).T).clamp(-1, 1)
     return D, labels.numpy(), torch.acos(cosine).fill_diagonal_(0).numpy()

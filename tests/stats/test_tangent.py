@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pullgeo import Newton, PullbackManifold, Status
 from pullgeo.errors import OptionError, ShapeError, SingularMetricError
-from pullgeo.geodesic import Line
+from pullgeo.geodesic import StraightLine
 from pullgeo.stats import LAND, fit_land, geodesic_regression, tangent_pca
 from pullgeo.testing.charts import StereographicSphere
 
@@ -33,7 +33,7 @@ class Sphere(PullbackManifold):
 
 
 SPHERE = Sphere()
-QUICK = Newton(segments=8, starts=(Line(),))
+QUICK = Newton(segments=8, starts=(StraightLine(),))
 BASE = torch.tensor([0.2, 0.1], dtype=torch.float64)
 
 
@@ -82,7 +82,7 @@ def test_regression_finds_a_geodesic_again():
     t = torch.linspace(0, 1, 5, dtype=torch.float64)
     velocity = torch.tensor([0.5, -0.3], dtype=torch.float64)
     z = CHART.expmap(BASE.expand(5, 2), t[:, None] * velocity)
-    found = geodesic_regression(SPHERE, 2 * t + 3, z, solver=Newton(segments=32, starts=(Line(),)))
+    found = geodesic_regression(SPHERE, 2 * t + 3, z, solver=Newton(segments=32, starts=(StraightLine(),)))
     assert found.status is Status.CONVERGED
     assert (found.first, found.last) == (3, 5)
     torch.testing.assert_close(found.begin, BASE, rtol=0, atol=1e-5)
@@ -96,7 +96,7 @@ def test_regression_finds_a_geodesic_again():
 def test_regression_is_stationary():
     t = torch.linspace(0, 1, 5, dtype=torch.float64)
     z, w = spread(5), torch.tensor([1.0, 2.0, 0.0, 1.0, 1.5], dtype=torch.float64)
-    found = geodesic_regression(SPHERE, t, z, w, solver=Newton(segments=16, starts=(Line(),)))
+    found = geodesic_regression(SPHERE, t, z, w, solver=Newton(segments=16, starts=(StraightLine(),)))
     assert found.status is Status.CONVERGED
     ends = found.curve.curve.nodes[0, [0, -1]].clone().requires_grad_()
     p, q = CHART(ends)

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pullgeo.geodesic.descent.newton import Descent, energy_rounding
-from pullgeo.geodesic.energy.base import EnergySlope, Space
+from pullgeo.geodesic.energy.base import EnergyGradient, Space
 from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.numerics.banded.matrix import Factor
 
@@ -30,7 +30,7 @@ class Polished:
     """
 
     nodes: Float[Tensor, "p n d"]
-    at: EnergySlope
+    at: EnergyGradient
     residual: Float[Tensor, " p"]
     steps: Int[Tensor, " p"]
 

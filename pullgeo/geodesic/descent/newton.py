@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import EnergyExpansion, Space
+from pullgeo.geodesic.energy.base import QuadraticModel, Space
 
 STALL = 1e6
 """Damping, in units of the Gauss-Newton diagonal, beyond which a step that does not help says that none will."""
@@ -29,7 +29,7 @@ class Descent:
     """
 
     nodes: Float[Tensor, "p n d"]
-    at: EnergyExpansion
+    at: QuadraticModel
     damping: Float[Tensor, " p"]
     steps: Int[Tensor, " p"]
 
@@ -55,7 +55,7 @@ class Descent:
         nodes, damping, steps = (
             torch.cat([getattr(part, name) for part in parts]) for name in ("nodes", "damping", "steps")
         )
-        return Descent(nodes, EnergyExpansion.cat([part.at for part in parts]), damping, steps)
+        return Descent(nodes, QuadraticModel.cat([part.at for part in parts]), damping, steps)
 
 
 def reached(residual: Tensor, rounding: Tensor, tol: float) -> Bool[Tensor, " p"]:
@@ -116,13 +116,13 @@ def _step(space: Space, now: Descent, growth: Tensor) -> tuple[Descent, Tensor]:
     return Descent(moved, new.where(accepted, at), damping, now.steps + 1), growth
 
 
-def energy_rounding(at: EnergyExpansion) -> Float[Tensor, " p"]:
+def energy_rounding(at: QuadraticModel) -> Float[Tensor, " p"]:
     """Bound on the rounding error of the energy."""
     eps = torch.finfo(at.energy.dtype).eps
     return at.energy * (4 * eps + ROUNDING_MARGIN * at.rounding)
 
 
-def _damped_step(at: EnergyExpansion, damping: Tensor) -> tuple[Tensor, Tensor]:
+def _damped_step(at: QuadraticModel, damping: Tensor) -> tuple[Tensor, Tensor]:
     """``-(H + λD)⁻¹ g`` with the least damping, from the given one upwards, that makes the matrix positive definite."""
     step = torch.zeros_like(at.gradient)
     todo = torch.arange(len(damping), device=damping.device)

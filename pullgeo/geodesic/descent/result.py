@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo.geodesic.descent.newton import ROUNDING_MARGIN, Descent, reached
-from pullgeo.geodesic.energy.base import EnergyExpansion
-from pullgeo.geodesic.solver import Minimised
+from pullgeo.geodesic.energy.base import QuadraticModel
+from pullgeo.geodesic.solver import SearchResult
 from pullgeo.geodesic.status import Status
 
 _STATUSES = tuple(Status)
@@ -23,7 +23,7 @@ EXACT = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A `Minimised` in the making: all tensors, the status as an index.
+    """A `SearchResult` in the making: all tensors, the status as an index.
 
     Attributes:
         nodes: the curves.
@@ -126,9 +126,9 @@ class Found:
         """The curves of all parts, one after the other."""
         return Found(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Found)))
 
-    def result(self, order: int) -> Minimised:
+    def result(self, order: int) -> SearchResult:
         """The same, as solvers return it."""
-        return Minimised(
+        return SearchResult(
             nodes=self.nodes,
             energy=self.energy,
             residual=self.residual,
@@ -143,7 +143,7 @@ class Found:
         )
 
 
-def _excess(at: EnergyExpansion, done: Tensor) -> Float[Tensor, " p"]:
+def _excess(at: QuadraticModel, done: Tensor) -> Float[Tensor, " p"]:
     """Half the Newton decrement, ``½ gᵀ H⁻¹ g``: how far energies lie above the minima near them.
 
     Where H is not positive definite no minimum is in sight: infinite, unless the curve is done.

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import EnergyExpansion, Expansion
+from pullgeo.geodesic.energy.base import Expansion, QuadraticModel
 from pullgeo.geodesic.energy.segment import SegmentEnergy
 from pullgeo.geodesic.residual import scale_free
 from pullgeo.geodesic.speed import speed_ratio
@@ -37,7 +37,7 @@ def expand_mapped_energy(
     expand: Callable[[Tensor], Expansion],
     decode: Decode,
     nodes: Float[Tensor, "p n d"],
-) -> EnergyExpansion:
+) -> QuadraticModel:
     """`mapped_energy` to second order.
 
     With ``c_i`` the derivative of the energy by the output at node i, the gradient is ``J_iᵀ c_i``. The Hessian's
@@ -63,7 +63,7 @@ def expand_mapped_energy(
         _expand(segment_energy, tangent_squares, expand, nodes[i : i + step], fixed[i : i + step])
         for i in range(0, max(p, 1), step)
     ]
-    return EnergyExpansion.cat(parts)
+    return QuadraticModel.cat(parts)
 
 
 def mapped_lengths(
@@ -98,7 +98,7 @@ def _expand(
     expand: Callable[[Tensor], Expansion],
     nodes: Tensor,
     fixed: Tensor,
-) -> EnergyExpansion:
+) -> QuadraticModel:
     p, n, d = nodes.shape
     out = fixed.shape[2:]
     D = out.numel()
@@ -129,7 +129,7 @@ def _expand(
     # the same units as for chords
     damping = 4 * factor * stretch
     numbers = torch.finfo(nodes.dtype)
-    return EnergyExpansion(
+    return QuadraticModel(
         energy=total,
         gradient=gradient,
         hessian=BlockBanded(

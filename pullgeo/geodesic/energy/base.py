@@ -27,7 +27,7 @@ class Expansion:
 
 
 @dataclass(frozen=True, eq=False)
-class EnergyExpansion:
+class QuadraticModel:
     """The discrete energy of p curves to second order in their m = T - 1 inner nodes.
 
     Args:
@@ -50,40 +50,38 @@ class EnergyExpansion:
     speed_ratio: Float[Tensor, " p"]
     order: int
 
-    def __getitem__(self, index: Tensor) -> "EnergyExpansion":
+    def __getitem__(self, index: Tensor) -> "QuadraticModel":
         """Some of the curves."""
         return self._map(lambda a: a[index])
 
-    def double(self) -> "EnergyExpansion":
+    def double(self) -> "QuadraticModel":
         """The same numbers in float64."""
         return self._map(lambda a: a.double())
 
-    def where(self, chosen: Tensor, other: "EnergyExpansion") -> "EnergyExpansion":
+    def where(self, chosen: Tensor, other: "QuadraticModel") -> "QuadraticModel":
         """This expansion for the chosen curves, the other one for the rest."""
         return _zip(lambda a, b: torch.where(chosen.view(-1, *[1] * (a.ndim - 1)), a, b), self, other)
 
     @staticmethod
-    def cat(parts: list["EnergyExpansion"]) -> "EnergyExpansion":
+    def cat(parts: list["QuadraticModel"]) -> "QuadraticModel":
         """The curves of all parts, one after the other."""
         return parts[0] if len(parts) == 1 else _zip(lambda *each: torch.cat(each), *parts)
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "EnergyExpansion":
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "QuadraticModel":
         return _zip(change, self)
 
 
 _TENSORS = ("energy", "gradient", "damping", "residual", "rounding", "speed_ratio")
 
 
-def _zip(combine: Callable[..., Tensor], *parts: EnergyExpansion) -> EnergyExpansion:
+def _zip(combine: Callable[..., Tensor], *parts: QuadraticModel) -> QuadraticModel:
     tensors = {name: combine(*(getattr(part, name) for part in parts)) for name in _TENSORS}
     bands = zip(*(part.hessian.bands for part in parts), strict=True)
-    return EnergyExpansion(
-        **tensors, hessian=BlockBanded(tuple(combine(*band) for band in bands)), order=parts[0].order
-    )
+    return QuadraticModel(**tensors, hessian=BlockBanded(tuple(combine(*band) for band in bands)), order=parts[0].order)
 
 
 @dataclass(frozen=True, eq=False)
-class EnergySlope:
+class EnergyGradient:
     """The discrete energy of p curves to first order in their inner nodes.
 
     Args:
@@ -96,18 +94,20 @@ class EnergySlope:
     gradient: Float[Tensor, "p m d"]
     coarse_energy: Float[Tensor, " p"]
 
-    def __getitem__(self, index: Tensor) -> "EnergySlope":
+    def __getitem__(self, index: Tensor) -> "EnergyGradient":
         """Some of the curves."""
-        return EnergySlope(*(getattr(self, f.name)[index] for f in fields(self)))
+        return EnergyGradient(*(getattr(self, f.name)[index] for f in fields(self)))
 
-    def replaced(self, index: Tensor, other: "EnergySlope") -> "EnergySlope":
+    def replaced(self, index: Tensor, other: "EnergyGradient") -> "EnergyGradient":
         """The same with other curves at some places."""
-        return EnergySlope(*(getattr(self, f.name).index_put((index,), getattr(other, f.name)) for f in fields(self)))
+        return EnergyGradient(
+            *(getattr(self, f.name).index_put((index,), getattr(other, f.name)) for f in fields(self))
+        )
 
     @staticmethod
-    def cat(parts: "list[EnergySlope]") -> "EnergySlope":
+    def cat(parts: "list[EnergyGradient]") -> "EnergyGradient":
         """The curves of all parts, one after the other."""
-        return EnergySlope(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(EnergySlope)))
+        return EnergyGradient(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(EnergyGradient)))
 
 
 @runtime_checkable
@@ -120,7 +120,7 @@ class Space(Protocol):
     def energy(self, nodes: Tensor) -> Tensor:
         """Discrete energies ``(p,)`` of curves given by nodes ``(p, T + 1, d)``."""
 
-    def expand_energy(self, nodes: Tensor) -> EnergyExpansion:
+    def expand_energy(self, nodes: Tensor) -> QuadraticModel:
         """The discrete energy with exact gradient and Hessian."""
 
     def chord_lengths(self, layers: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class SingleSpace(Protocol):
 class SlopedSpace(Protocol):
     """What a manifold may offer on top: the energy to first order, for less than differentiating its energy costs."""
 
-    def slope(self, nodes: Tensor) -> EnergySlope:
+    def slope(self, nodes: Tensor) -> EnergyGradient:
         """Energies, their gradients, and the energies seen with every second node."""
 
 
@@ -155,7 +155,7 @@ class SlopedSpace(Protocol):
 class LinearisedSpace(Space, Protocol):
     """What `GaussNewton` asks on top: the energy as if the map were linear near each node."""
 
-    def gauss_newton_energy(self, nodes: Tensor) -> EnergyExpansion:
+    def gauss_newton_energy(self, nodes: Tensor) -> QuadraticModel:
         """The discrete energy with its exact gradient, and its Hessian without second derivatives of the map."""
 
 

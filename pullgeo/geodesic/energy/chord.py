@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import EnergyExpansion, EnergySlope, Expansion
+from pullgeo.geodesic.energy.base import EnergyGradient, Expansion, QuadraticModel
 from pullgeo.geodesic.residual import scale_free
 from pullgeo.geodesic.speed import speed_ratio
 from pullgeo.numerics.banded.matrix import BlockBanded
@@ -39,7 +39,7 @@ def chord_energy(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n 
     return _Polygon.through(decode(nodes.reshape(-1, d)).unflatten(0, (p, n))).energy(metric)
 
 
-def chord_slope(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n d"]) -> EnergySlope:
+def chord_slope(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n d"]) -> EnergyGradient:
     """`chord_energy` to first order, with the gradient ``2T J_iᵀ M q_i`` that `expand_chord_energy` states.
 
     Args:
@@ -65,7 +65,7 @@ def chord_slope(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n d
             # of a number: for cotangents torch imports sympy at the first call, which takes longer than many geodesics
             (moved,) = torch.autograd.grad(torch.dot(inner.reshape(-1), pull.reshape(-1)), x)
     coarse = _Polygon.through(values[:, ::2])
-    return EnergySlope(polygon.energy(metric), 2.0 * (n - 1) * moved.reshape(p, n - 2, d), coarse.energy(metric))
+    return EnergyGradient(polygon.energy(metric), 2.0 * (n - 1) * moved.reshape(p, n - 2, d), coarse.energy(metric))
 
 
 def expand_chord_energy(
@@ -73,7 +73,7 @@ def expand_chord_energy(
     metric: Apply | None,
     nodes: Float[Tensor, "p n d"],
     decode: Apply | None = None,
-) -> EnergyExpansion:
+) -> QuadraticModel:
     """`chord_energy` to second order.
 
     As a quadratic form ``E = T Σ A_ij f(z_i)ᵀ M f(z_j)`` the energy has a matrix A of five diagonals. With
@@ -94,12 +94,12 @@ def expand_chord_energy(
     size = nodes[0].numel() * fixed.shape[2] * nodes.element_size() if p else 1
     step = max(1, CHUNK_BYTES // size)
     parts = [_expand(expand, metric, nodes[i : i + step], fixed[i : i + step]) for i in range(0, max(p, 1), step)]
-    return EnergyExpansion.cat(parts)
+    return QuadraticModel.cat(parts)
 
 
 def _expand(
     expand: Callable[[Tensor], Expansion], metric: Apply | None, nodes: Tensor, fixed: Tensor
-) -> EnergyExpansion:
+) -> QuadraticModel:
     p, n, d = nodes.shape
     at = expand(nodes[:, 1:-1].reshape(-1, d))
     values = torch.cat([fixed[:, :1], at.value.unflatten(0, (p, n - 2)), fixed[:, 1:]], 1)
@@ -116,7 +116,7 @@ def _expand(
     numbers = torch.finfo(nodes.dtype)
     magnitude = (values * _applied(metric, values)).sum(2).amax(1)
     factor = 2.0 * (n - 1)
-    return EnergyExpansion(
+    return QuadraticModel(
         energy=(n - 1) * energy,
         gradient=factor * gradient,
         hessian=BlockBanded(

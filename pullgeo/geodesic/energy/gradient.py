@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import EnergySlope, SlopedSpace, Space
+from pullgeo.geodesic.energy.base import EnergyGradient, SlopedSpace, Space
 
 CURVES = 64
 """Curves whose activations are kept at a time."""
 
 
-def slope(space: Space, nodes: Float[Tensor, "p n d"]) -> EnergySlope:
+def slope(space: Space, nodes: Float[Tensor, "p n d"]) -> EnergyGradient:
     """Energies of curves with an even number of segments, to first order.
 
     Cost: a forward and a backward pass for each node, and half a forward pass more if the space has no shorter way.
@@ -20,10 +20,10 @@ def slope(space: Space, nodes: Float[Tensor, "p n d"]) -> EnergySlope:
     nodes = nodes.detach()
     of = space.slope if isinstance(space, SlopedSpace) else lambda part: slope_by_autograd(space.energy, part)
     parts = [of(part) for part in nodes.split(CURVES)]
-    return EnergySlope.cat(parts)
+    return EnergyGradient.cat(parts)
 
 
-def slope_by_autograd(energy: Callable[[Tensor], Tensor], nodes: Float[Tensor, "p n d"]) -> EnergySlope:
+def slope_by_autograd(energy: Callable[[Tensor], Tensor], nodes: Float[Tensor, "p n d"]) -> EnergyGradient:
     """The same for any energy that can be differentiated."""
     with torch.enable_grad():
         x = nodes.detach().clone().requires_grad_()
@@ -31,4 +31,4 @@ def slope_by_autograd(energy: Callable[[Tensor], Tensor], nodes: Float[Tensor, "
         # a decoder that is constant, or detaches its output, has no graph
         moved = torch.autograd.grad(value.sum(), x)[0] if value.requires_grad else torch.zeros_like(x)
     with torch.no_grad():
-        return EnergySlope(value.detach(), moved[:, 1:-1], energy(nodes[:, ::2]))
+        return EnergyGradient(value.detach(), moved[:, 1:-1], energy(nodes[:, ::2]))

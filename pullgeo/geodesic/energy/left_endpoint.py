@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.energy.base import EnergyExpansion, MeasuredSpace, Space
+from pullgeo.geodesic.energy.base import MeasuredSpace, QuadraticModel, Space
 from pullgeo.geodesic.energy.segment import expand_segment_energy, segment_lengths, segment_sum
 from pullgeo.numerics.bisect_batch import where_defined
 
@@ -49,7 +49,7 @@ class LeftEndpoint:
         """Discrete energies of curves."""
         return segment_sum(self.segment_energy, nodes)
 
-    def expand_energy(self, nodes: Float[Tensor, "p n d"]) -> EnergyExpansion:
+    def expand_energy(self, nodes: Float[Tensor, "p n d"]) -> QuadraticModel:
         """Discrete energies with gradients and Hessians."""
         return expand_segment_energy(self.segment_energy, nodes, order=1)
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import EnergyExpansion
+from pullgeo.geodesic.energy.base import QuadraticModel
 from pullgeo.geodesic.residual import scale_free
 from pullgeo.geodesic.speed import speed_ratio
 from pullgeo.geodesic.squares import lengths, squares
@@ -26,7 +26,7 @@ def segment_sum(segment_energy: SegmentEnergy, nodes: Float[Tensor, "p n d"]) ->
 
 def expand_segment_energy(
     segment_energy: SegmentEnergy, nodes: Float[Tensor, "p n d"], order: int = 2
-) -> EnergyExpansion:
+) -> QuadraticModel:
     """`segment_sum` to second order, from the 2d x 2d Hessian of every segment by automatic differentiation.
 
     Args:
@@ -48,7 +48,7 @@ def expand_segment_energy(
     # the same unit as for chords, where the diagonal is 4T JᵀMJ to leading order
     stretch = damping.sum(-1).amax(1)
     magnitude = (damping * nodes[:, 1:-1].square()).sum(-1).amax(1) / (4 * factor)
-    return EnergyExpansion(
+    return QuadraticModel(
         energy=energy,
         gradient=gradient,
         hessian=BlockBanded((diagonal, factor * blocks[:, 1:-1, 0, :, 1])),
@@ -60,9 +60,7 @@ def expand_segment_energy(
     )
 
 
-def linearised(
-    at: EnergyExpansion, nodes: Float[Tensor, "p n d"], metric: Callable[[Tensor], Tensor]
-) -> EnergyExpansion:
+def linearised(at: QuadraticModel, nodes: Float[Tensor, "p n d"], metric: Callable[[Tensor], Tensor]) -> QuadraticModel:
     """`expand_segment_energy` with the Hessian of a metric that does not change along the curve.
 
     Args:

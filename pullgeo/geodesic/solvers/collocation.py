@@ -14,9 +14,9 @@ from pullgeo.errors import NonFiniteError, OptionError, SingularMetricError
 from pullgeo.geodesic.descent.assess import assess
 from pullgeo.geodesic.energy.base import ConnectedSpace, Space
 from pullgeo.geodesic.options import check_search
-from pullgeo.geodesic.solver import Minimised
+from pullgeo.geodesic.solver import SearchResult
 from pullgeo.geodesic.starts.base import Candidates, Start
-from pullgeo.geodesic.starts.lattice import Corridor
+from pullgeo.geodesic.starts.lattice import LatticeSearch
 from pullgeo.geodesic.status import Status
 
 Array = NDArray[np.float64]
@@ -52,14 +52,14 @@ class CollocationBVP:
     tol: float = 1e-6
     segments: int = 32
     max_nodes: int = 1000
-    starts: tuple[Start, ...] = (Corridor(),)
+    starts: tuple[Start, ...] = (LatticeSearch(),)
 
     def __post_init__(self) -> None:
         check_search("CollocationBVP", self.tol, self.segments, 1, self.starts)
         if self.max_nodes <= self.segments:
             raise OptionError(f"CollocationBVP: max_nodes must be more than segments, got {self.max_nodes}.")
 
-    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> Minimised:
+    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> SearchResult:
         """Solutions of the geodesic equation, at T + 1 times.
 
         Raises:

@@ -14,8 +14,8 @@ from pullgeo.geodesic.descent.result import CODES
 from pullgeo.geodesic.energy.base import Space
 from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.geodesic.options import check_search
-from pullgeo.geodesic.solver import Minimised
-from pullgeo.geodesic.starts.base import Candidates, Line, Start
+from pullgeo.geodesic.solver import SearchResult
+from pullgeo.geodesic.starts.base import Candidates, Start, StraightLine
 from pullgeo.geodesic.status import Status
 
 OptimizerFactory = Callable[[list[Tensor]], torch.optim.Optimizer]
@@ -65,7 +65,7 @@ class EnergyMinimizer:
     tol: float = 1e-5
     segments: int = 32
     max_steps: int = 200
-    starts: tuple[Start, ...] = (Line(),)
+    starts: tuple[Start, ...] = (StraightLine(),)
     optimizer: OptimizerFactory = lbfgs
     knots: int | None = None
 
@@ -79,7 +79,7 @@ class EnergyMinimizer:
         if self.knots is not None and not 2 <= self.knots <= self.segments:
             raise OptionError(f"EnergyMinimizer: knots must lie between 2 and segments, got {self.knots}.")
 
-    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> Minimised:
+    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> SearchResult:
         """Discrete geodesics with T segments, or the splines that come nearest.
 
         Raises:

@@ -8,10 +8,10 @@ from torch import Tensor
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent.newton import Descent, descend
 from pullgeo.geodesic.descent.result import Found
-from pullgeo.geodesic.energy.base import EnergyExpansion, LinearisedSpace, Space
+from pullgeo.geodesic.energy.base import LinearisedSpace, QuadraticModel, Space
 from pullgeo.geodesic.options import check_search
-from pullgeo.geodesic.solver import Minimised
-from pullgeo.geodesic.starts.base import Candidates, Line, Start
+from pullgeo.geodesic.solver import SearchResult
+from pullgeo.geodesic.starts.base import Candidates, Start, StraightLine
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +44,12 @@ class GaussNewton:
     tol: float = 1e-8
     segments: int = 32
     max_steps: int = 500
-    starts: tuple[Start, ...] = (Line(),)
+    starts: tuple[Start, ...] = (StraightLine(),)
 
     def __post_init__(self) -> None:
         check_search("GaussNewton", self.tol, self.segments, self.max_steps, self.starts)
 
-    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> Minimised:
+    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> SearchResult:
         """Discrete geodesics with T segments.
 
         Raises:
@@ -78,7 +78,7 @@ class _Linearised:
     def energy(self, nodes: Tensor) -> Tensor:
         return self.space.energy(nodes)
 
-    def expand_energy(self, nodes: Tensor) -> EnergyExpansion:
+    def expand_energy(self, nodes: Tensor) -> QuadraticModel:
         return self.space.gauss_newton_energy(nodes)
 
     def chord_lengths(self, layers: Tensor) -> Tensor:

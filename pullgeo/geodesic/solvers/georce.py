@@ -11,8 +11,8 @@ from pullgeo.geodesic.energy.base import Space
 from pullgeo.geodesic.energy.left_endpoint import LeftEndpoint, left_endpoint
 from pullgeo.geodesic.options import check_search
 from pullgeo.geodesic.residual import scale_free
-from pullgeo.geodesic.solver import Minimised
-from pullgeo.geodesic.starts.base import Candidates, Line, Start
+from pullgeo.geodesic.solver import SearchResult
+from pullgeo.geodesic.starts.base import Candidates, Start, StraightLine
 
 HALVINGS = 30
 """How often the line search halves a step before a curve is given up."""
@@ -56,7 +56,7 @@ class Georce:
     tol: float = 1e-6
     segments: int = 100
     max_steps: int = 1000
-    starts: tuple[Start, ...] = (Line(),)
+    starts: tuple[Start, ...] = (StraightLine(),)
 
     def __post_init__(self) -> None:
         check_search("Georce", self.tol, self.segments, self.max_steps, self.starts)
@@ -69,7 +69,7 @@ class Georce:
         """
         return left_endpoint(space)
 
-    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> Minimised:
+    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> SearchResult:
         """Stationary curves of the left-endpoint energy with T segments.
 
         Raises:

@@ -16,7 +16,7 @@ from pullgeo.errors import OptionError, ShapeError
 from pullgeo.geodesic.descent.assess import assess
 from pullgeo.geodesic.descent.result import CODES
 from pullgeo.geodesic.energy.base import Space
-from pullgeo.geodesic.solver import Minimised
+from pullgeo.geodesic.solver import SearchResult
 from pullgeo.geodesic.starts.base import Candidates
 from pullgeo.geodesic.status import Status
 
@@ -35,7 +35,7 @@ class GraphPath:
     """Shortest paths on the k-nearest-neighbour graph of given points, whose edges are as long as the manifold says.
 
     Where the straight line crosses ground far from all data, a path through the data is the better start. Both a
-    start, ``Newton(starts=(Corridor(), GraphPath(latents)))``, and a solver, `GraphPath(latents)`: as that it never
+    start, ``Newton(starts=(LatticeSearch(), GraphPath(latents)))``, and a solver, `GraphPath(latents)`: as that it never
     claims to have found a geodesic, and its lengths are bounds of distances from above, up to discretisation: global
     ones, which no local minimum deceives.
 
@@ -58,7 +58,7 @@ class GraphPath:
         >>> decoder = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Tanh(), torch.nn.Linear(5, 7))
         >>> grid = GraphPath.grid(torch.tensor([-1.0, -1.0]), torch.tensor([2.0, 2.0]), 10)
         >>> PullbackManifold(decoder).geodesic(torch.zeros(3, 2), torch.ones(3, 2), grid)
-        Solution(3 pairs: 3 PATH)
+        Solution(3 pairs: 3 UPPER_BOUND)
     """
 
     points: Float[Tensor, "n d"]
@@ -119,7 +119,7 @@ class GraphPath:
         curve = DiscreteCurve(torch.cat([z0.new_zeros(0, PIECES * segments + 1, z0.shape[1]), *even]))
         return Candidates.at_uniform_speed(space, curve, segments)
 
-    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> Minimised:
+    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> SearchResult:
         """The shortest path of each pair, never said to be a geodesic unless it is one.
 
         Raises:
@@ -129,7 +129,7 @@ class GraphPath:
         steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
         found, order = assess(space, nodes, 1e-8, steps)
         unfinished = ~found.converged & (found.code != CODES[Status.NON_FINITE])
-        return found.ended(unfinished, Status.PATH).result(order)
+        return found.ended(unfinished, Status.UPPER_BOUND).result(order)
 
     def _polygons(
         self, space: Space, points: Tensor, inside: Tensor, weights: Tensor, z0: Tensor, z1: Tensor

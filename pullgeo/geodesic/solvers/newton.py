@@ -16,9 +16,9 @@ from pullgeo.geodesic.energy.base import Space
 from pullgeo.geodesic.minima import count_minima
 from pullgeo.geodesic.options import check_search
 from pullgeo.geodesic.single_precision import precision
-from pullgeo.geodesic.solver import Minimised
-from pullgeo.geodesic.starts.base import Candidates, Line, Start
-from pullgeo.geodesic.starts.lattice import Corridor
+from pullgeo.geodesic.solver import SearchResult
+from pullgeo.geodesic.starts.base import Candidates, Start, StraightLine
+from pullgeo.geodesic.starts.lattice import LatticeSearch
 from pullgeo.geodesic.status import Status
 
 SINGLE = 1e-3
@@ -52,7 +52,7 @@ class Newton:
     if it lowers the energy (or, at the rounding level of the energy, the residual). A pair that did not converge, or
     ended longer than the straight line, is tried again from there. So a curve is never longer than the line. One that
     runs unevenly, the sign of sharp bends between which there are many ways, is searched for more closely if a
-    `Corridor` is among the starts. (In many dimensions, where one search costs much, there is no second one.)
+    `LatticeSearch` is among the starts. (In many dimensions, where one search costs much, there is no second one.)
 
     A minimiser is local: the search across the line finds the shortest curve more often than descent from the line
     does, and nothing guarantees it.
@@ -63,8 +63,8 @@ class Newton:
         tol: bound on the residual ``‖gradient‖ / (max_i ‖J_i‖ ‖Δ‖)``, which no rescaling changes.
         segments: T, even: the number of segments of the curves that are returned.
         max_steps: bound on the steps from a start.
-        starts: who proposes curves to begin with. `Corridor()` looks to both sides of the line; ``(Line(),)`` begins at
-            the line only, ``(Given(curve),)`` at a curve of yours.
+        starts: who proposes curves to begin with. `LatticeSearch()` looks to both sides of the line; ``(StraightLine(),)`` begins at
+            the line only, ``(InitialCurve(curve),)`` at a curve of yours.
         race: steps after which the candidates' energies tell which of them goes on; with 0 their lengths tell at once.
             ``None``: all go on to the end, the shortest is taken and `Solution.minima` counts the distinct ones.
         rtol: error estimate, relative to the length, that is asked for: pairs above it are solved again with twice the
@@ -78,9 +78,9 @@ class Newton:
     Example:
         >>> import torch
         >>> from pullgeo import Newton, PullbackManifold
-        >>> from pullgeo.geodesic import Line
+        >>> from pullgeo.geodesic import StraightLine
         >>> decoder = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Tanh(), torch.nn.Linear(5, 7))
-        >>> solver = Newton(segments=16, starts=(Line(),))
+        >>> solver = Newton(segments=16, starts=(StraightLine(),))
         >>> PullbackManifold(decoder).geodesic(torch.zeros(3, 2), torch.ones(3, 2), solver).curve.segments
         16
     """
@@ -88,7 +88,7 @@ class Newton:
     tol: float = 1e-8
     segments: int = 32
     max_steps: int = 200
-    starts: tuple[Start, ...] = (Corridor(),)
+    starts: tuple[Start, ...] = (LatticeSearch(),)
     race: int | None = 0
     rtol: float | None = 0.1
     max_segments: int = 256
@@ -102,7 +102,7 @@ class Newton:
         if self.max_segments < self.segments:
             object.__setattr__(self, "max_segments", self.segments)
 
-    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> Minimised:
+    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> SearchResult:
         """Discrete geodesics with T segments.
 
         Raises:
@@ -122,7 +122,7 @@ class Newton:
             found.append(self._retried(space, rough, finished, z0[part], z1[part]))
         return Found.cat(found).result(best.at.order)
 
-    def refined(self, space: Space, nodes: Float[Tensor, "p n d"]) -> Minimised:
+    def refined(self, space: Space, nodes: Float[Tensor, "p n d"]) -> SearchResult:
         """Discrete geodesics of twice as many segments, from those through the nodes."""
         finer = DiscreteCurve(nodes).resample(2 * (nodes.shape[1] - 1)).nodes
         if nodes.shape[2] >= LARGE:
@@ -152,7 +152,7 @@ class Newton:
         self, rough: Space, begun: Descent, minima: Tensor, z0: Tensor, z1: Tensor
     ) -> tuple[Descent, Int[Tensor, " p"]]:
         """A closer search around the curves that run unevenly, whose sharp bends make many minima."""
-        closer = tuple(start.closer for start in self.starts if isinstance(start, Corridor))
+        closer = tuple(start.closer for start in self.starts if isinstance(start, LatticeSearch))
         goal = max(self.tol, NEAR)
         uneven = (begun.at.speed_ratio > UNEVEN) & (begun.at.residual <= goal) & (z0 != z1).any(1)
         again = uneven.nonzero().squeeze(1)
@@ -169,7 +169,7 @@ class Newton:
         place[again[better]] = len(place) + better.nonzero().squeeze(1)
         return Descent.cat([begun, new])[place], minima.index_put((again,), seen.maximum(minima[again]))
 
-    def _free(self, space: Space, proposed: Candidates, pairs: int) -> Minimised:
+    def _free(self, space: Space, proposed: Candidates, pairs: int) -> SearchResult:
         """The same without matrices: few curves are held at a time, and no candidate is worth many steps."""
         nodes = proposed.nodes
         order = order_of(space, nodes)
@@ -210,11 +210,11 @@ class Newton:
         longer = torch.zeros_like(found.converged)
         if len(close):
             longer[close] = ~(length[close] <= (1 + SAME) * _length(space, straight[close]))
-        failed = ~found.converged & (not any(isinstance(start, Line) for start in self.starts))
+        failed = ~found.converged & (not any(isinstance(start, StraightLine) for start in self.starts))
         again = (failed | longer).nonzero().squeeze(1)
         if not len(again):
             return found
-        line = Line().candidates(space, z0[again], z1[again], self.segments)
+        line = StraightLine().candidates(space, z0[again], z1[again], self.segments)
         other = Found.after(descend(space, Descent.begin(space, line.nodes), self.tol, self.max_steps), self.tol)
         old = found[again]
         other = replace(other, minima=old.minima)

@@ -11,9 +11,9 @@ from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent.assess import assess
 from pullgeo.geodesic.energy.base import ConnectedSpace, Space
 from pullgeo.geodesic.options import check_search
-from pullgeo.geodesic.solver import Minimised
+from pullgeo.geodesic.solver import SearchResult
 from pullgeo.geodesic.starts.base import Candidates, Start
-from pullgeo.geodesic.starts.lattice import Corridor
+from pullgeo.geodesic.starts.lattice import LatticeSearch
 from pullgeo.geodesic.status import Status
 from pullgeo.numerics.bisect_batch import where_defined
 from pullgeo.numerics.ode.rk4 import Connection, flow
@@ -57,7 +57,7 @@ class Shooting:
     tol: float = 1e-8
     segments: int = 32
     max_steps: int = 30
-    starts: tuple[Start, ...] = (Corridor(),)
+    starts: tuple[Start, ...] = (LatticeSearch(),)
     substeps: int = 1
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class Shooting:
         if self.substeps < 1:
             raise OptionError(f"Shooting: substeps must be at least 1, got {self.substeps}.")
 
-    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> Minimised:
+    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> SearchResult:
         """Solutions of the geodesic equation, at T + 1 times.
 
         Raises:

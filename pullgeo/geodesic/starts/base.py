@@ -99,7 +99,7 @@ class Start(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
+class StraightLine:
     """The straight line of the chart, run through at uniform speed as the manifold measures it."""
 
     def candidates(self, space: Space, z0: Tensor, z1: Tensor, segments: int) -> Candidates:
@@ -108,7 +108,7 @@ class Line:
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class InitialCurve:
     """Curves that the caller has: one for each pair, or one for all. Their end points are replaced by the problem's.
 
     Args:

@@ -16,7 +16,7 @@ REACH = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Corridor:
+class LatticeSearch:
     """Shortest paths through a lattice in a corridor around the straight line, by dynamic programming.
 
     The lattice has a row of points across the line at each of several stations; a path moves from station to station
@@ -49,13 +49,13 @@ class Corridor:
     def __post_init__(self) -> None:
         if self.stations < 2 or self.offsets < 3 or self.offsets % 2 == 0 or self.width <= 0:
             raise OptionError(
-                f"Corridor: expected stations >= 2, an odd number of offsets >= 3 and width > 0, got {self!r}."
+                f"LatticeSearch: expected stations >= 2, an odd number of offsets >= 3 and width > 0, got {self!r}."
             )
         if self.directions < 1 or self.slack < 0 or self.paths < 1:
-            raise OptionError(f"Corridor: expected directions >= 1, slack >= 0 and paths >= 1, got {self!r}.")
+            raise OptionError(f"LatticeSearch: expected directions >= 1, slack >= 0 and paths >= 1, got {self!r}.")
 
     @property
-    def closer(self) -> "Corridor":
+    def closer(self) -> "LatticeSearch":
         """A finer lattice, a little narrower; its candidates may be three times as much longer."""
         return replace(self, offsets=self.offsets + 4, width=0.9 * self.width, slack=3 * self.slack)
 

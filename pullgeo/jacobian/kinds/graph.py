@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import Jacobian, LinearKind, bent_by
+from pullgeo.jacobian.base import Jacobian, LinearKind, add_second_order
 from pullgeo.jacobian.contractions import combined, gram
 from pullgeo.jacobian.signature import Signature
 
@@ -165,8 +165,8 @@ class Graph(Jacobian):
             if node.interaction is not None:
                 parents = [arrived[edge.parent][:k] for edge in node.edges[:2]]
                 (left_u, right_u), (left_w, right_w) = ([combined(T, c) for T in parents] for c in (u, w))
-                jet = bent_by(jet, k, node.interaction.second_push(left_u, right_w))
-                jet = bent_by(jet, k, node.interaction.second_push(left_w, right_u))
+                jet = add_second_order(jet, k, node.interaction.second_push(left_u, right_w))
+                jet = add_second_order(jet, k, node.interaction.second_push(left_w, right_u))
             arrived.append(jet)
         return arrived[-1]
 

@@ -18,14 +18,14 @@ from pullgeo.jacobian.tracing import (
 )
 from pullgeo.jacobian.tracing.calls import Note, Served
 from pullgeo.jacobian.tracing.module_proxy import runs_more_than_forward, uncompiled
-from pullgeo.jacobian.tracing.proxy import Unserved
+from pullgeo.jacobian.tracing.proxy import Untraceable
 from pullgeo.jacobian.tracing.trace import Recording, record_input, record_weight
 
 __all__ = [
     "Note",
     "Recording",
     "Served",
-    "Unserved",
+    "Untraceable",
     "arithmetic",
     "attention",
     "elementwise",

@@ -16,10 +16,10 @@ from pullgeo.jacobian.tracing.layers import check_batch, leaf
 from pullgeo.jacobian.tracing.module_proxy import runs_more_than_forward
 from pullgeo.jacobian.tracing.ops.attention import multi_head_attention
 from pullgeo.jacobian.tracing.ops.packed import Packed, output
-from pullgeo.jacobian.tracing.proxy import Recorded, State, Unserved, plain, recorded_in
+from pullgeo.jacobian.tracing.proxy import Recorded, State, Untraceable, plain, recorded_in
 from pullgeo.jacobian.tracing.tape import Tape
 from pullgeo.jacobian.weights.parameters import ParameterLayout
-from pullgeo.jacobian.weights.weight_graph import Own
+from pullgeo.jacobian.weights.weight_graph import ParameterBlock
 
 Served = Literal["rule", "graph", "autodiff", "not called", "unknown"]
 
@@ -49,7 +49,7 @@ class Calls:
         """What the double of a module does when it is called.
 
         Raises:
-            Unserved: the call cannot be part of a graph.
+            Untraceable: the call cannot be part of a graph.
         """
         inputs = recorded_in((args, kwargs))
         weighted = self.tape.of_weights and any(True for _ in module.parameters())
@@ -67,13 +67,13 @@ class Calls:
             return self._recorded(module, twin, args, kwargs)
         except CoupledSamplesError:
             raise
-        except (Unserved, *FAILURES) as failure:
-            why = str(failure) if isinstance(failure, Unserved) else f"{type(failure).__name__}: {failure}"
+        except (Untraceable, *FAILURES) as failure:
+            why = str(failure) if isinstance(failure, Untraceable) else f"{type(failure).__name__}: {failure}"
         return self._opaque(module, args, kwargs, why)
 
     def _leaf(self, module: nn.Module, x: Recorded, weighted: bool) -> Recorded:
         if x.state.refusal is not None or not x.state.per_sample:
-            raise Unserved(x.state.refusal or "a layer is applied to parameters")
+            raise Untraceable(x.state.refusal or "a layer is applied to parameters")
         check_batch(module, x)
         rule, weight_rule = rule_for(module), weight_rule_for(module)
 
@@ -81,7 +81,7 @@ class Calls:
             value = plain(x)
             own = None
             if weighted and weight_rule is not None:
-                own = Own(module, tuple(module.parameters()), weight_rule(module, value))
+                own = ParameterBlock(module, tuple(module.parameters()), weight_rule(module, value))
             if rule is None or not value.is_floating_point():
                 return self.tape.emit(module(value), [], own=own)
             return leaf(self.tape, x, *rule(module, value), own)
@@ -91,7 +91,7 @@ class Calls:
         return self.tape.write(x, y) if getattr(module, "inplace", False) and y is not x else y
 
     def _leave(self, why: str) -> NoReturn:
-        self.tape.failure = Unserved(why)
+        self.tape.failure = Untraceable(why)
         raise self.tape.failure
 
     def _recorded(self, module: nn.Module, twin: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -100,7 +100,7 @@ class Calls:
             returned = _forward(module, twin)(*args, **kwargs)
             if self.tape.failure is not None:
                 raise self.tape.failure
-        except (Unserved, *FAILURES):
+        except (Untraceable, *FAILURES):
             self.tape.rewind(mark)
             raise
         why = "a chain of its children" if served_class(module) is nn.Sequential else "its forward was recorded"
@@ -111,7 +111,7 @@ class Calls:
         """One node for the whole module, differentiated automatically.
 
         Raises:
-            Unserved: it is no map of samples, or the root.
+            Untraceable: it is no map of samples, or the root.
         """
         self.notes[id(module)] = Note("autodiff", why)
         inputs = list({id(input): input for input in recorded_in((args, kwargs))}.values())
@@ -147,7 +147,7 @@ class Calls:
                 self._leave(f"{why}; and it takes constant tensors besides samples")
             size = ParameterLayout.of(module).size
             signature = Signature(tape.batch, (size,), tuple(y.shape[1:]), y.dtype, y.device)
-            own = Own(module, tuple(module.parameters()), AutodiffWeight(packed, plain(vector), signature))
+            own = ParameterBlock(module, tuple(module.parameters()), AutodiffWeight(packed, plain(vector), signature))
         result: Any = tape.emit(y, [(vector, J)], view_of=inputs[0], own=own)
         if y is returned:
             return result

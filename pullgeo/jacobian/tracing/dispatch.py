@@ -17,7 +17,7 @@ from pullgeo.jacobian.tracing.operations import (
     writes_in_place,
 )
 from pullgeo.jacobian.tracing.parameters import shared
-from pullgeo.jacobian.tracing.proxy import Recorded, Unserved, plain, recorded_in
+from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain, recorded_in
 from pullgeo.jacobian.tracing.tape import Tape
 
 
@@ -25,13 +25,13 @@ def dispatch(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict
     """Compute a function of recorded tensors and note it on the tape.
 
     Raises:
-        Unserved: the function is unknown, or called in an unknown way.
+        Untraceable: the function is unknown, or called in an unknown way.
         CoupledSamplesError: it draws random numbers.
     """
     if tape.closed or function in METADATA:
         return function(*plain(args), **plain(kwargs))
     if tape.outermost and tape.of_weights and any(map(_is_foreign, (*args, *kwargs.values()))):
-        raise Unserved("uses a parameter, or what is computed of one, that its own module does not hand out")
+        raise Untraceable("uses a parameter, or what is computed of one, that its own module does not hand out")
     if tape.outermost and not torch.is_grad_enabled():
         return _without_gradient(tape, function, args, kwargs)
     return tape.computing(lambda: _compute(tape, function, args, kwargs))
@@ -41,7 +41,7 @@ def _without_gradient(tape: Tape, function: Function, args: tuple[Any, ...], kwa
     """What the module computes where it has switched gradients off: a constant, as in torch."""
     tape.stop()
     if writes_in_place(function):
-        raise Unserved(f"{name_of(function)} writes in place under torch.no_grad")
+        raise Untraceable(f"{name_of(function)} writes in place under torch.no_grad")
     return function(*plain(args), **plain(kwargs))
 
 
@@ -49,7 +49,7 @@ def _compute(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict
     operands = recorded_in((args, kwargs))
     refusal = next((operand.state.refusal for operand in operands if operand.state.refusal is not None), None)
     if refusal is not None:
-        raise Unserved(refusal)
+        raise Untraceable(refusal)
     if function in CONSTANT:
         result = function(*plain(args), **plain(kwargs))
         return result.detach() if isinstance(result, Tensor) else result
@@ -62,9 +62,9 @@ def _compute(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict
         return shared(tape, function, args, kwargs)
     operation = operation_for(function)
     if function in READING:
-        raise Unserved(f"{name_of(function)} reads values, on which control flow may depend")
+        raise Untraceable(f"{name_of(function)} reads values, on which control flow may depend")
     if operation is None:
-        raise Unserved(f"{name_of(function)} is not among the operations that graphs know")
+        raise Untraceable(f"{name_of(function)} is not among the operations that graphs know")
     result = operation(tape, *args, **kwargs)
     return tape.write(args[0], result) if writes_in_place(function) else result
 

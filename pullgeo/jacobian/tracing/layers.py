@@ -11,12 +11,12 @@ from pullgeo.errors import CoupledSamplesError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.kinds.linear_map import Reshape
 from pullgeo.jacobian.registry import rule_for, weight_rule_for
-from pullgeo.jacobian.tracing.proxy import Recorded, Unserved, plain
+from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain
 from pullgeo.jacobian.tracing.tape import Argument, Tape
-from pullgeo.jacobian.weights.weight_graph import Own
+from pullgeo.jacobian.weights.weight_graph import ParameterBlock
 
 
-def leaf(tape: Tape, input: Recorded, y: Tensor, J: Jacobian, own: Own | None = None) -> Recorded:
+def leaf(tape: Tape, input: Recorded, y: Tensor, J: Jacobian, own: ParameterBlock | None = None) -> Recorded:
     """Record what a rule returned."""
     if y is plain(input) and own is None:
         return input
@@ -42,11 +42,11 @@ def by_rule(tape: Tape, input: Tensor, module: nn.Module) -> Recorded:
     """Record a layer without parameters that stands for a function.
 
     Raises:
-        Unserved: it has no rule, or is not applied to a batch.
+        Untraceable: it has no rule, or is not applied to a batch.
     """
     found = rule_for(module)
     if found is None or not isinstance(input, Recorded) or not input.state.per_sample:
-        raise Unserved(f"{type(module).__name__} of what is no batch, or without a rule")
+        raise Untraceable(f"{type(module).__name__} of what is no batch, or without a rule")
     return leaf(tape, input, *found(module, plain(input)))
 
 
@@ -61,22 +61,22 @@ def by_rules(tape: Tape, input: Any, module: nn.Module, parameters: dict[str, An
             does not have.
 
     Raises:
-        Unserved: there is no rule, or a parameter depends on the sample.
+        Untraceable: there is no rule, or a parameter depends on the sample.
         CoupledSamplesError: the module would mix the samples.
     """
     given = [p for p in parameters.values() if p is not None]
     if not isinstance(input, Recorded) or any(isinstance(p, Recorded) and p.state.per_sample for p in given):
-        raise Unserved(f"{type(module).__name__} with parameters that depend on the sample")
+        raise Untraceable(f"{type(module).__name__} with parameters that depend on the sample")
     check_batch(module, input)
     for name, value in parameters.items():
         module._parameters.pop(name)
         setattr(module, name, plain(value))
     arguments: list[Argument] = []
-    own: Own | None = None
+    own: ParameterBlock | None = None
     if any(isinstance(p, Recorded) for p in given):
         of_parameters = weight_rule_for(module)
         if of_parameters is None:
-            raise Unserved(f"{type(module).__name__} has no rule for its parameters")
+            raise Untraceable(f"{type(module).__name__} has no rule for its parameters")
         J = of_parameters(module, plain(input))
         own = _own(tape, given, J)
         if own is None:
@@ -86,14 +86,14 @@ def by_rules(tape: Tape, input: Any, module: nn.Module, parameters: dict[str, An
     else:
         found = rule_for(module)
         if found is None:
-            raise Unserved(f"{type(module).__name__} has no rule")
+            raise Untraceable(f"{type(module).__name__} has no rule")
         y, J = found(module, plain(input))
         arguments.append((input, J))
     return tape.emit(y, arguments, own=own)
 
 
-def _own(tape: Tape, given: Sequence[Any], J: Jacobian) -> Own | None:
+def _own(tape: Tape, given: Sequence[Any], J: Jacobian) -> ParameterBlock | None:
     """The parameters themselves, where nothing was computed of them before."""
     owners = [tape.source(p) if isinstance(p, Recorded) else None for p in given]
     found = [parameter for parameter in owners if parameter is not None]
-    return Own(None, tuple(found), J) if len(found) == len(owners) else None
+    return ParameterBlock(None, tuple(found), J) if len(found) == len(owners) else None

@@ -14,7 +14,7 @@ from pullgeo.jacobian.kinds.autodiff import Autodiff, Map, differentiable_kernel
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tangents import over_stack, tangent
 from pullgeo.jacobian.tracing.operations import Function, functions_named, name_of, writes_in_place
-from pullgeo.jacobian.tracing.proxy import Recorded, Unserved, plain, recorded_in
+from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain, recorded_in
 from pullgeo.jacobian.tracing.tape import Tape
 
 
@@ -60,10 +60,10 @@ def shared(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[s
     """Record any function of parameters.
 
     Raises:
-        Unserved: the function writes in place.
+        Untraceable: the function writes in place.
     """
     if writes_in_place(function):
-        raise Unserved(f"{name_of(function)} writes into what is computed of parameters alone")
+        raise Untraceable(f"{name_of(function)} writes into what is computed of parameters alone")
     function = SUBSTITUTES.get(function, function)
     operands = list({id(operand): operand for operand in recorded_in((args, kwargs))}.values())
     result = function(*plain(args), **plain(kwargs))

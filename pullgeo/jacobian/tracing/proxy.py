@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 
-class Unserved(Exception):  # noqa: N818
+class Untraceable(Exception):  # noqa: N818
     """Ends a recording that met what no graph serves; the text says what. Automatic differentiation takes over."""
 
 
@@ -81,7 +81,7 @@ class Recorded(Tensor):
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Refuse: torch was about to compute something that no recorder was told of."""
-        raise Unserved(f"{func} reads the tensor past the recorder")
+        raise Untraceable(f"{func} reads the tensor past the recorder")
 
 
 # Asked for at every step, and no operations: answered without telling the recorder.

@@ -11,8 +11,8 @@ from pullgeo.jacobian.kinds.graph import Edge, Interaction, Node
 from pullgeo.jacobian.kinds.linear_map import Reshape
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tracing.operations import Function
-from pullgeo.jacobian.tracing.proxy import Family, Recorded, State, Unserved
-from pullgeo.jacobian.weights.weight_graph import Own
+from pullgeo.jacobian.tracing.proxy import Family, Recorded, State, Untraceable
+from pullgeo.jacobian.weights.weight_graph import ParameterBlock
 
 Argument = tuple[Recorded, Jacobian]
 """A tensor that an operation takes, and the derivative of the operation with respect to it."""
@@ -38,9 +38,9 @@ class Tape:
     ) -> None:
         self.batch = batch
         self.nodes: list[Node] = []
-        self.own: dict[int, Own] = {}
+        self.own: dict[int, ParameterBlock] = {}
         self.of_weights = bool(parameters)
-        self.failure: Unserved | None = None
+        self.failure: Untraceable | None = None
         self.closed = False
         self.stopped = False
         self._dispatch = dispatch
@@ -61,7 +61,7 @@ class Tape:
         interaction: Interaction | None = None,
         *,
         view_of: Recorded | None = None,
-        own: Own | None = None,
+        own: ParameterBlock | None = None,
         per_sample: bool = True,
     ) -> Recorded:
         """The result of an operation, as a new node.
@@ -75,12 +75,12 @@ class Tape:
             per_sample: whether the result's first dimension is the batch.
 
         Raises:
-            Unserved: the result does not begin with the batch, or has another precision.
+            Untraceable: the result does not begin with the batch, or has another precision.
         """
         if per_sample and (value.ndim == 0 or value.shape[0] != self.batch):
-            raise Unserved(f"a result of shape {tuple(value.shape)} does not begin with the batch of {self.batch}")
+            raise Untraceable(f"a result of shape {tuple(value.shape)} does not begin with the batch of {self.batch}")
         if any(r.dtype != value.dtype for r, _ in arguments if r.state.node is not None):
-            raise Unserved(f"the precision changes to {value.dtype} on the way")
+            raise Untraceable(f"the precision changes to {value.dtype} on the way")
         edges = tuple(Edge(r.state.node, J) for r, J in arguments if r.state.node is not None)
         node = None
         if edges or own is not None:
@@ -95,14 +95,14 @@ class Tape:
         """Let a tensor stand for the result of an operation in place.
 
         Raises:
-            Unserved: other tensors would change with it.
+            Untraceable: other tensors would change with it.
         """
         if not isinstance(target, Recorded) or not target.state.per_sample:
-            raise Unserved("writes into a tensor that does not depend on the input")
+            raise Untraceable("writes into a tensor that does not depend on the input")
         if target.state.family.members > 1:
-            raise Unserved("writes in place into a tensor that shares its memory with another one")
+            raise Untraceable("writes in place into a tensor that shares its memory with another one")
         if (target.shape, target.dtype) != (result.shape, result.dtype):
-            raise Unserved("writes a result of another shape or precision in place")
+            raise Untraceable("writes a result of another shape or precision in place")
         self._journal.append((target, target.state))
         target.state = State(result.state.value, result.state.node, per_sample=True)
         return target
@@ -133,11 +133,11 @@ class Tape:
         """Compute a function of recorded tensors, and note it.
 
         Raises:
-            Unserved: there is no derivative for it.
+            Untraceable: there is no derivative for it.
         """
         try:
             return self._dispatch(self, function, args, kwargs)
-        except Unserved as failure:
+        except Untraceable as failure:
             self.failure = failure  # a forward that catches everything must not hide it
             raise
 
@@ -150,10 +150,10 @@ class Tape:
         """Note that the module computes something without gradients.
 
         Raises:
-            Unserved: it does so in an autograd function of its own, which has a derivative of its own too.
+            Untraceable: it does so in an autograd function of its own, which has a derivative of its own too.
         """
         if not torch._C._is_fwd_grad_enabled():
-            raise Unserved("runs in inference mode or in an autograd function of its own")
+            raise Untraceable("runs in inference mode or in an autograd function of its own")
         self.stopped = True
 
     def computing(self, compute: Callable[[], Any]) -> Any:
@@ -170,7 +170,7 @@ class Tape:
     def _parameter(self, parameter: nn.Parameter) -> Recorded:
         n, shape = parameter.numel(), tuple(parameter.shape)
         to_shape = Reshape(Signature(self.batch, (n,), shape, parameter.dtype, parameter.device))
-        recorded = self.emit(parameter, (), own=Own(None, (parameter,), to_shape), per_sample=False)
+        recorded = self.emit(parameter, (), own=ParameterBlock(None, (parameter,), to_shape), per_sample=False)
         recorded._is_param = True  # what isinstance(..., nn.Parameter) asks for
         return recorded
 

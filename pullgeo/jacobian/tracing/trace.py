@@ -17,7 +17,7 @@ from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tracing.calls import Calls
 from pullgeo.jacobian.tracing.dispatch import dispatch
 from pullgeo.jacobian.tracing.module_proxy import double, uncompiled
-from pullgeo.jacobian.tracing.proxy import Recorded, Unserved
+from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable
 from pullgeo.jacobian.tracing.tape import Tape
 from pullgeo.jacobian.weights.weight_graph import Stage
 
@@ -28,7 +28,7 @@ def record_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
     The module's ``forward`` runs once, on a double of the module, with a recorded stand-in for ``x``.
 
     Raises:
-        Unserved: the module does something that no graph knows; the text says what.
+        Untraceable: the module does something that no graph knows; the text says what.
         CoupledSamplesError: the module mixes samples or draws random numbers.
         ModuleError: the module switches gradients off for its output.
     """
@@ -46,7 +46,7 @@ def record_weight(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
     """The value of a module and the stages of its derivative with respect to the weights.
 
     Raises:
-        Unserved: the module does something that no graph knows; the text says what.
+        Untraceable: the module does something that no graph knows; the text says what.
         CoupledSamplesError: the module mixes samples or draws random numbers.
     """
     recording = Recording(module, x, tuple(module.parameters()))
@@ -57,7 +57,7 @@ def record_weight(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
         if i in tape.own or any(edge.parent in moved for edge in node.edges):
             moved.add(i)
     if output not in moved:
-        raise Unserved("its output does not depend on its parameters")
+        raise Untraceable("its output does not depend on its parameters")
     edges = _subgraph(tape.nodes, [i for i in _leading_to(tape.nodes, output) if i in moved])
     return y, [Stage(tape.own.get(i), arriving) for i, arriving in edges.items()]
 
@@ -98,9 +98,9 @@ class Recording:
                 "derivative. Take the no_grad, which may be a decorator, away from its forward; call it under no_grad."
             )
         if not isinstance(y, Recorded) or y.state.node is None:
-            raise Unserved("its output is not one tensor that depends on the input")
+            raise Untraceable("its output is not one tensor that depends on the input")
         if not y.state.per_sample:
-            raise Unserved("its output is the same for every sample")
+            raise Untraceable("its output is the same for every sample")
         return y.state.value, y.state.node
 
 

@@ -117,7 +117,7 @@ class WeightKind(Jacobian):
 
 
 @dataclass(frozen=True, eq=False)
-class OtherWeight(WeightKind):
+class SampleSlice(WeightKind):
     """Some samples of a Jacobian of any kind: the others get zeros, and their answers are dropped.
 
     Args:
@@ -133,12 +133,12 @@ class OtherWeight(WeightKind):
         start, stop = self.part
         object.__setattr__(self, "signature", replace(self.J.signature, batch=stop - start))
 
-    def at(self, part: slice) -> "OtherWeight":
+    def at(self, part: slice) -> "SampleSlice":
         """Some of these samples."""
         start, stop, _ = part.indices(self.signature.batch)
         if isinstance(self.J, Reshape):  # the same for every sample
-            return OtherWeight(Reshape(replace(self.signature, batch=stop - start)), (0, stop - start))
-        return OtherWeight(self.J, (self.part[0] + start, self.part[0] + stop))
+            return SampleSlice(Reshape(replace(self.signature, batch=stop - start)), (0, stop - start))
+        return SampleSlice(self.J, (self.part[0] + start, self.part[0] + stop))
 
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``J T``."""
@@ -175,4 +175,4 @@ class OtherWeight(WeightKind):
 
 def as_weight_kind(J: Jacobian) -> WeightKind:
     """A Jacobian with respect to a layer's weights, with what samples can do together."""
-    return J if isinstance(J, WeightKind) else OtherWeight(J, (0, J.signature.batch))
+    return J if isinstance(J, WeightKind) else SampleSlice(J, (0, J.signature.batch))

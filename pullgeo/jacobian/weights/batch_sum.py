@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pullgeo.jacobian.contractions import flat
 from pullgeo.jacobian.weights.base import as_weight_kind
 from pullgeo.jacobian.weights.shared import grouped, joined
-from pullgeo.jacobian.weights.weight_graph import Own, Swept, WeightGraph, times
+from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Swept, WeightGraph, times
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ class BatchSum:
         return torch.cat([places[id(p)] for p in parameters])
 
 
-def _block(layers: list[tuple[Own, Tensor, Tensor]], group: Sequence[nn.Parameter]) -> Tensor:
+def _block(layers: list[tuple[ParameterBlock, Tensor, Tensor]], group: Sequence[nn.Parameter]) -> Tensor:
     """The block of a group of parameters, from all layers that have any of them."""
     (own, delta, gamma), *others = layers
     if not others and list(map(id, own.parameters)) == list(map(id, group)):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pullgeo.jacobian.contractions import flat
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.weights.base import WeightKind, as_weight_kind
-from pullgeo.jacobian.weights.weight_graph import Own, Swept, WeightGraph
+from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Swept, WeightGraph
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class SharedWeight(WeightKind):
         parameters: each of theirs once, in the order of the coordinates of the Jacobian.
     """
 
-    owners: tuple[Own, ...]
+    owners: tuple[ParameterBlock, ...]
     parameters: tuple[nn.Parameter, ...] = field(init=False)
     signature: Signature = field(init=False)
 
@@ -70,9 +70,9 @@ class SharedWeight(WeightKind):
         return [w.reshape(*w.shape[:2], *s.out_shape) for w, s in zip(pieces, signatures, strict=True)]
 
 
-def grouped(J: WeightGraph, swept: Swept) -> Iterator[tuple[Own, WeightKind, Tensor, Tensor]]:
+def grouped(J: WeightGraph, swept: Swept) -> Iterator[tuple[ParameterBlock, WeightKind, Tensor, Tensor]]:
     """What a sweep meets, with all layers that share weights with another as one; so every weight comes up once."""
-    shared: list[tuple[Own, Tensor, Tensor]] = []
+    shared: list[tuple[ParameterBlock, Tensor, Tensor]] = []
     for own, delta, gamma in swept:
         if J.is_shared(own):
             shared.append((own, delta, gamma))
@@ -80,7 +80,7 @@ def grouped(J: WeightGraph, swept: Swept) -> Iterator[tuple[Own, WeightKind, Ten
             yield own, as_weight_kind(own.J), delta, gamma
     if shared:
         together, W, V = joined(shared)
-        yield Own(None, together.parameters, together), together, W, V
+        yield ParameterBlock(None, together.parameters, together), together, W, V
 
 
 def joined(swept: Swept) -> tuple[SharedWeight, Float[Tensor, "k b y"], Float[Tensor, "l b y"]]:

@@ -18,7 +18,7 @@ from pullgeo.jacobian.weights.parameters import ParameterLayout
 
 
 @dataclass(frozen=True, eq=False)
-class Own:
+class ParameterBlock:
     """How parameters move the value of a node directly.
 
     Args:
@@ -46,7 +46,7 @@ class Stage:
         edges: derivatives with respect to those earlier stages that depend on parameters.
     """
 
-    own: Own | None
+    own: ParameterBlock | None
     edges: tuple[Edge, ...] = ()
 
     @property
@@ -60,7 +60,7 @@ class Stage:
         return None if self.own is None else self.own.J
 
 
-Swept = Iterable[tuple[Own, Tensor, Tensor]]
+Swept = Iterable[tuple[ParameterBlock, Tensor, Tensor]]
 """Parameters with the two cotangents of the node that they move."""
 
 
@@ -161,16 +161,16 @@ class WeightGraph(Jacobian):
         return [stage.edges for stage in self.stages]
 
     @property
-    def _owners(self) -> list[Own]:
+    def _owners(self) -> list[ParameterBlock]:
         return [stage.own for stage in self.stages if stage.own is not None]
 
-    def is_shared(self, own: Own) -> bool:
+    def is_shared(self, own: ParameterBlock) -> bool:
         """Whether a layer's parameters serve another stage too."""
         return any(id(p) in self.shared for p in own.parameters)
 
     def _blocks_of(self, W: Tensor, V: Tensor) -> dict[int, Tensor]:
         blocks: dict[int, Tensor] = {}
-        held = Held()
+        held = SharedAccumulator()
         for own, delta, gamma in self.sweep_pair(W, V):
             if self.is_shared(own):
                 held.add(own, delta, gamma)
@@ -184,7 +184,7 @@ class WeightGraph(Jacobian):
 
     def _gram_of(self, W: Tensor, V: Tensor) -> Tensor:
         total = W.new_zeros(W.shape[1], len(W), len(V))
-        held = Held()
+        held = SharedAccumulator()
         for own, delta, gamma in self.sweep_pair(W, V):
             if self.is_shared(own):
                 held.add(own, delta, gamma)
@@ -204,14 +204,14 @@ class WeightGraph(Jacobian):
 
         return sweep_forward(self._edges, move, seed)
 
-    def sweep(self, move: MoveAlong, W: Tensor) -> Iterator[tuple[Own, Tensor]]:
+    def sweep(self, move: MoveAlong, W: Tensor) -> Iterator[tuple[ParameterBlock, Tensor]]:
         """Every layer with what arrives at its output from the last stage, in reverse order."""
         for i, delta in sweep_backward(self._edges, move, W):
             own = self.stages[i].own
             if own is not None:
                 yield own, delta
 
-    def sweep_pair(self, W: Tensor, V: Tensor) -> Iterator[tuple[Own, Tensor, Tensor]]:
+    def sweep_pair(self, W: Tensor, V: Tensor) -> Iterator[tuple[ParameterBlock, Tensor, Tensor]]:
         """Every layer with two stacks of cotangents of its output, which are one where they begin as one."""
         swept = self.sweep(lambda J, w: J.pull(w), W)
         if V is W:
@@ -240,7 +240,7 @@ class WeightGraph(Jacobian):
     def _diagonal(self, swept: Swept) -> Tensor:
         """The products of both cotangents pulled to the weights, entry by entry."""
         found: dict[int, Tensor] = {}
-        held = Held()
+        held = SharedAccumulator()
         for own, delta, gamma in swept:
             if self.is_shared(own):
                 held.add(own, delta, gamma)
@@ -249,7 +249,7 @@ class WeightGraph(Jacobian):
         found.update((p, (pulled * other).sum(0)) for p, (pulled, other) in held.pairs.items())
         return self.in_order(found)
 
-    def _assembled(self, pieces: Iterable[tuple[Own, Tensor]]) -> Tensor:
+    def _assembled(self, pieces: Iterable[tuple[ParameterBlock, Tensor]]) -> Tensor:
         """Contributions of the stages to the weights, added up."""
         found: dict[int, Tensor] = {}
         for own, contribution in pieces:
@@ -264,13 +264,13 @@ class WeightGraph(Jacobian):
         return torch.cat(list(ordered), dim=-1)
 
 
-class Held:
+class SharedAccumulator:
     """Cotangents pulled to parameters that several stages share, added up as the sweep meets them."""
 
     def __init__(self) -> None:
         self.pairs: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def add(self, own: Own, delta: Tensor, gamma: Tensor) -> None:
+    def add(self, own: ParameterBlock, delta: Tensor, gamma: Tensor) -> None:
         """Pull both cotangents of a layer's output to its parameters."""
         pulled = own.J.pull(delta)
         other = pulled if gamma is delta else own.J.pull(gamma)
@@ -278,7 +278,7 @@ class Held:
             before = self.pairs.get(id(p))
             self.pairs[id(p)] = (left, right) if before is None else (before[0] + left, before[1] + right)
 
-    def of(self, own: Own) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def of(self, own: ParameterBlock) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Both pulled cotangents, parameter by parameter of one layer."""
         pulled, other = zip(*(self.pairs[id(p)] for p in own.parameters), strict=True)
         return pulled, other

@@ -5,22 +5,22 @@ from pullgeo.manifold.ambient.composite import Product, Scaled
 from pullgeo.manifold.ambient.convert import ambient_of
 from pullgeo.manifold.ambient.flat import Flat
 from pullgeo.manifold.ambient.inner import InnerProduct
-from pullgeo.manifold.ambient.metric_field import Field, MetricField, check_riemannian
+from pullgeo.manifold.ambient.metric_field import MetricField, MetricFn, check_riemannian
 from pullgeo.manifold.ambient.positive_definite import AffineInvariant
 from pullgeo.manifold.ambient.space_forms import ConformalBall, Hyperboloid
-from pullgeo.manifold.decoders.projection import Onto
+from pullgeo.manifold.decoders.projection import ProjectOnto
 
 __all__ = [
     "AffineInvariant",
     "Ambient",
     "ConformalBall",
-    "Field",
     "Flat",
     "Hyperboloid",
     "InnerProduct",
     "MetricField",
-    "Onto",
+    "MetricFn",
     "Product",
+    "ProjectOnto",
     "Scaled",
     "ambient_of",
     "check_riemannian",

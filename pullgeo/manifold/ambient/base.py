@@ -12,7 +12,7 @@ from torch.func import vjp
 
 from pullgeo.errors import OffManifoldError
 from pullgeo.geodesic.energy.ambient_segment import expand_mapped_energy, mapped_energy, mapped_lengths
-from pullgeo.geodesic.energy.base import EnergyExpansion, EnergySlope, Expansion
+from pullgeo.geodesic.energy.base import EnergyGradient, Expansion, QuadraticModel
 from pullgeo.geodesic.energy.gradient import slope_by_autograd
 from pullgeo.manifold.float64.convert import fits_single, in_double
 from pullgeo.metric.base import Metric
@@ -51,7 +51,7 @@ class Ambient(ABC):
         step = (b - a).flatten(1)
         return (step * self.metric((a + b) / 2).apply(step)).sum(-1)
 
-    def bend(
+    def lowered_christoffel(
         self, y: Float[Tensor, "b *out"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]
     ) -> Float[Tensor, "b D"]:
         """``M Γ(u, w)``: the space's own connection, lowered: ``½ (∂_u M w + ∂_w M u - ∇(uᵀ M w))``."""
@@ -61,11 +61,11 @@ class Ambient(ABC):
         """The discrete energy of curves in the latent space."""
         return mapped_energy(self.segment_energy, decode, nodes)
 
-    def slope(self, decode: Decode, nodes: Float[Tensor, "p n d"]) -> EnergySlope:
+    def slope(self, decode: Decode, nodes: Float[Tensor, "p n d"]) -> EnergyGradient:
         """The discrete energy to first order."""
         return slope_by_autograd(lambda x: self.energy(decode, x), nodes)
 
-    def expand_energy(self, expand: Expand, decode: Decode, nodes: Float[Tensor, "p n d"]) -> EnergyExpansion:
+    def expand_energy(self, expand: Expand, decode: Decode, nodes: Float[Tensor, "p n d"]) -> QuadraticModel:
         """The discrete energy to second order."""
         return expand_mapped_energy(self.segment_energy, self._squares, expand, decode, nodes)
 
@@ -108,7 +108,7 @@ class Ambient(ABC):
     @property
     def mend(self) -> str:
         """How a decoder is made to end on the constraint."""
-        return "Append its projection to the decoder: torch.nn.Sequential(decoder, pullgeo.manifold.Onto(manifold))."
+        return "Append its projection to the decoder: torch.nn.Sequential(decoder, pullgeo.manifold.ProjectOnto(manifold))."
 
     def _tolerance(self, y: Tensor) -> float:
         """How far from the constraint rounding in float32 may carry an output."""

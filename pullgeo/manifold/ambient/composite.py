@@ -32,10 +32,12 @@ class Product(Ambient):
         own = zip(self.parts, self._split(a), self._split(b), strict=True)
         return torch.stack([part.segment_energy(begin, end) for part, begin, end in own]).sum(0)
 
-    def bend(self, y: Float[Tensor, "b D"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]) -> Float[Tensor, "b D"]:
+    def lowered_christoffel(
+        self, y: Float[Tensor, "b D"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]
+    ) -> Float[Tensor, "b D"]:
         """Part by part."""
         own = zip(self.parts, self._split(y), self._split(u), self._split(w), strict=True)
-        return torch.cat([part.bend(p, s.flatten(1), t.flatten(1)) for part, p, s, t in own], 1)
+        return torch.cat([part.lowered_christoffel(p, s.flatten(1), t.flatten(1)) for part, p, s, t in own], 1)
 
     def _split(self, y: Tensor) -> list[Tensor]:
         sizes = [torch.Size(shape).numel() for shape in self.shapes]
@@ -57,11 +59,11 @@ class Scaled(Ambient):
         """``scale²`` times that of the base."""
         return self._square(a) * self.base.segment_energy(a, b)
 
-    def bend(
+    def lowered_christoffel(
         self, y: Float[Tensor, "b *out"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]
     ) -> Float[Tensor, "b D"]:
         """``scale²`` times that of the base."""
-        return self._square(y) * self.base.bend(y, u, w)
+        return self._square(y) * self.base.lowered_christoffel(y, u, w)
 
     @property
     def mend(self) -> str:

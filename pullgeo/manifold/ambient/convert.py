@@ -14,7 +14,7 @@ from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.manifold.ambient.composite import Product, Scaled
 from pullgeo.manifold.ambient.flat import Flat
 from pullgeo.manifold.ambient.inner import InnerProduct
-from pullgeo.manifold.ambient.metric_field import Field
+from pullgeo.manifold.ambient.metric_field import MetricField
 from pullgeo.manifold.ambient.positive_definite import AffineInvariant
 from pullgeo.manifold.ambient.space_forms import ConformalBall, Hyperboloid
 from pullgeo.metric.base import Metric
@@ -29,9 +29,9 @@ def ambient_of(given: Any) -> Ambient:
     """
     if callable(getattr(given, "fisher", None)):
         embedding = getattr(given, "embedding", None)
-        return Field(given.fisher) if embedding is None else Flat(embedding=embedding)
+        return MetricField(given.fisher) if embedding is None else Flat(embedding=embedding)
     if callable(given):
-        return Field(given)
+        return MetricField(given)
     raise OptionError(
         "PullbackManifold: ambient must be None, a constant Metric, a function from outputs to metrics, a geoopt "
         f"manifold or a likelihood; got {type(given).__name__}."

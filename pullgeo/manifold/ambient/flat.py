@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError
-from pullgeo.geodesic.energy.base import EnergyExpansion, EnergySlope
+from pullgeo.geodesic.energy.base import EnergyGradient, QuadraticModel
 from pullgeo.geodesic.energy.chord import chord_energy, chord_lengths, chord_slope, expand_chord_energy
 from pullgeo.jacobian.contractions import flat
 from pullgeo.manifold.ambient.base import Ambient, Decode, Expand
@@ -57,7 +57,7 @@ class Flat(Ambient):
         step = (b - a).flatten(1)
         return (step * self.metric(a).apply(step)).sum(-1)
 
-    def bend(
+    def lowered_christoffel(
         self, y: Float[Tensor, "b *out"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]
     ) -> Float[Tensor, "b D"]:
         """Zero."""
@@ -67,11 +67,11 @@ class Flat(Ambient):
         """Chords and the bends between them, of fourth order; see `pullgeo.geodesic.chord_energy`."""
         return chord_energy(_flattened(decode), self._apply, nodes)
 
-    def slope(self, decode: Decode, nodes: Float[Tensor, "p n d"]) -> EnergySlope:
+    def slope(self, decode: Decode, nodes: Float[Tensor, "p n d"]) -> EnergyGradient:
         """The energy of chords and bends to first order, in one pass forwards and one backwards."""
         return chord_slope(_flattened(decode), self._apply, nodes)
 
-    def expand_energy(self, expand: Expand, decode: Decode, nodes: Float[Tensor, "p n d"]) -> EnergyExpansion:
+    def expand_energy(self, expand: Expand, decode: Decode, nodes: Float[Tensor, "p n d"]) -> QuadraticModel:
         """The energy of chords and bends with its exact gradient and banded Hessian."""
         return expand_chord_energy(expand, self._apply, nodes, _flattened(decode))
 

@@ -22,13 +22,13 @@ class InnerProduct(Ambient):
 
     manifold: geoopt.Manifold
 
-    def metric(self, y: Float[Tensor, "b *out"]) -> "Bilinear":
+    def metric(self, y: Float[Tensor, "b *out"]) -> "BilinearMetric":
         """The inner product at y."""
-        return Bilinear(self.manifold, y)
+        return BilinearMetric(self.manifold, y)
 
 
 @dataclass(frozen=True, eq=False)
-class Bilinear(Metric):
+class BilinearMetric(Metric):
     """A geoopt manifold's inner product at points ``(b, *out)``, on flat tangents."""
 
     manifold: geoopt.Manifold

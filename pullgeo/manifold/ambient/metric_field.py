@@ -12,12 +12,12 @@ from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.metric.base import Metric
 from pullgeo.metric.structured import Dense, Diagonal
 
-MetricField = Callable[[Tensor], Tensor | Metric]
+MetricFn = Callable[[Tensor], Tensor | Metric]
 """Points ``(b, *out)`` to matrices ``(b, D, D)`` or to a `Metric` of dimension D."""
 
 
 @dataclass(frozen=True, eq=False)
-class Field(Ambient):
+class MetricField(Ambient):
     """R^D with any metric ``M(y)``, measured along segments by the midpoint rule.
 
     Args:
@@ -26,7 +26,7 @@ class Field(Ambient):
             torch operations that can be differentiated twice.
     """
 
-    metric_fn: MetricField
+    metric_fn: MetricFn
 
     def metric(self, y: Float[Tensor, "b *out"]) -> Metric:
         """``M(y)``.

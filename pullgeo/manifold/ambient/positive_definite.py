@@ -40,7 +40,9 @@ class AffineInvariant(Ambient):
         log = torch.einsum("q,qbij->bij", weights / 2, between)
         return (log * log.mT).flatten(1).sum(1)
 
-    def bend(self, y: Float[Tensor, "b n n"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]) -> Float[Tensor, "b D"]:
+    def lowered_christoffel(
+        self, y: Float[Tensor, "b n n"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]
+    ) -> Float[Tensor, "b D"]:
         """``-½ P⁻¹ (U P⁻¹ W + W P⁻¹ U) P⁻¹``."""
         inverse = torch.linalg.inv(y)
         U, W = u.reshape(y.shape), w.reshape(y.shape)

@@ -62,7 +62,9 @@ class ConformalBall(Ambient):
         chord = (self._factor(a) * self._factor(b)).squeeze(1) * (b - a).square().sum(1)
         return squared_arc(chord, self._curvature(a))
 
-    def bend(self, y: Float[Tensor, "b D"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]) -> Float[Tensor, "b D"]:
+    def lowered_christoffel(
+        self, y: Float[Tensor, "b D"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]
+    ) -> Float[Tensor, "b D"]:
         """``-κ λ³ (⟨y, u⟩ w + ⟨y, w⟩ u - ⟨u, w⟩ y)``."""
         yu, yw, uw = ((p * q).sum(1, keepdim=True) for p, q in ((y, u), (y, w), (u, w)))
         return -self._curvature(y) * self._factor(y) ** 3 * (yu * w + yw * u - uw * y)
@@ -103,7 +105,9 @@ class Hyperboloid(Ambient):
         step = b - a
         return squared_arc(self.metric(a).inner(step, step), -1 / self.manifold.k.to(a.dtype))
 
-    def bend(self, y: Float[Tensor, "b D"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]) -> Float[Tensor, "b D"]:
+    def lowered_christoffel(
+        self, y: Float[Tensor, "b D"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]
+    ) -> Float[Tensor, "b D"]:
         """Zero: the metric around is constant."""
         return torch.zeros_like(u)
 

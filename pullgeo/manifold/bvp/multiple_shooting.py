@@ -30,7 +30,7 @@ MAX_STEPS = 100
 """Of a short geodesic; one that takes more has gone astray."""
 
 
-def meet(
+def multiple_shooting(
     connection: Connection, curve: DiscreteCurve, *, max_rounds: int = 8
 ) -> tuple[Float[Tensor, "b S 2 d"], Float[Tensor, " b"]]:
     """The initial velocities of the geodesics that discrete geodesics approximate, by Newton's method.

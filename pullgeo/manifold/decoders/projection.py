@@ -5,15 +5,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class Onto(nn.Module):
+class ProjectOnto(nn.Module):
     """A geoopt manifold's projection, ``manifold.projx``, as a layer to append to a decoder.
 
     Example:
         >>> import geoopt, torch
         >>> from pullgeo import PullbackManifold
-        >>> from pullgeo.manifold import Onto
+        >>> from pullgeo.manifold import ProjectOnto
         >>> sphere = geoopt.Sphere()
-        >>> decoder = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3), Onto(sphere))
+        >>> decoder = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3), ProjectOnto(sphere))
         >>> PullbackManifold(decoder, ambient=sphere).geodesic(torch.zeros(2), torch.ones(2))
         Solution(1 pairs: 1 CONVERGED)
     """

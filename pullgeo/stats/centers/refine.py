@@ -9,7 +9,7 @@ from torch import Tensor
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solvers.newton import Newton
-from pullgeo.geodesic.starts.base import Given
+from pullgeo.geodesic.starts.base import InitialCurve
 from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.centers.newton import Power, search
@@ -107,7 +107,7 @@ def finished(
 
 def followed(manifold: Manifold, bundle: Bundle, tol: float) -> Solution:
     """Geodesics near the curves of the bundle."""
-    given = Given(DiscreteCurve(bundle.nodes))
+    given = InitialCurve(DiscreteCurve(bundle.nodes))
     solver = Newton(tol=tol, segments=bundle.inner.shape[1] + 1, starts=(given,))
     return manifold.geodesic(bundle.p[bundle.group], bundle.z, solver)
 

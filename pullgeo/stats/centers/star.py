@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import EnergyExpansion
+from pullgeo.geodesic.energy.base import QuadraticModel
 from pullgeo.manifold.base import Manifold
 
 NEAR = 4
@@ -70,7 +70,7 @@ class BundleExpansion:
         mixed: ``∂²E/∂x_j∂p`` for the inner nodes next to p; for all others it is zero.
     """
 
-    at: EnergyExpansion
+    at: QuadraticModel
     slope: Float[Tensor, "n d"]
     own: Float[Tensor, "n d d"]
     mixed: Float[Tensor, "n k d d"]

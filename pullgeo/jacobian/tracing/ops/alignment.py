@@ -5,7 +5,7 @@ from torch import Tensor
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.kinds.elementwise import Elementwise
 from pullgeo.jacobian.kinds.linear_map import LinearMap, Reshape
-from pullgeo.jacobian.tracing.proxy import Recorded, Unserved
+from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable
 from pullgeo.jacobian.tracing.tape import Tape
 
 
@@ -13,15 +13,15 @@ def aligned(argument: Recorded, value: Tensor) -> tuple[int, ...]:
     """The shape in which a tangent of one sample of an argument broadcasts against one sample of the result.
 
     Raises:
-        Unserved: samples of the argument would meet another dimension than the batch.
+        Untraceable: samples of the argument would meet another dimension than the batch.
     """
     shape = tuple(argument.shape)
     if argument.state.per_sample:
         if argument.ndim != value.ndim:
-            raise Unserved(f"broadcasts a batch of shape {shape} to {tuple(value.shape)}, which moves the batch")
+            raise Untraceable(f"broadcasts a batch of shape {shape} to {tuple(value.shape)}, which moves the batch")
         return shape[1:]
     if argument.ndim > value.ndim or (argument.ndim == value.ndim and shape[0] != 1):
-        raise Unserved(f"broadcasts a parameter of shape {shape} along the batch of {tuple(value.shape)}")
+        raise Untraceable(f"broadcasts a parameter of shape {shape} along the batch of {tuple(value.shape)}")
     shape = shape[1:] if argument.ndim == value.ndim else shape
     return (1,) * (value.ndim - 1 - len(shape)) + shape
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from pullgeo.jacobian.kinds.graph import Bilinear
 from pullgeo.jacobian.tracing.operations import operation
 from pullgeo.jacobian.tracing.ops.alignment import aligned, scaled, spread, summed_to
-from pullgeo.jacobian.tracing.proxy import Recorded, Unserved, plain
+from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain
 from pullgeo.jacobian.tracing.tape import Tape
 
 
@@ -69,7 +69,7 @@ def mul(tape: Tape, input: Any, other: Any) -> Any:
 def div(tape: Tape, input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
     """``input / other``."""
     if rounding_mode is not None:
-        raise Unserved(f"div rounds by {rounding_mode}")
+        raise Untraceable(f"div rounds by {rounding_mode}")
     if isinstance(other, Recorded):
         return input * other.reciprocal()
     return _linear(tape, plain(input) / other, (input, 1.0 / other))
@@ -103,7 +103,7 @@ def lerp(tape: Tape, input: Tensor, end: Tensor, weight: Any) -> Any:
 def where(tape: Tape, condition: Tensor, input: Any, other: Any) -> Any:
     """``input`` where the condition holds, ``other`` elsewhere."""
     if isinstance(condition, Recorded):
-        raise Unserved("where chooses by recorded integers")
+        raise Untraceable("where chooses by recorded integers")
     value = torch.where(condition, plain(input), plain(other))
     chosen = condition.to(value.dtype)
     return _linear(tape, value, (input, chosen), (other, 1 - chosen))

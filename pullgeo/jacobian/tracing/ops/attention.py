@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pullgeo.errors import CoupledSamplesError
 from pullgeo.jacobian.tracing.operations import operation
-from pullgeo.jacobian.tracing.proxy import Unserved
+from pullgeo.jacobian.tracing.proxy import Untraceable
 from pullgeo.jacobian.tracing.tape import Tape
 
 
@@ -44,14 +44,14 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, sc
     """What is attended to, and the weights.
 
     Raises:
-        Unserved: a query may look at nothing at all.
+        Untraceable: a query may look at nothing at all.
     """
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = (query * factor) @ key.mT
     if mask is not None:
         hidden = ~mask if mask.dtype == torch.bool else mask == -torch.inf
         if bool(hidden.all(-1).any()):
-            raise Unserved("attention whose mask hides everything from a query")
+            raise Untraceable("attention whose mask hides everything from a query")
         scores = scores.masked_fill(hidden, -torch.inf) if mask.dtype == torch.bool else scores + mask
     weights = scores.softmax(-1)
     return weights @ value, weights

@@ -10,7 +10,7 @@ from torch.func import vjp
 from pullgeo.jacobian.kinds.elementwise import Elementwise
 from pullgeo.jacobian.tangents import tangent
 from pullgeo.jacobian.tracing.operations import functions_named, operation
-from pullgeo.jacobian.tracing.proxy import Recorded, Unserved, plain
+from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain
 from pullgeo.jacobian.tracing.tape import Tape
 
 
@@ -113,7 +113,7 @@ def power(tape: Tape, input: Any, exponent: Any) -> Recorded:
         return pointwise(tape, input, lambda x: x**exponent)
     if isinstance(exponent, Recorded) and not isinstance(input, Tensor):
         return pointwise(tape, exponent, lambda x: input**x)
-    raise Unserved("pow of two tensors")
+    raise Untraceable("pow of two tensors")
 
 
 @operation("__rpow__")
@@ -126,7 +126,7 @@ def rpower(tape: Tape, input: Recorded, other: Any) -> Recorded:
 def clamp(tape: Tape, input: Recorded, min: Any = None, max: Any = None) -> Recorded:
     """``input`` within bounds that are numbers."""
     if isinstance(min, Tensor) or isinstance(max, Tensor):
-        raise Unserved("clamp with tensors for bounds")
+        raise Untraceable("clamp with tensors for bounds")
     x = plain(input)
     inside = torch.ones_like(x, dtype=torch.bool)
     if min is not None:

@@ -12,7 +12,7 @@ from pullgeo.jacobian.kinds.linear_map import LinearMap
 from pullgeo.jacobian.tracing.layers import by_rule, by_rules
 from pullgeo.jacobian.tracing.operations import name_of, operation
 from pullgeo.jacobian.tracing.ops.reductions import differentiated, joint, positions
-from pullgeo.jacobian.tracing.proxy import Recorded, Unserved, plain, recorded_in
+from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain, recorded_in
 from pullgeo.jacobian.tracing.tape import Tape
 
 _LAYERS = """
@@ -94,7 +94,7 @@ def _register_softmax(name: str, cls: type[nn.Module]) -> None:
     def record(tape: Tape, input: Recorded, dim: Any = None, *args: Any, **kwargs: Any) -> Any:
         precisions = [argument for argument in (*args, *kwargs.values()) if isinstance(argument, torch.dtype)]
         if any(precision != input.dtype for precision in precisions):
-            raise Unserved(f"{name} in another precision than that of its input")
+            raise Untraceable(f"{name} in another precision than that of its input")
         return by_rule(tape, input, cls(dim))
 
 
@@ -144,10 +144,10 @@ for _name in ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout",
 def linear(tape: Tape, input: Any, weight: Any, bias: Any = None) -> Any:
     """``A x + c``."""
     if input.ndim < 2:
-        raise Unserved("linear takes the batch for the features")
+        raise Untraceable("linear takes the batch for the features")
     n, m = weight.shape if weight.ndim == 2 else (1, *weight.shape)
     if weight.ndim != 2:
-        raise Unserved("linear with a vector for its matrix")
+        raise Untraceable("linear with a vector for its matrix")
     return by_rules(tape, input, nn.Linear(m, n, device="meta"), {"weight": weight, "bias": bias})
 
 
@@ -197,7 +197,7 @@ def embedding(
 ) -> Any:
     """Rows of a table."""
     if max_norm is not None:
-        raise Unserved("an embedding that renormalises its table")
+        raise Untraceable("an embedding that renormalises its table")
     module = nn.Embedding(weight.shape[0], weight.shape[1], padding_idx, device="meta")
     return by_rules(tape, input, module, {"weight": weight})
 
@@ -219,7 +219,7 @@ def pairwise_distance(tape: Tape, x1: Any, x2: Any, p: float = 2.0, eps: float =
 def cdist(tape: Tape, x1: Any, x2: Any, p: float = 2.0, compute_mode: Any = None) -> Any:
     """Distances between the rows of each sample."""
     if x1.ndim < 3:
-        raise Unserved("distances between samples")
+        raise Untraceable("distances between samples")
     return torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, dim=-1)
 
 
@@ -232,7 +232,7 @@ def grid_sample(tape: Tape, input: Any, grid: Any, *args: Any, **kwargs: Any) ->
 def _of_both(tape: Tape, function: Callable[[Any, Any], Tensor], first: Tensor, second: Tensor) -> Recorded:
     """A function of two tensors, either of which may be a constant."""
     if first.ndim < 2 or any(r.ndim < max(first.ndim, second.ndim) for r in recorded_in((first, second))):
-        raise Unserved(f"{name_of(function)} of tensors of different dimensions")
+        raise Untraceable(f"{name_of(function)} of tensors of different dimensions")
     if not isinstance(first, Recorded):
         return joint(tape, [second], lambda b: function(first, b))  # type: ignore[list-item]
     if not isinstance(second, Recorded):
@@ -252,7 +252,7 @@ def _register_unpool(name: str, axes: int) -> None:
     @operation(name)
     def record(tape: Tape, input: Recorded, indices: Any, *args: Any, **kwargs: Any) -> Any:
         if input.ndim != axes + 2:
-            raise Unserved(f"{name} of what is no batch")
+            raise Untraceable(f"{name} of what is no batch")
         value = function(plain(input), indices, *args, **kwargs)
         signature, places = tape.signature(input, value), indices.flatten(2)
 

@@ -11,7 +11,7 @@ from pullgeo.jacobian.kinds.linear_map import LinearMap
 from pullgeo.jacobian.tracing.operations import functions_named, operation
 from pullgeo.jacobian.tracing.ops.alignment import aligned, scaled
 from pullgeo.jacobian.tracing.ops.reshaping import dimension, selected
-from pullgeo.jacobian.tracing.proxy import Recorded, Unserved, plain, recorded_in
+from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain, recorded_in
 from pullgeo.jacobian.tracing.tape import Tape
 
 
@@ -20,7 +20,7 @@ def getitem(tape: Tape, input: Recorded, index: Any) -> Any:
     """``input[index]``, where the index takes the whole batch as it is."""
     entries = index if isinstance(index, tuple) else (index,)
     if recorded_in(entries) or not _keeps_batch(entries, input):
-        raise Unserved("an index chooses among the samples")
+        raise Untraceable("an index chooses among the samples")
     if entries and isinstance(entries[0], slice):
         entries = (slice(None), *entries[1:])  # stacks have more rows than this batch
     return selected(tape, input, lambda t: t[entries], view=not any(map(_is_advanced, entries)))
@@ -139,7 +139,7 @@ def flip(tape: Tape, input: Recorded, *dims: Any) -> Any:
 def roll(tape: Tape, input: Recorded, shifts: Any, dims: Any = None) -> Any:
     """Elements shifted along dimensions."""
     if dims is None or dims == ():
-        raise Unserved("roll without dims moves elements from sample to sample")
+        raise Untraceable("roll without dims moves elements from sample to sample")
     positions = [dimension(input, dim) for dim in _numbers((dims,))]
     return selected(tape, input, lambda t: t.roll(_numbers((shifts,)), positions), view=False)
 
@@ -165,7 +165,7 @@ def triu(tape: Tape, input: Recorded, diagonal: int = 0) -> Any:
 
 def _triangle(tape: Tape, input: Recorded, select: Callable[[Tensor], Tensor]) -> Any:
     if input.ndim < 3:
-        raise Unserved("a triangle of the matrix that the batch itself makes")
+        raise Untraceable("a triangle of the matrix that the batch itself makes")
     return selected(tape, input, select, view=False)
 
 
@@ -174,7 +174,7 @@ def gather(tape: Tape, input: Recorded, dim: int, index: Tensor, *, sparse_grad:
     """Elements at an index for every sample."""
     position = dimension(input, dim)
     if isinstance(index, Recorded):
-        raise Unserved("gathers at recorded integers")
+        raise Untraceable("gathers at recorded integers")
     value = plain(input).gather(position, index)
 
     def forward(T: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ def gather(tape: Tape, input: Recorded, dim: int, index: Tensor, *, sparse_grad:
 def repeat_interleave(tape: Tape, input: Recorded, repeats: Any, dim: Any = None, *, output_size: Any = None) -> Any:
     """Every slice along a dimension repeated."""
     if dim is None:
-        raise Unserved("repeat_interleave without dim glues samples")
+        raise Untraceable("repeat_interleave without dim glues samples")
     position = dimension(input, dim)
     return selected(tape, input, lambda t: t.repeat_interleave(repeats, position), view=False)
 
@@ -201,7 +201,7 @@ def repeat(tape: Tape, input: Recorded, *sizes: Any, dims: Any = None) -> Any:
     """Samples repeated along their own dimensions."""
     counts = _numbers(sizes if dims is None else (dims,))
     if len(counts) > input.ndim or (len(counts) == input.ndim and counts[0] != 1):
-        raise Unserved("repeats the batch")
+        raise Untraceable("repeats the batch")
     return selected(tape, input, lambda t: t.tile(counts), view=False)
 
 
@@ -252,7 +252,7 @@ def stack(tape: Tape, tensors: Any, dim: int = 0) -> Any:
     """Tensors one behind the other along a new dimension of the samples."""
     ndim = tensors[0].ndim + 1
     if dim % ndim == 0:
-        raise Unserved("stacks along a dimension in front of the batch")
+        raise Untraceable("stacks along a dimension in front of the batch")
     return torch.cat([tensor.unsqueeze(dim % ndim) for tensor in tensors], dim % ndim)
 
 
@@ -260,7 +260,7 @@ def stack(tape: Tape, tensors: Any, dim: int = 0) -> Any:
 def pad(tape: Tape, input: Recorded, pad: Any, mode: str = "constant", value: Any = None) -> Any:
     """Samples enlarged at their ends."""
     if len(pad) // 2 >= input.ndim:
-        raise Unserved("pads the batch")
+        raise Untraceable("pads the batch")
     if mode != "constant":
         return selected(tape, input, lambda t: F.pad(t, pad, mode), view=False)
     padded = F.pad(plain(input), pad, mode, value)

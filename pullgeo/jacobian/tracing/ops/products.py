@@ -9,7 +9,7 @@ from pullgeo.jacobian.kinds.graph import Bilinear
 from pullgeo.jacobian.kinds.linear_map import LinearMap
 from pullgeo.jacobian.tracing.operations import operation
 from pullgeo.jacobian.tracing.ops.alignment import aligned, summed_to
-from pullgeo.jacobian.tracing.proxy import Recorded, Unserved, plain
+from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain
 from pullgeo.jacobian.tracing.tape import Argument, Tape
 
 
@@ -21,10 +21,10 @@ def matmul(tape: Tape, input: Tensor, other: Tensor) -> Any:
     if input.ndim == 1:
         return (input.unsqueeze(0) @ other).squeeze(-2)
     if _per_sample(other) and other.ndim == 2:
-        raise Unserved("multiplies by the matrix that the batch itself makes")
+        raise Untraceable("multiplies by the matrix that the batch itself makes")
     if _per_sample(input) and input.ndim == 2:
         if other.ndim != 2:
-            raise Unserved("multiplies the matrix that the batch itself makes")
+            raise Untraceable("multiplies the matrix that the batch itself makes")
         return (input.unsqueeze(1) @ other).squeeze(1)
     return _matmul(tape, input, other)
 
@@ -113,17 +113,17 @@ def einsum(tape: Tape, equation: str, *operands: Any) -> Any:
 
 def _check_equation(equation: str, letters: list[str], out: str, tensors: list[Any]) -> None:
     if "." in equation or "Z" in equation or "->" not in equation or not out or len(tensors) > 2:
-        raise Unserved(f"einsum {equation} is not one of one or two tensors with an explicit result")
+        raise Untraceable(f"einsum {equation} is not one of one or two tensors with an explicit result")
     for i, (own, tensor) in enumerate(zip(letters, tensors, strict=True)):
         others = set(out).union(*letters[:i], *letters[i + 1 :])
         if len(set(own)) < len(own) or not set(own) <= others:
-            raise Unserved(f"einsum {equation} takes a diagonal or sums one tensor alone")
+            raise Untraceable(f"einsum {equation} takes a diagonal or sums one tensor alone")
         if _per_sample(tensor) and own[0] != out[0]:
-            raise Unserved(f"einsum {equation} does not have the batch as the first letter")
+            raise Untraceable(f"einsum {equation} does not have the batch as the first letter")
         if not _per_sample(tensor) and isinstance(tensor, Recorded) and out[0] in own:
-            raise Unserved(f"einsum {equation} lets a parameter run along the batch")
+            raise Untraceable(f"einsum {equation} lets a parameter run along the batch")
         if not _per_sample(tensor) and out[0] in own[1:]:
-            raise Unserved(f"einsum {equation} does not have the batch as the first letter")
+            raise Untraceable(f"einsum {equation} does not have the batch as the first letter")
 
 
 def _stacked(own: str, tensor: Tensor, out: str) -> str:

@@ -10,7 +10,7 @@ from pullgeo.jacobian.kinds.autodiff import Autodiff
 from pullgeo.jacobian.kinds.linear_map import LinearMap
 from pullgeo.jacobian.tracing.operations import functions_named, operation
 from pullgeo.jacobian.tracing.ops.reshaping import dimension
-from pullgeo.jacobian.tracing.proxy import Recorded, Unserved, plain
+from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain
 from pullgeo.jacobian.tracing.tape import Tape
 
 
@@ -35,7 +35,7 @@ def joint(tape: Tape, inputs: Sequence[Recorded], function: Callable[..., Tensor
     derivatives with the others.
     """
     if not all(input.state.per_sample and input.is_floating_point() for input in inputs):
-        raise Unserved("a function of parameters and samples together")
+        raise Untraceable("a function of parameters and samples together")
     shapes = [tuple(input.shape[1:]) for input in inputs]
     sizes = [torch.Size(shape).numel() for shape in shapes]
     vectors = [input.reshape(tape.batch, size) for input, size in zip(inputs, sizes, strict=True)]
@@ -52,11 +52,11 @@ def positions(input: Tensor, dim: Any) -> list[int]:
     """The dimensions that are reduced, none of them the batch.
 
     Raises:
-        Unserved: the batch is among them.
+        Untraceable: the batch is among them.
     """
     dims = [dim] if isinstance(dim, int) and not isinstance(dim, bool) else dim
     if not isinstance(dims, tuple | list) or not dims:
-        raise Unserved("reduces over all dimensions, the batch included")
+        raise Untraceable("reduces over all dimensions, the batch included")
     return [dimension(input, d) for d in dims]
 
 

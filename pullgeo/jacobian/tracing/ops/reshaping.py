@@ -10,7 +10,7 @@ from torch import Tensor
 from pullgeo.jacobian.kinds.linear_map import LinearMap, Reshape, stacked
 from pullgeo.jacobian.tracing.operations import Function, functions_named, operation
 from pullgeo.jacobian.tracing.ops.adjoint import adjoint
-from pullgeo.jacobian.tracing.proxy import Recorded, Unserved, plain
+from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain
 from pullgeo.jacobian.tracing.tape import Tape
 
 
@@ -18,10 +18,10 @@ def reshaped(tape: Tape, input: Recorded, value: Tensor) -> Recorded:
     """Record that the elements of every sample are those of the argument, in their order.
 
     Raises:
-        Unserved: samples are cut or glued.
+        Untraceable: samples are cut or glued.
     """
     if value.ndim == 0 or len(value) != tape.batch or math.prod(value.shape[1:]) != math.prod(input.shape[1:]):
-        raise Unserved(f"reshapes {tuple(input.shape)} to {tuple(value.shape)}, which cuts or glues samples")
+        raise Untraceable(f"reshapes {tuple(input.shape)} to {tuple(value.shape)}, which cuts or glues samples")
     return tape.emit(value, [(input, Reshape(tape.signature(input, value)))], view_of=input)
 
 
@@ -47,11 +47,11 @@ def dimension(input: Tensor, dim: int) -> int:
     """The position of a dimension that is not the batch, counted from the front.
 
     Raises:
-        Unserved: it is the batch.
+        Untraceable: it is the batch.
     """
     position = dim % max(1, input.ndim)
     if position == 0:
-        raise Unserved("acts along the batch")
+        raise Untraceable("acts along the batch")
     return position
 
 
@@ -79,12 +79,12 @@ def permuted(tape: Tape, input: Recorded, permute: Callable[[Tensor], Tensor]) -
     """Record an exchange of dimensions.
 
     Raises:
-        Unserved: the batch does not stay in front.
+        Untraceable: the batch does not stay in front.
     """
     # distinct sizes tell which dimension went where
     order = [size - 1 for size in permute(torch.empty(*range(1, input.ndim + 1), device="meta")).shape]
     if order[0] != 0:
-        raise Unserved("moves the batch from the first dimension")
+        raise Untraceable("moves the batch from the first dimension")
     inverse = sorted(range(len(order)), key=order.__getitem__)
     value = permute(plain(input))
     there, back = _behind_stack(order), _behind_stack(inverse)
