@@ -1,4 +1,4 @@
-"""Geodesics: a boundary value problem, solvers as values, one entry `solve`, and solutions that explain themselves."""
+"""Geodesics: a boundary value problem, solvers as values, the function `solve`, solutions that explain themselves."""
 
 from pullgeo._lazy import renamed
 from pullgeo.geodesic.energy.base import EnergyGradient, QuadraticModel, Space

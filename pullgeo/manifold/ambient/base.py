@@ -106,13 +106,13 @@ class Ambient(ShortRepr, ABC):
         if not good:
             raise OffManifoldError(
                 f"PullbackManifold: the decoder's outputs, of shape {tuple(y.shape)}, are not points of "
-                f"{type(self.constraint).__name__}: {reason}. {self.mend}"
+                f"{type(self.constraint).__name__}: {reason}. {self.fix}"
             )
 
     @property
-    def mend(self) -> str:
+    def fix(self) -> str:
         """How a decoder is made to end on the constraint."""
-        return "Append its projection to the decoder: torch.nn.Sequential(decoder, pullgeo.manifold.ProjectOnto(manifold))."
+        return "Append its projection: torch.nn.Sequential(decoder, pullgeo.manifold.ProjectOnto(manifold))."
 
     def _tolerance(self, y: Tensor) -> float:
         """How far from the constraint rounding in float32 may carry an output."""
