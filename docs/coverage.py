@@ -18,11 +18,11 @@ HEADER = ("Class", "Path", "Kind, input", "Kind, weights", "Products", "Structur
 TEXT = """Every class of torch.nn
 =======================
 
-Made by ``docs/coverage.py`` from torch {version}: {layers} layers, and {others} classes that are none. Each layer is
+Made by ``docs/coverage.py`` from torch {version}: {layers} layers, and {others} classes that are not layers. Each layer is
 linearised as it stands in `pullgeo.testing.torch_layers`, and a test compares every product of every one of them with
 an independent truth.
 
-* *Path*: a *rule* is the layer's formula; a *graph* is made of its operations, each of which has a formula; *autodiff*
+* *Path*: a *rule* is the layer's formula; a *graph* consists of its operations, each of which has a formula; *autodiff*
   is automatic differentiation with the tangents leading. All are exact.
 * *Kind*: the type of `pullgeo.jacobian` that stands for the Jacobian. Rules depend on settings, so that other settings
   may have another kind.

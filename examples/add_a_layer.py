@@ -23,7 +23,7 @@ class Snake(nn.Module):
 # rule: with respect to the input
 @rule(Snake)
 def snake(module: Snake, x: Tensor) -> tuple[Tensor, Elementwise]:
-    """``1 + sin(2 a x)`` and, when somebody asks for it, ``2 a cos(2 a x)``."""
+    """``1 + sin(2 a x)`` and, when it is asked for, ``2 a cos(2 a x)``."""
     angle = 2 * module.a * x
     return module.forward(x), Elementwise(1 + torch.sin(angle), lambda: 2 * module.a * torch.cos(angle))
 

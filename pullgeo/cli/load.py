@@ -81,16 +81,16 @@ def try_out(manifold: PullbackManifold, z: Tensor) -> None:
     guarded(f"--decoder: it failed on latents {shape}", lambda: manifold.metric(few).dense())
     double = manifold.in_double()
     line = torch.stack([few[:1], few[:1], few[-1:]], dim=1).double()
-    mend = (
+    fix = (
         "Geodesics are solved in double precision: name the torch.nn.Module itself, which is converted for that, or "
         "let the function take float64 latents."
     )
     guarded(
-        "--decoder: it failed on float64 latents or has no second derivative", lambda: double.expand_energy(line), mend
+        "--decoder: it failed on float64 latents or has no second derivative", lambda: double.expand_energy(line), fix
     )
 
 
-def guarded(failure: str, action: Callable[[], Result], mend: str = "") -> Result:
+def guarded(failure: str, action: Callable[[], Result], fix: str = "") -> Result:
     """Run code of the user's; whatever it raises becomes one sentence that says where it was.
 
     Raises:
@@ -102,7 +102,7 @@ def guarded(failure: str, action: Callable[[], Result], mend: str = "") -> Resul
     except PullgeoError:
         raise
     except (Exception, SystemExit) as error:
-        raise ModuleError(f"{failure}: {_summary(error)}. {mend}") from error
+        raise ModuleError(f"{failure}: {_summary(error)}. {fix}") from error
 
 
 def _module(name: str) -> Any:

@@ -59,7 +59,7 @@ def differentiate_twice(nodes: Float[Tensor, "b n d"], t: Float[Tensor, "*b m"])
 def _locate(nodes: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     segments = nodes.shape[1] - 1
     position = t.to(nodes.dtype) * segments
-    # a time that is not a number is on no segment, and its point is none either
+    # a time that is not a number is on no segment, and its point is not a number either
     i = position.detach().nan_to_num().floor().clamp(0, segments - 1).long()
     return i, (position - i).unsqueeze(-1)
 

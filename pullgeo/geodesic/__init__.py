@@ -1,4 +1,4 @@
-"""Geodesics: a boundary value problem, solvers as values, one entry `solve`, and solutions that explain themselves."""
+"""Geodesics: a boundary value problem, solvers as values, one function `solve`, and solutions that explain themselves."""
 
 from pullgeo._torch.grad_mode import check_grad_mode, check_same_weights, check_transforms, leaves
 from pullgeo.geodesic.energy.ambient_segment import expand_mapped_energy, mapped_energy, mapped_lengths

@@ -21,7 +21,7 @@ def differentiable(
     That is the end points and every leaf of the graph from which the space's energy is computed, such as weights.
     Nothing but the curves is kept for the backward pass, and nothing is computed before one is asked for.
 
-    Cost: half a forward pass over curves that nobody has seen with half their nodes, and a pass over one curve to see
+    Cost: half a forward pass over curves whose energy with half their nodes is not known, and a pass over one curve to see
     on what the energy depends; a backward pass costs an expansion of the energy and its gradient.
     """
     with torch.no_grad():

@@ -47,7 +47,7 @@ class BoundaryValue:
         if bool(bad.any()):
             raise NonFiniteError(
                 f"BoundaryValue: {int(bad.sum())} of {len(z0)} pairs hold NaN or infinity, the first at index "
-                f"{int(bad.nonzero()[0])}. Drop them or mend what made them."
+                f"{int(bad.nonzero()[0])}. Drop them, or fix what produced them."
             )
         object.__setattr__(self, "z0", z0)
         object.__setattr__(self, "z1", z1)

@@ -10,10 +10,10 @@ def scale_free(
 ) -> Float[Tensor, " p"]:
     """``‖gradient‖ / √(stretch energy)``: the gradient against the largest that chords of this energy could cause.
 
-    Infinite where a curve has a length but none of its inner nodes feels its own motion (``stretch = 0``): a gradient
+    Infinite where a curve has a length but moving its inner nodes changes nothing (``stretch = 0``): a gradient
     that is zero for that reason says nothing.
     """
     size = stretch * energy
-    felt = size > 0
-    norm = gradient.flatten(1).norm(dim=1) / torch.where(felt, size, 1.0).sqrt()
-    return torch.where(felt | ~torch.isfinite(size), norm, torch.where(energy > 0, torch.inf, 0.0))
+    known = size > 0
+    norm = gradient.flatten(1).norm(dim=1) / torch.where(known, size, 1.0).sqrt()
+    return torch.where(known | ~torch.isfinite(size), norm, torch.where(energy > 0, torch.inf, 0.0))

@@ -1,4 +1,4 @@
-"""The one entry: a problem and a solver in, a solution out."""
+"""The entry point: a problem and a solver in, a solution out."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
         solver: how to find them; ``Newton()`` if ``None``.
 
     Raises:
-        OptionError: ``solver`` is none.
+        OptionError: ``solver`` is not a solver.
 
     Example:
         >>> import torch

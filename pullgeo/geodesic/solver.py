@@ -25,7 +25,7 @@ class SearchResult:
         order: the energy's error is O(T^-order).
         excess: by how much the energies may lie above their minima; 0 where the residual says that they do not.
         minima: how many distinct curves the candidates ended at, of those that were followed to the end.
-        coarse_energy: energies of the curves seen with every second node; NaN where nobody has looked.
+        coarse_energy: energies of the curves seen with every second node; NaN where it was not computed.
     """
 
     nodes: Float[Tensor, "p n d"]

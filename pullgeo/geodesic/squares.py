@@ -1,4 +1,4 @@
-"""Squared lengths, which a metric that is none makes negative."""
+"""Squared lengths, which an invalid (indefinite) metric makes negative."""
 
 import torch
 from jaxtyping import Float
@@ -9,7 +9,7 @@ ROUNDING = 1e-10
 
 
 def squares(pieces: Float[Tensor, "p *s"]) -> Float[Tensor, "p *s"]:
-    """The squared lengths of segments; NaN where one is negative, so that nothing made of it passes for a length."""
+    """The squared lengths of segments; NaN where one is negative, so that nothing computed from it passes for a length."""
     if pieces.numel() == 0:
         return pieces
     size = pieces.detach().abs().flatten(1).amax(1).view(-1, *[1] * (pieces.ndim - 1))

@@ -21,7 +21,7 @@ CHUNK_BYTES = 2**26
 class Jacobian(ABC):
     """The derivative of a map at a batch of points: one linear map ``J`` per sample, no matrix unless asked for.
 
-    K tangents ride in front of the batch: stacks are ``(k, b, *shape)``. All methods are made of ordinary torch
+    K tangents ride in front of the batch: stacks are ``(k, b, *shape)``. All methods consist of ordinary torch
     operations, so they are differentiable with respect to the point and to weights, under the caller's grad mode.
 
     Subclasses are the *kinds* (elementwise, linear map, chain, ...). A kind states ``push``, ``pull`` and ``second``;

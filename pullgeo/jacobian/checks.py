@@ -90,14 +90,14 @@ def check_fixed(module: nn.Module) -> None:
     """
     for name, child in module.named_modules():
         if isinstance(child, _BatchNorm) and (child.training or child.running_mean is None):
-            mend = (
+            fix = (
                 "Call module.eval() first."
                 if child.running_mean is not None
                 else ("It keeps no running statistics (track_running_stats=False): use one that does, or another norm.")
             )
             raise CoupledSamplesError(
                 f"linearize: {_where(name, child)} normalises over the batch, so samples are coupled and there is no "
-                f"Jacobian per sample. {mend}"
+                f"Jacobian per sample. {fix}"
             )
         if child.training and _is_random(child):
             raise CoupledSamplesError(

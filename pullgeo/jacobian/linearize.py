@@ -1,4 +1,4 @@
-"""The one entry: the value of a module and its derivative, as a structured linear map."""
+"""The entry point: the value of a module and its derivative, as a structured linear map."""
 
 from collections.abc import Callable
 from contextlib import suppress

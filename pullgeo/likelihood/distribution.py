@@ -121,7 +121,7 @@ class TorchDistribution(Likelihood):
         expected = distribution.batch_shape + distribution.event_shape
         if target.shape != expected:
             raise ShapeError(
-                f"TorchDistribution.{where}: the distribution made of an output of shape {tuple(eta.shape)} is over "
+                f"TorchDistribution.{where}: the distribution of an output of shape {tuple(eta.shape)} is over "
                 f"targets of shape {tuple(expected)}, got {tuple(target.shape)}."
             )
         support = getattr(distribution, "support", None)

@@ -68,7 +68,7 @@ def ggn_diag(
         ``(b, n)``, or ``(P,)`` with a reduction.
 
     Raises:
-        OptionError: the reduction is none of these, or given for ``wrt="input"``. Others as `ggn`.
+        OptionError: the reduction is not one of these, or given for ``wrt="input"``. Others as `ggn`.
 
     Cost: r backward sweeps, with r the number of outputs, in chunks.
 

@@ -27,7 +27,7 @@ class HeteroscedasticGaussian(Likelihood):
         scale: what the second half of the channels is: `Std`, `LogStd`, `Variance` or `LogVariance`.
 
     Raises:
-        OptionError: ``scale`` is none of them.
+        OptionError: ``scale`` is not one of them.
 
     Example:
         >>> from pullgeo.likelihood import LogStd

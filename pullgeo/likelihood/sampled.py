@@ -93,7 +93,7 @@ def sampled_ggn_diag(
         An average ``(b, n)``, or ``(P,)`` with a reduction.
 
     Raises:
-        OptionError: S is less than two, or the reduction is none of the choices. Others as `ggn`.
+        OptionError: S is less than two, or the reduction is not one of the choices. Others as `ggn`.
 
     Cost: S pulls, in chunks of bounded size.
 

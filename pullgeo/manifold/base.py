@@ -69,7 +69,7 @@ class Manifold(Curved):
 
         Raises:
             ShapeError, DtypeError, NonFiniteError: the end points are no pairs of finite points.
-            OptionError: ``solver`` is none.
+            OptionError: ``solver`` is not a solver.
         """
         return solve(BoundaryValue(self, z0, z1), solver)
 
@@ -342,6 +342,6 @@ class Manifold(Curved):
             raise GeometryError(
                 f"{type(self).__name__}.{where}: {int(changed.sum())} of {len(before)} geodesics, the first at index "
                 f"{int(changed.nonzero()[0])}, change their speed, so they run over places where the metric jumps. The "
-                "geodesic equation does not see the kinks of ReLU and its kin: use a smooth activation such as "
+                "geodesic equation does not see the kinks of ReLU and similar activations: use a smooth activation such as "
                 "Softplus or SiLU. geodesic() and dist() need none."
             )

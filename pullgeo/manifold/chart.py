@@ -78,7 +78,7 @@ class Chart(geoopt.Manifold):
         """``Δf = G^ij (∂_i ∂_j f - Γ^k_ij ∂_k f)`` of a function, ``(*b)``; eigenvalues on a sphere are negative.
 
         Args:
-            function: points ``(n, d)`` to numbers ``(n,)``, point by point, made of torch operations.
+            function: points ``(n, d)`` to numbers ``(n,)``, point by point, composed of torch operations.
             z: where, ``(*b, d)``.
 
         Raises:
@@ -232,7 +232,7 @@ class Chart(geoopt.Manifold):
         if bool(bad.any()):
             raise NonFiniteError(
                 f"{type(self).__name__}.{where}: {int(bad.sum())} of {len(z)} points hold NaN or infinity, the first "
-                f"at index {int(bad.nonzero()[0])}. Drop them or mend what made them."
+                f"at index {int(bad.nonzero()[0])}. Drop them, or fix what produced them."
             )
 
     def _check_tangents(self, where: str, x: Tensor, u: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Metrics made of data: cheap where the data are, dear far away from them. For `MetricManifold`."""
+"""Metrics from data: cheap where the data are, expensive far away from them. For `MetricManifold`."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ class LandMetric(nn.Module):
 
     Args:
         data: ``x_n``, ``(n, d)``, in the same coordinates as the points.
-        sigma: how far a datum is felt, in their unit.
+        sigma: how far the influence of a datum reaches, in their unit.
         rho: the variance far away from all data, in their unit squared: ``G`` is there ``1/ρ``, and never more.
 
     Raises:
@@ -212,9 +212,7 @@ def _check(where: str, data: Tensor, **numbers: float) -> None:
 
 def _check_points(where: str, data: Tensor, z: Tensor) -> None:
     if z.ndim != 2 or z.shape[1] != data.shape[1]:
-        raise ShapeError(
-            f"{where}: points must have shape (b, {data.shape[1]}), as the data it is made of, got {tuple(z.shape)}."
-        )
+        raise ShapeError(f"{where}: points must have shape (b, {data.shape[1]}), as its data, got {tuple(z.shape)}.")
 
 
 def _check_positive(where: str, **numbers: float) -> None:

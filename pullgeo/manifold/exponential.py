@@ -30,7 +30,7 @@ def shoot(
     """Follow geodesics for some time: ``z̈ = -Γ(ż, ż)``, carrying vectors along in parallel, ``ẇ = -Γ(ż, w)``.
 
     Returns:
-        End points, velocities there, and the carried vectors there; NaN for a geodesic that cannot be continued for
+        End points, velocities there, and the transported vectors there; NaN for a geodesic that cannot be continued for
         so long, because it leaves the chart or the metric degenerates.
     """
 
@@ -54,7 +54,7 @@ def follow(
     """`shoot` for unit time, differentiable to its arguments and to the weights behind the connection.
 
     Nothing is kept for the backward pass but the arguments: a graph through all steps would hold every activation of
-    a decoder in each of them, whether or not anybody asks for a gradient. The backward pass follows the geodesics
+    a decoder in each of them, whether or not a gradient is asked for. The backward pass follows the geodesics
     again.
 
     Raises:

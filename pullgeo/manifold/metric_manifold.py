@@ -22,8 +22,8 @@ class MetricManifold(Manifold):
 
     Args:
         metric_fn: a function or module, points ``(b, d)`` to symmetric positive definite matrices ``(b, d, d)`` or to
-            a `Metric`, such as ``Diagonal(values)`` with values ``(b, d)``; made of torch operations and sample by
-            sample. `LandMetric`, `RHVAEMetric` and `ConformalMetric` are ready ones, made of data.
+            a `Metric`, such as ``Diagonal(values)`` with values ``(b, d)``; composed of torch operations and sample by
+            sample. `LandMetric`, `RHVAEMetric` and `ConformalMetric` are ready ones, from data.
 
     Raises:
         OptionError: ``metric_fn`` cannot be called.

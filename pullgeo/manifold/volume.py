@@ -14,7 +14,7 @@ from pullgeo.metric.base import Metric
 from pullgeo.numerics.directional_derivative import depends_on_others, variable
 
 ScalarField = Callable[[Tensor], Tensor]
-"""Points ``(b, d)`` to numbers ``(b,)``, point by point, made of torch operations."""
+"""Points ``(b, d)`` to numbers ``(b,)``, point by point, composed of torch operations."""
 
 
 def condition_number(G: Metric) -> Float[Tensor, "*b"]:

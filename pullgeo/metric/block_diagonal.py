@@ -1,4 +1,4 @@
-"""A metric made of blocks on chosen coordinates, as layers of a network are."""
+"""A metric of blocks on chosen coordinates, as layers of a network are."""
 
 from dataclasses import dataclass
 

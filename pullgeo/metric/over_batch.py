@@ -21,7 +21,7 @@ def checked_reduction(where: str, reduction: str) -> Reduction:
     """What is to become of the batch.
 
     Raises:
-        OptionError: it is none of the choices.
+        OptionError: it is not one of the choices.
     """
     if reduction not in get_args(Reduction):
         raise OptionError(f'{where}: reduction must be "none", "sum" or "mean", got {reduction!r}.')
@@ -32,7 +32,7 @@ def batch_sum(where: str, J: Jacobian, reduction: str) -> BatchSum | None:
     """What adds up over the batch, or None for ``"none"``.
 
     Raises:
-        OptionError: the reduction is none of the choices, or there is nothing that the samples share.
+        OptionError: the reduction is not one of the choices, or there is nothing that the samples share.
     """
     if checked_reduction(where, reduction) == "none":
         return None

@@ -1,4 +1,4 @@
-"""Networks made of networks: Sequential, skip connections, residual blocks."""
+"""Networks of networks: Sequential, skip connections, residual blocks."""
 
 from typing import Any
 

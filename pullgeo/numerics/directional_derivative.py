@@ -1,4 +1,4 @@
-"""Derivatives along a direction, of functions that are themselves made of derivatives."""
+"""Derivatives along a direction, of functions that contain derivatives themselves."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ def directional(
 ) -> tuple[Float[Tensor, "n *y"], Float[Tensor, "n *y"]]:
     """``f(z)`` and ``f'(z) u``, the derivative as the transpose of the transpose.
 
-    Reverse mode alone, because connections are made of it already, and the layers of every decoder have it twice.
+    Reverse mode alone, because connections use it already, and the layers of every decoder have it twice.
     Differentiable again, under the caller's grad mode, with respect to what requires gradients.
 
     Raises:

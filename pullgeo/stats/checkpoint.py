@@ -28,7 +28,7 @@ PROBE_TOLERANCE = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A folder with one file for each finished batch, written by whoever computed it.
+    """A folder with one file for each finished batch, written by the process that computed it.
 
     A file appears under its name only when it is complete, so that a process may be killed at any time.
 

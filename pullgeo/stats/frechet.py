@@ -206,16 +206,16 @@ def _groups(where: str, groups: Groups | None, z: Tensor) -> tuple[Tensor, Tenso
     if groups is None:
         zero = torch.zeros(len(z), dtype=torch.long, device=z.device)
         return zero[:1], zero
-    mend = "Number other labels: np.unique(groups, return_inverse=True)[1]."
+    fix = "Number other labels: np.unique(groups, return_inverse=True)[1]."
     try:
         labels = torch.as_tensor(groups, device=z.device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise OptionError(
             f"{where}: groups must be {len(z)} whole numbers, one for each point, got {type(groups).__name__}: "
-            f"{error}. {mend}"
+            f"{error}. {fix}"
         ) from error
     if labels.is_floating_point() or labels.is_complex():
-        raise OptionError(f"{where}: groups must be {len(z)} whole numbers, got {labels.dtype}. {mend}")
+        raise OptionError(f"{where}: groups must be {len(z)} whole numbers, got {labels.dtype}. {fix}")
     if labels.shape != z.shape[:1]:
         raise ShapeError(
             f"{where}: groups must be {len(z)} whole numbers, one for each point, got shape {tuple(labels.shape)}."

@@ -40,10 +40,8 @@ def as_points(where: str, z: Points, *, name: str = "z") -> Float[Tensor, "n d"]
     if isinstance(z, Tensor):
         check_transforms(where)
     if z.ndim != 2 or 0 in z.shape:
-        mend = (
-            f"A single point is {name}[None]." if z.ndim == 1 else "One point a row, at least one row and one column."
-        )
-        raise ShapeError(f"{where}: {name} must have shape (n, d), got {tuple(z.shape)}. {mend}")
+        fix = f"A single point is {name}[None]." if z.ndim == 1 else "One point a row, at least one row and one column."
+        raise ShapeError(f"{where}: {name} must have shape (n, d), got {tuple(z.shape)}. {fix}")
     if isinstance(z, Tensor) and (z.layout != torch.strided or z.device.type == "meta"):
         got = "no values, on the meta device" if z.device.type == "meta" else f"{z.layout}"
         raise DtypeError(f"{where}: {name} must hold its values row by row, got {got}. Use {name}.to_dense().")
@@ -56,7 +54,7 @@ def as_points(where: str, z: Points, *, name: str = "z") -> Float[Tensor, "n d"]
     if len(bad):
         raise NonFiniteError(
             f"{where}: {len(bad)} of the {len(points)} rows of {name} hold NaN or infinity, the first is row "
-            f"{int(bad[0])}. Drop them or mend what made them."
+            f"{int(bad[0])}. Drop them, or fix what produced them."
         )
     return points
 

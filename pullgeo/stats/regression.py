@@ -20,7 +20,7 @@ from pullgeo.stats.frechet import checked_weights, frechet_mean
 from pullgeo.stats.points import Points, as_numbers, as_points
 
 ROUNDING = 1e-9
-"""Lengths below this, relative to the coordinates, are none."""
+"""Lengths below this, relative to the coordinates, count as zero."""
 
 
 @dataclass(frozen=True, eq=False)

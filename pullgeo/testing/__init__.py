@@ -1,4 +1,4 @@
-"""The test kit: independent truths, closed-form geometries and contract checks, for whoever adds to the package.
+"""The test kit: independent truths, closed-form geometries and contract checks, for anyone who adds to the package.
 
 * `oracles`: dense derivatives, Jacobian products, connection, curvature, geodesics, by loops and finite differences.
 * `charts`: spheres, tori, hyperbolic planes, Fisher-Rao families with their distances, as torch modules.

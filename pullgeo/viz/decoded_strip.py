@@ -69,7 +69,7 @@ def decoded_strip(
 
     Raises:
         OptionError: the decoder returns no pictures and ``image_shape`` does not say how to see them so; or steps,
-            pairs or image_shape is no such thing.
+            pairs or image_shape is invalid.
         ShapeError: image_shape or names do not fit.
         NonFiniteError: the decoder returned NaN or infinity on a curve.
 

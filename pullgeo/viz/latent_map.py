@@ -72,7 +72,7 @@ def latent_map(
         ShapeError, DtypeError, NonFiniteError: the latents are no finite ``(n, d)``, or the decoder is not finite
             somewhere on the background; ``extent`` can avoid such places.
         ShapeError: labels, names, anchor, image_shape or the curves do not fit.
-        OptionError: dims, extent, resolution, indicatrices or image_shape is no such thing.
+        OptionError: dims, extent, resolution, indicatrices or image_shape is invalid.
 
     Cost: one metric at each of at most ``resolution²`` cells and at each latent; with pictures, some thousand
         decodings.

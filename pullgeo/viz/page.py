@@ -62,7 +62,7 @@ def page(
         The path written to.
 
     Raises:
-        OptionError: an entry of ``sections`` is no section, figure or table.
+        OptionError: an entry of ``sections`` is not a section, figure or table.
         OSError: the file cannot be written.
 
     Example:

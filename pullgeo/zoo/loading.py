@@ -66,20 +66,20 @@ def _read(file: Path | Traversable) -> dict[str, Tensor]:
 
 
 def _check(tensors: dict[str, Tensor], expected: dict[str, Tensor], file: Path | Traversable) -> None:
-    mend = "Is it the file of another architecture or latent dimension?"
+    fix = "Is it the file of another architecture or latent dimension?"
     missing, surplus = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or surplus:
         raise DataError(
             f"zoo: expected one tensor per parameter of the model in {file}, "
-            f"got none named {missing} and unknown ones named {surplus}. {mend}"
+            f"got no {missing}, and unknown ones named {surplus}. {fix}"
         )
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             raise DataError(
                 f"zoo: expected {name} of shape {tuple(expected[name].shape)} in {file}, "
-                f"got {tuple(tensor.shape)}. {mend}"
+                f"got {tuple(tensor.shape)}. {fix}"
             )
         if not tensor.is_floating_point():
-            raise DataError(f"zoo: expected {name} in a floating-point dtype in {file}, got {tensor.dtype}. {mend}")
+            raise DataError(f"zoo: expected {name} in a floating-point dtype in {file}, got {tensor.dtype}. {fix}")
         if not tensor.isfinite().all():
             raise DataError(f"zoo: expected finite numbers in {name} in {file}, got NaN or infinity. Train it again.")

@@ -56,7 +56,7 @@ def test_relu_decoders() -> None:
     honest(solution)
     assert bool(torch.isfinite(solution.length).all())
     no_longer_than_lines(f, solution, z0, z1)
-    # a smoothed decoder is the mend that the status names
+    # a smoothed decoder is the fix that the status names
     with torch.no_grad():
         smooth = PullbackManifold(decoder(nn.Softplus(beta=20.0))).geodesic(z0, z1)
     assert bool(smooth.converged.all())

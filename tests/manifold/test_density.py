@@ -1,4 +1,4 @@
-"""Metrics made of data against loops over data, and what geodesics do under them."""
+"""Metrics from data against loops over data, and what geodesics do under them."""
 
 import pytest
 import torch

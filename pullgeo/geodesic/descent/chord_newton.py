@@ -12,7 +12,7 @@ from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.numerics.banded.matrix import Factor
 
 CONTRACTION = 0.1
-"""By how much a step has to bring the residual down for another one with the same Hessian to be worth its while."""
+"""By how much a step has to bring the residual down to justify another one with the same Hessian."""
 
 ENERGY_ROUNDING = 1e-12
 """Relative rise of the energy that is taken for rounding errors."""

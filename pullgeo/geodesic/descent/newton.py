@@ -128,7 +128,7 @@ def _damped_step(at: QuadraticModel, damping: Tensor) -> tuple[Tensor, Tensor]:
     todo = torch.arange(len(damping), device=damping.device)
     while len(todo):
         part = at if len(todo) == len(damping) else at[todo]
-        # a direction in which no node can feel its own motion still needs some damping
+        # a direction in which moving a node changes nothing still needs some damping
         unit = part.damping.clamp(min=1e-12 * part.damping.flatten(1).amax(1)[:, None, None])
         factor = part.hessian.shifted(damping[todo].view(-1, 1, 1) * unit).cholesky()
         solution = -factor.solve(part.gradient)

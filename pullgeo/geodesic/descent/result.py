@@ -35,7 +35,7 @@ class Found:
         code: how the search ended, counted in `Status`.
         excess: by how much the energies may lie above their minima; 0 where the gradient says that they do not.
         minima: how many distinct curves the candidates ended at.
-        coarse_energy: energies of the curves seen with every second node; NaN where nobody has looked.
+        coarse_energy: energies of the curves seen with every second node; NaN where it was not computed.
     """
 
     nodes: Float[Tensor, "p n d"]

@@ -1,4 +1,4 @@
-"""Discrete energies made of segments in the output of a map, for outputs that lie in a curved space."""
+"""Discrete energies of segments in the output of a map, for outputs that lie in a curved space."""
 
 from collections.abc import Callable
 

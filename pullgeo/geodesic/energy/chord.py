@@ -1,4 +1,4 @@
-"""Discrete energies made of chords, for metrics that are pulled back from a flat space."""
+"""Discrete energies of chords, for metrics that are pulled back from a flat space."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Discrete energies made of the energies of single segments, for metrics of any kind."""
+"""Discrete energies as sums over segments, for metrics of any kind."""
 
 from collections.abc import Callable
 from dataclasses import replace

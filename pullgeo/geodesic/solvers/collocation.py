@@ -28,7 +28,7 @@ class CollocationBVP:
 
     A cubic collocation method of order 4 with a mesh that refines itself where the residual is large. The derivative of
     Γ is taken by automatic differentiation, ``∂Γ(v, v)/∂v = 2 Γ(v, ·)`` needs none. It is independent of the
-    energies that other solvers minimise, hence a witness; it is slow, and what it finds may not be shortest.
+    energies that other solvers minimise, so it is a cross-check; it is slow, and what it finds may not be shortest.
 
     Args:
         tol: bound on the relative residual of the equation, root mean square over each interval of the mesh.

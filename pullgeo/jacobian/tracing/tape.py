@@ -143,7 +143,7 @@ class Tape:
 
     @property
     def outermost(self) -> bool:
-        """Whether the module's own code is running, and not an operation made of others."""
+        """Whether the module's own code is running, and not an operation composed of others."""
         return self._depth == 0
 
     def stop(self) -> None:

@@ -87,7 +87,7 @@ class Recording:
                 y = root(x) if overrides_call(self._module) else self.calls.call(self._module, root, (x,), {})
         finally:
             self.tape.closed = True
-            for twin in doubles.values():  # whoever kept one has an ordinary module, and nothing refers to itself
+            for twin in doubles.values():  # one that was kept is an ordinary module, and nothing refers to itself
                 del vars(twin)["forward"]
         return self._checked(y)
 

@@ -102,11 +102,11 @@ class Ambient(ABC):
         if not good:
             raise OffManifoldError(
                 f"PullbackManifold: the decoder's outputs, of shape {tuple(y.shape)}, are not points of "
-                f"{type(self.constraint).__name__}: {reason}. {self.mend}"
+                f"{type(self.constraint).__name__}: {reason}. {self.fix}"
             )
 
     @property
-    def mend(self) -> str:
+    def fix(self) -> str:
         """How a decoder is made to end on the constraint."""
         return "Append its projection to the decoder: torch.nn.Sequential(decoder, pullgeo.manifold.ProjectOnto(manifold))."
 

@@ -1,4 +1,4 @@
-"""Ambient spaces made of others: products, and the same space in another unit of length."""
+"""Ambient spaces from others: products, and the same space in another unit of length."""
 
 from dataclasses import dataclass
 
@@ -66,9 +66,9 @@ class Scaled(Ambient):
         return self._square(y) * self.base.lowered_christoffel(y, u, w)
 
     @property
-    def mend(self) -> str:
+    def fix(self) -> str:
         """That of the base."""
-        return self.base.mend
+        return self.base.fix
 
     def _square(self, y: Tensor) -> Tensor:
         return self.manifold.scale.to(y.dtype).square()

@@ -22,7 +22,7 @@ class MetricField(Ambient):
 
     Args:
         metric_fn: outputs ``(b, *out)`` to symmetric positive definite matrices ``(b, D, D)`` on the flattened
-            output, or to a `Metric`, which costs less where it is diagonal or of low rank; sample by sample, made of
+            output, or to a `Metric`, which costs less where it is diagonal or of low rank; sample by sample, consisting of
             torch operations that can be differentiated twice.
     """
 

@@ -50,7 +50,7 @@ class AffineInvariant(Ambient):
         return -(inverse @ (half + half.mT) @ inverse).flatten(1) / 2
 
     @property
-    def mend(self) -> str:
+    def fix(self) -> str:
         """How a decoder is made to end on positive definite matrices."""
         return (
             "Let the decoder return positive definite matrices (b, n, n): the matrix exponential of a symmetric "

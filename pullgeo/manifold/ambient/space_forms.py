@@ -70,7 +70,7 @@ class ConformalBall(Ambient):
         return -self._curvature(y) * self._factor(y) ** 3 * (yu * w + yw * u - uw * y)
 
     @property
-    def mend(self) -> str:
+    def fix(self) -> str:
         """How a decoder is made to end inside the ball."""
         return (
             "Points of a ball have ‖y‖ < 1/√c, and a decoder for it should end with the ball's exponential map: "

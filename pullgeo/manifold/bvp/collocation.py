@@ -77,7 +77,7 @@ def collocate(connection: Connection, curve: DiscreteCurve) -> list[tuple[Tensor
     On every piece ``z̈ = -Γ(ż, ż)`` holds at six Gauss points, and pieces meet with one velocity. All pieces of all
     pairs are solved for at once. Pairs whose velocities at the ends change with the number of pieces go on with half as
     many again, shorter where the curve bends, beginning with what was found and with its derivatives: 12 to 128 pieces.
-    Each change foretells the next, by its ratio to the last. Where changes hardly shrink the connection jumps, as with
+    Each change predicts the next, by its ratio to the last. Where changes hardly shrink the connection jumps, as with
     ELU, and more pieces would be of no use.
 
     Returns:
@@ -141,7 +141,7 @@ def _solve(connection: Connection, begin: Pieces, slopes: Slopes | None) -> tupl
         now, turned = now.put(taken, trial[better]), turned.index_put((taken,), trial_turned[better])
         error = error.index_put((taken,), after[better])
         fast = better & (after < 0.1 * before)
-        # what a fresh derivative does not mend needs a shorter step; at rounding error nothing helps any more
+        # what a fresh derivative does not fix needs a shorter step; at rounding error nothing helps any more
         ended = (error[going] <= tol[going]) | (new[going] & ~(after < 0.5 * before) & (before < 1e3 * tol[going]))
         shorter = ~better & new[going]
         damping = damping.index_put(

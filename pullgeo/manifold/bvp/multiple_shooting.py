@@ -120,7 +120,7 @@ def _improve(connection: Connection, found: _Joints, target: Tensor, factor: tup
         better = trial.mismatch < now.mismatch
         found = found.put(going, trial.where(better, now))
         fast = better & (trial.mismatch > TOL) & (trial.mismatch < 0.1 * now.mismatch)
-        # mended enough of it: the next derivative is taken here
+        # reduced it enough: the next derivative is taken here
         damping = damping.index_put((going,), torch.where(better, damping[going], damping[going] / 4))
         going = going[fast | (~better & (now.mismatch > 100 * TOL) & (damping[going] > 0.01))]
         if not len(going):

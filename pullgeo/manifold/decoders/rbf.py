@@ -111,12 +111,12 @@ class RBFDeviation(nn.Module):
             e = e.clamp(min=LEAST**2 * float(e.mean()))
             middle, rates = _clusters(z, centers, spread, generator)
             phi = (-rates * torch.cdist(z, middle).square()).exp()
-            felt = phi.mT @ e
+            total_pull = phi.mT @ e
             # e² is 1/β on average: a start of the right size
             weights = (1 / e.mean(0)).unsqueeze(1).expand(-1, centers)
             for _ in range(steps):
                 precision = phi @ weights.mT + floor
-                weights = weights * ((1 / precision).mT @ phi) / felt.mT
+                weights = weights * ((1 / precision).mT @ phi) / total_pull.mT
         return cls(middle.to(latents), rates.to(latents), weights.to(latents), floor)
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:

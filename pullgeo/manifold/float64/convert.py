@@ -55,7 +55,7 @@ def with_tensors(module: Module, tensors: dict[int, Tensor]) -> Module:
 
 def _in_double(thing: Any) -> Any:
     if isinstance(thing, nn.Module):
-        check_fixed(thing)  # before anybody runs it: batch norm in train mode would change its statistics
+        check_fixed(thing)  # before it runs: batch norm in train mode would change its statistics
         tensors = _tensors(thing)
         if any(map(is_lazy, tensors)):
             raise ModuleError(

@@ -15,7 +15,7 @@ from pullgeo.manifold.sampling.options import check_count, check_step_size
 from pullgeo.manifold.volume import mean_turn
 
 LogDensity = Callable[[Tensor], Tensor]
-"""Points ``(b, d)`` to ``log π`` ``(b,)``, up to a constant, point by point, made of torch operations."""
+"""Points ``(b, d)`` to ``log π`` ``(b,)``, up to a constant, point by point, composed of torch operations."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Where a field jumps on the way of a state, as the second derivatives of ELU and its kin do."""
+"""Where a field jumps on the way of a state, as the second derivatives of ELU and similar activations do."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields

@@ -146,7 +146,7 @@ def _attempt(
     except (NonFiniteError, SingularMetricError):
         if len(state) == 1:
             return state, slope, torch.full_like(h, torch.inf)
-        # somebody left the region where the field is defined: find out who, the others go on
+        # some state left the region where the field is defined: find out which, the others go on
         halves = (
             _attempt(field, *part, size, rtol)
             for part in zip(state.tensor_split(2), slope.tensor_split(2), h.tensor_split(2), strict=True)

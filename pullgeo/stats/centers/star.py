@@ -150,5 +150,5 @@ def eliminate(
     relax = -factor.solve(gradient)
     near = respond[:, :, :k]
     bend = found.own + torch.einsum("nkai,jnka->nij", found.mixed, near)
-    felt = slope + torch.einsum("nkai,nka->ni", found.mixed, relax[:, :k])
-    return Eliminated(factor.good, felt, (bend + bend.mT) / 2, respond, relax)
+    total_pull = slope + torch.einsum("nkai,nka->ni", found.mixed, relax[:, :k])
+    return Eliminated(factor.good, total_pull, (bend + bend.mT) / 2, respond, relax)

@@ -18,7 +18,7 @@ def manifold_of(estimator: Any) -> Manifold:
     """The estimator's manifold.
 
     Raises:
-        OptionError: it is none.
+        OptionError: it is not a manifold.
     """
     check_manifold(type(estimator).__name__, estimator.manifold)
     manifold: Manifold = estimator.manifold
