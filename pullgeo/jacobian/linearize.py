@@ -68,6 +68,8 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
 
 def linearize_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
     """`linearize` with respect to the input, for arguments already checked; rules of containers call it on children."""
+    if x.is_complex():  # a part of a network; the network around it takes real numbers, and is differentiated whole
+        raise ModuleError(f"linearize: {type(module).__name__} is applied to {x.dtype}, expected real numbers.")
     found = rule_for(module)
     if found is not None:
         return found(module, x)

@@ -14,6 +14,7 @@ from pullgeo.jacobian.recording.operations import name_of, operation
 from pullgeo.jacobian.recording.recorded import Recorded, Unserved, plain, recorded_in
 from pullgeo.jacobian.recording.reductions import differentiated, joint, positions
 from pullgeo.jacobian.recording.tape import Tape
+from pullgeo.jacobian.substitutes import lasting
 
 _LAYERS = """
 relu ReLU inplace
@@ -254,14 +255,17 @@ def _register_unpool(name: str, axes: int) -> None:
         if input.ndim != axes + 2:
             raise Unserved(f"{name} of what is no batch")
         value = function(plain(input), indices, *args, **kwargs)
+        last, _ = lasting(function, axes, indices, *args, **kwargs)
         signature, places = tape.signature(input, value), indices.flatten(2)
 
         def forward(T: Tensor) -> Tensor:
             zeros = T.new_zeros(*T.shape[:3], value.shape[2:].numel())
-            return zeros.scatter(3, places.expand(len(T), *places.shape), T.flatten(3)).reshape(len(T), *value.shape)
+            written = torch.where(last, T, 0.0).flatten(3)
+            return zeros.scatter_add(3, places.expand(len(T), *places.shape), written).reshape(len(T), *value.shape)
 
         def backward(W: Tensor) -> Tensor:
-            return W.flatten(3).gather(3, places.expand(len(W), *places.shape)).reshape(len(W), *input.shape)
+            found = W.flatten(3).gather(3, places.expand(len(W), *places.shape)).reshape(len(W), *input.shape)
+            return torch.where(last, found, 0.0)
 
         return tape.emit(value, [(input, LinearMap(signature, forward, backward, forward, backward))])
 
