@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _SERIES = tuple((-1) ** k / math.factorial(2 * k + 1) for k in range(11))
 
@@ -142,6 +143,52 @@ def polar(abs: Tensor, angle: Tensor) -> Tensor:
     return torch.complex(abs * torch.cos(angle), abs * torch.sin(angle))
 
 
+def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """``x`` within bounds, of which it takes the one that it passes."""
+    if not isinstance(min, Tensor) and not isinstance(max, Tensor):
+        return torch.clamp(input, min, max)
+    value = torch.clamp(input, min, max)
+    over = input > max if max is not None else torch.zeros_like(value, dtype=torch.bool)
+    under = input < min if min is not None else torch.zeros_like(over)
+    inside, value = ~(over | under | value.isnan()), value.detach()
+    if min is not None and max is not None:
+        over, under = over | (max < min), under & (min < max)
+    for chosen, argument in ((inside, input), (under, min), (over, max)):
+        value = value if argument is None else torch.where(chosen, argument, value)
+    return value
+
+
+def clamp_min(input: Tensor, min: Any) -> Tensor:
+    """``x``, at least a bound."""
+    return clamp(input, min=min)
+
+
+def clamp_max(input: Tensor, max: Any) -> Tensor:
+    """``x``, at most a bound."""
+    return clamp(input, max=max)
+
+
+def heaviside(input: Tensor, values: Tensor) -> Tensor:
+    """The step at zero, constant as other steps are."""
+    return torch.where(input == 0, values.detach(), (input > 0).to(input.dtype))
+
+
+def cummax(input: Tensor, dim: int) -> Any:
+    """The largest entries so far, and where they are."""
+    indices = torch.cummax(input.detach(), dim).indices
+    return torch.return_types.cummax((_gathered(input, dim, indices), indices))  # type: ignore[attr-defined]
+
+
+def cummin(input: Tensor, dim: int) -> Any:
+    """The smallest entries so far, and where they are."""
+    indices = torch.cummin(input.detach(), dim).indices
+    return torch.return_types.cummin((_gathered(input, dim, indices), indices))  # type: ignore[attr-defined]
+
+
+def _gathered(input: Tensor, dim: int, indices: Tensor) -> Tensor:
+    return input.gather(dim, indices) if input.ndim else input.clone()
+
+
 def fmax(input: Tensor, other: Tensor) -> Tensor:
     """The larger one, or the one that is a number; the first where they are equal."""
     return torch.where((input >= other) | other.isnan(), input, other)
@@ -178,15 +225,26 @@ def sinc(input: Tensor) -> Tensor:
 
 
 def power(input: Any, exponent: Any) -> Tensor:
-    """``x^p``, constant in p where x is zero."""
+    """``x^p``, constant in p where x is zero.
+
+    For exponents that are tensors torch masks derivatives where p is zero, the mixed one ``1/x`` among them; here the
+    exponential of ``p log |x|`` takes care of it.
+    """
     if not isinstance(exponent, Tensor):
         return torch.pow(input, exponent)
     if not isinstance(input, Tensor):
         return torch.pow(input, exponent if input != 0 else exponent.detach())
-    zero = input == 0
-    if not exponent.is_floating_point() and not exponent.is_complex():
+    if input.is_complex() or not exponent.is_floating_point():
         return torch.pow(input, exponent)
-    return torch.where(zero, torch.pow(input, exponent.detach()), torch.pow(torch.where(zero, 1.0, input), exponent))
+    zero, negative = input == 0, input < 0
+    fixed = exponent.detach()
+    at_zero = torch.where(
+        fixed == 0, 1.0, torch.pow(torch.where(zero, input, 1.0), torch.where(fixed == 0, 1.0, fixed))
+    )
+    size = torch.exp(exponent * torch.where(zero, 1.0, input).abs().log())
+    sign = torch.where(fixed.remainder(2) == 1, -1.0, torch.where(fixed.remainder(2) == 0, 1.0, torch.nan))
+    value = torch.where(zero, at_zero, torch.where(negative, sign, 1.0).to(size.dtype) * size)
+    return value.to(torch.result_type(input, exponent))
 
 
 def reflected_power(input: Tensor, other: Any) -> Tensor:
@@ -255,3 +313,24 @@ def layer_norm(
     y = centred * (centred.square().mean(dims, keepdim=True) + eps).rsqrt()
     y = y if weight is None else y * weight
     return y if bias is None else y + bias
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Each channel brought to mean zero and variance one, as `layer_norm`."""
+    if not use_input_stats:
+        return F.instance_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    dims = tuple(range(2, input.ndim))
+    centred = input - input.mean(dims, keepdim=True)
+    y = centred * (centred.square().mean(dims, keepdim=True) + eps).rsqrt()
+    shape = (-1, *[1] * len(dims))
+    y = y if weight is None else y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)

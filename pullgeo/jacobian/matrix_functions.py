@@ -1,4 +1,4 @@
-"""Determinants, linear systems and products of reflections, in operations that torch differentiates right.
+"""Determinants, linear systems, eigenvalues and products of reflections, in operations that torch differentiates right.
 
 torch's forward mode is right for each of them, and cannot be differentiated: its formulas take a factorisation that
 depends on the point for a constant, so that gradients of pushed tangents were wrong or missing. At a singular matrix it
@@ -100,6 +100,60 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Any = None) -> Tensor:
         A = A.movedim(tuple(dims), tuple(range(A.ndim - len(dims), A.ndim)))
     shape = A.shape[B.ndim :]
     return solve(A.reshape(B.numel(), shape.numel()), B.reshape(-1)).reshape(shape)
+
+
+class _Eigh(torch.autograd.Function):
+    """Eigenvalues and eigenvectors of symmetric matrices, with formulas that can be differentiated again.
+
+    torch divides by differences of eigenvalues with something in place of the zeros on the diagonal, whose own
+    derivative is NaN. The numbers are torch's.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(A: Tensor, UPLO: str) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Both."""
+        L, V = torch.linalg.eigh(A, UPLO)
+        return L, V
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        """Keep both, which is all that derivatives need."""
+        ctx.save_for_backward(*output)
+        ctx.save_for_forward(*output)
+
+    @staticmethod
+    def backward(ctx: Any, gL: Tensor, gV: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        """``V (diag gL + Vᴴ gV / (λ_j - λ_i)) Vᴴ``."""
+        L, V = ctx.saved_tensors
+        inner = V.mH @ gV * _inverse_gaps(L) + gL.to(V.dtype).diag_embed()
+        return V @ inner @ V.mH, None
+
+    @staticmethod
+    def jvp(ctx: Any, dA: Tensor, _: None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """``diag (Vᴴ dA V)`` and ``V (Vᴴ dA V / (λ_j - λ_i))``."""
+        L, V = ctx.saved_tensors
+        inner = V.mH @ dA @ V
+        return inner.diagonal(dim1=-2, dim2=-1).real, V @ (inner * _inverse_gaps(L))
+
+
+def _inverse_gaps(L: Tensor) -> Tensor:
+    """``1/(λ_j - λ_i)`` in row i and column j, zero on the diagonal."""
+    same = torch.eye(L.shape[-1], dtype=torch.bool, device=L.device)
+    gaps = L.unsqueeze(-2) - L.unsqueeze(-1)
+    return torch.where(same, 0.0, torch.where(same, 1.0, gaps).reciprocal())
+
+
+def eigh(A: Tensor, UPLO: str = "L") -> Any:
+    """Eigenvalues and eigenvectors of symmetric matrices."""
+    return torch.return_types.linalg_eigh(_Eigh.apply(A, UPLO))  # type: ignore[attr-defined, no-untyped-call]
+
+
+def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
+    """Eigenvalues of symmetric matrices."""
+    L: Tensor = _Eigh.apply(A, UPLO)[0]  # type: ignore[no-untyped-call]
+    return L
 
 
 def triangular_solve(

@@ -134,6 +134,8 @@ _NAMED: dict[str, Function] = {
     "linalg.solve": matrix_functions.solve,
     "linalg.solve_ex": matrix_functions.solve_ex,
     "linalg.tensorsolve": matrix_functions.tensorsolve,
+    "linalg.eigh": matrix_functions.eigh,
+    "linalg.eigvalsh": matrix_functions.eigvalsh,
     "triangular_solve": matrix_functions.triangular_solve,
     "cholesky_inverse": matrix_functions.cholesky_inverse,
     "linalg.householder_product": matrix_functions.householder_product,
@@ -155,6 +157,13 @@ _NAMED: dict[str, Function] = {
     "atan2": kink_functions.atan2,
     "arctan2": kink_functions.atan2,
     "polar": kink_functions.polar,
+    "clamp": kink_functions.clamp,
+    "clip": kink_functions.clamp,
+    "clamp_min": kink_functions.clamp_min,
+    "clamp_max": kink_functions.clamp_max,
+    "heaviside": kink_functions.heaviside,
+    "cummax": kink_functions.cummax,
+    "cummin": kink_functions.cummin,
     "fmax": kink_functions.fmax,
     "fmin": kink_functions.fmin,
     "prelu": kink_functions.prelu,
@@ -169,6 +178,7 @@ _NAMED: dict[str, Function] = {
     "logcumsumexp": kink_functions.logcumsumexp,
     "cumprod": kink_functions.cumprod,
     "layer_norm": kink_functions.layer_norm,
+    "F.instance_norm": kink_functions.instance_norm,
 }
 
 SUBSTITUTES: dict[Function, Function] = {

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
+from pullgeo.jacobian import kink_functions
 from pullgeo.jacobian.elementwise import Elementwise
 from pullgeo.jacobian.recording.operations import functions_named, operation
 from pullgeo.jacobian.recording.recorded import Recorded, Unserved, plain
 from pullgeo.jacobian.recording.tape import Tape
+from pullgeo.jacobian.substitutes import SUBSTITUTES
 from pullgeo.jacobian.tangents import tangent
 
 
@@ -34,6 +36,7 @@ def pointwise(tape: Tape, input: Recorded, function: Callable[[Tensor], Tensor])
 
 def _register(name: str) -> None:
     function = functions_named(name)[0]
+    function = SUBSTITUTES.get(function, function)
 
     @operation(name)
     def record(tape: Tape, input: Recorded) -> Recorded:
@@ -112,7 +115,7 @@ def power(tape: Tape, input: Any, exponent: Any) -> Recorded:
             return square(tape, input)
         return pointwise(tape, input, lambda x: x**exponent)
     if isinstance(exponent, Recorded) and not isinstance(input, Tensor):
-        return pointwise(tape, exponent, lambda x: input**x)
+        return pointwise(tape, exponent, lambda x: kink_functions.power(input, x))
     raise Unserved("pow of two tensors")
 
 
