@@ -140,8 +140,8 @@ def checked_value(function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         )
     if y.is_complex():
         raise ModuleError(
-            f"linearize: {name} returned {y.dtype}, expected real numbers. Let it return torch.view_as_real(y), y.abs() "
-            "or whichever real part you want the derivative of."
+            f"linearize: {name} returned {y.dtype}, expected real numbers. Let it return torch.view_as_real(y), or "
+            "whichever real part you want the derivative of."
         )
     if not y.is_floating_point():
         raise ModuleError(f"linearize: {name} returned {y.dtype}, expected floating point numbers.")

@@ -27,7 +27,8 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
         module: a network, or with ``wrt="input"`` any function of a batch that treats samples independently.
         x: a batch of points, ``(b, *x)``.
         wrt: ``"input"`` or ``"weight"``. Weights are one vector of length P, in the order of
-            ``torch.nn.utils.parameters_to_vector(module.parameters())``.
+            ``torch.nn.utils.parameters_to_vector(module.parameters())``; complex ones count twice, as
+            ``torch.view_as_real`` orders them.
 
     Returns:
         The value ``(b, *y)`` and a `Jacobian` whose tangents are stacks ``(k, b, *x)`` or ``(k, b, P)``. Layers with

@@ -88,7 +88,9 @@ def lasting(function: Function, axes: int, indices: Tensor, *args: Any, **kwargs
     Args:
         function: ``max_unpool1d``, ``max_unpool2d`` or ``max_unpool3d``.
         axes: how many dimensions are pooled.
-        indices: and the other arguments of the function.
+        indices: where the maxima were.
+        args: the other arguments of the function.
+        kwargs: those by name.
     """
     numbers = torch.arange(1, indices.shape[-axes:].numel() + 1, dtype=torch.float64, device=indices.device)
     written = function(

@@ -1,17 +1,23 @@
-"""Every operation of torch against differences: which derivatives of its own does torch get wrong, and do we serve them?
+"""Every operation of torch against differences: which derivatives does torch get wrong, and are they served right?
 
-``python tests/fuzz/sweep_operations.py`` takes the samples of torch's own tests (``op_db``; this needs the package
-``expecttest``), hides each operation in a function that nothing is known of, and asks `Autodiff` for everything that it
-can do: push, pull, their gradients, second derivatives both ways. Central differences of sixth order are the truth; a
-sample at which two steps of these disagree is no ordinary point and is left out. What fails is printed, one line for
-each operation: the largest relative error of each product, or the exception. ``--torch`` leaves our substitutes out,
-which shows what torch itself gets wrong. ``--only`` takes a part of the name, ``--samples`` how many for each operation.
+``python tests/fuzz/sweep_operations.py`` takes the samples of torch's own tests (``op_db``; these need the package
+``expecttest``), hides each operation in a function that nothing is known of, and asks its Jacobian for everything that
+it can do: push, pull, their gradients, second derivatives both ways, the gradients of these. Central differences of
+sixth order are the truth; a sample at which two steps of these disagree is no ordinary point and is left out. An
+operation that fails is printed with the relative error of each product, or with the exception.
+
+``--kinks`` goes to zeros, ones and ties instead, in both precisions, and asks whether push is the transpose of pull,
+and whether second derivatives are finite and symmetric, wherever pull is finite. ``--torch`` leaves the substitutes
+out, which shows what torch itself gets wrong. ``--only`` takes a part of the name, ``--samples`` how many for each
+operation. All of it takes about ten minutes of one core.
 """
 
 import argparse
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -19,12 +25,12 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pullgeo.jacobian import substitutes
-from pullgeo.jacobian.base import Jacobian
+from pullgeo.errors import PullgeoError
+from pullgeo.jacobian import Jacobian, substitutes
 from pullgeo.jacobian.linearize import by_autodiff
 
 STEP = 2e-3
-TOLERANCE = 1e-6
+TOLERANCE = 3e-8
 SECONDS = 120
 LEFT_OUT = (
     "masked.",
@@ -40,342 +46,302 @@ LEFT_OUT = (
     "as_strided",
     "nn.functional.one_hot",
 )
-"""What is random, takes no real numbers, or looks at memory."""
+"""What is random, private, takes no real numbers, or looks at memory."""
 FIRST_ALONE = ("batch_norm", "instance_norm", "loss")
 """Operations with further arguments, such as targets, that are not differentiated."""
+FAILURES = (PullgeoError, RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, IndexError)
+
 Function = Callable[[Tensor], Tensor]
-
-CHECKS = ("push", "pull", "d push", "d pull", "second", "second push", "d second", "d second push")
-
-
-def left_out(name: str) -> bool:
-    """Whether an operation is not tried."""
-    return name == "linalg.eig" or name.startswith(LEFT_OUT)
+Found = dict[str, float | str]
 
 
 class TooLong(Exception):  # noqa: N818
     """An operation that takes too long."""
 
 
-def real(value: Any, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    """The floating point numbers in nested results, as one row each; complex ones as pairs."""
-    found = []
-    for leaf in pytree.tree_leaves(value):
-        if isinstance(leaf, Tensor) and leaf.is_complex():
-            leaf = torch.view_as_real(leaf.resolve_conj())
-        if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            found.append(leaf.reshape(1, -1).to(dtype))
-    return found
+def operations(only: str) -> Iterator[Any]:
+    """What torch's own tests know of operations that can be differentiated."""
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    for op in op_db:
+        # eigenvectors of general matrices are complex, up to a phase of which samples do not get rid
+        if only in op.name and op.supports_autograd and not op.name.startswith(LEFT_OUT) and op.name != "linalg.eig":
+            yield op
 
 
 def functions(op: Any, dtype: torch.dtype, limit: int) -> Iterator[tuple[str, Function, Tensor]]:
-    """The samples of an operation, as functions of one vector in a batch of one."""
+    """The samples of an operation, as functions of one vector in a batch of one, and where."""
     number = 0
     for sample in op.sample_inputs("cpu", dtype, requires_grad=True):
-        if number >= limit:
-            return
-        arguments = (sample.input, sample.args, sample.kwargs)
-        leaves, spec = pytree.tree_flatten(arguments)
-        given = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-        varied = [i for i in given if leaves[i].dtype == dtype and leaves[i].numel() and leaves[i].requires_grad]
+        leaves, spec = pytree.tree_flatten((sample.input, sample.args, sample.kwargs))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        varied = [i for i, leaf in enumerate(leaves) if _varies(leaf, dtype)]
         if any(word in op.name for word in FIRST_ALONE):
             varied = [i for i in varied if leaves[i] is sample.input]
-        if not varied or any(isinstance(leaf, Tensor) and leaf.layout != torch.strided for leaf in leaves):
+        if not varied or any(leaf.layout != torch.strided for leaf in tensors):
             continue
-        shapes = [tuple(leaves[i].shape) for i in varied]
-        sizes = [leaves[i].numel() for i in varied]
+        function = _as_function(op, sample, leaves, spec, varied)
         x = torch.cat([leaves[i].detach().reshape(-1) for i in varied]).unsqueeze(0)
-
-        def function(
-            x: Tensor,
-            leaves: Any = leaves,
-            spec: Any = spec,
-            sample: Any = sample,
-            where: Any = (varied, sizes, shapes),
-        ) -> Tensor:
-            varied, sizes, shapes = where
-            given = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-            for i, piece, shape in zip(varied, x.squeeze(0).split(sizes), shapes, strict=True):
-                given[i] = piece.reshape(shape)
-            input, args, kwargs = pytree.tree_unflatten(given, spec)
-            value = op.gradcheck_wrapper(op.op, input, *args, **kwargs)
-            processed = sample.output_process_fn_grad(value) if sample.output_process_fn_grad else value
-            found = real(processed, x.dtype)
-            return torch.cat(found, 1) if found else x.new_zeros(1, 0)
-
-        name = ", ".join(f"{k}={v!r}"[:40] for k, v in sample.kwargs.items() if not isinstance(v, Tensor))
-        extra = ", ".join(repr(a)[:20] for a in sample.args if not isinstance(a, Tensor | list | tuple))
         with torch.no_grad():
             first, again = function(x), function(x)
         if first.numel() == 0 or not torch.equal(first, again) or not torch.isfinite(first).all():
             continue
+        settings = [repr(leaf)[:20] for leaf in leaves if not isinstance(leaf, Tensor)]
+        yield f"{[tuple(leaves[i].shape) for i in varied]} {' '.join(settings)}", function, x
         number += 1
-        yield f"{shapes} {extra} {name}", function, x
+        if number == limit:
+            return
 
 
-def along(function: Function, x: Tensor, t: Tensor, step: float) -> Tensor:
-    """``f'(x) t`` by central differences of sixth order."""
+def _varies(leaf: Any, dtype: torch.dtype) -> bool:
+    return isinstance(leaf, Tensor) and leaf.dtype == dtype and leaf.numel() > 0 and leaf.requires_grad
 
-    def central(h: float) -> Tensor:
-        return (function(x + h * t) - function(x - h * t)) / (2 * h)
 
-    return (64 * central(step / 4) - 20 * central(step / 2) + central(step)) / 45
+def _as_function(op: Any, sample: Any, leaves: list[Any], spec: Any, varied: list[int]) -> Function:
+    shapes = [leaves[i].shape for i in varied]
+
+    def function(x: Tensor) -> Tensor:
+        given = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        pieces = x.squeeze(0).split([shape.numel() for shape in shapes])
+        for i, piece, shape in zip(varied, pieces, shapes, strict=True):
+            given[i] = piece.reshape(shape)
+        input, args, kwargs = pytree.tree_unflatten(given, spec)
+        value = op.gradcheck_wrapper(op.op, input, *args, **kwargs)
+        found = _real(sample.output_process_fn_grad(value) if sample.output_process_fn_grad else value, x.dtype)
+        return torch.cat(found, 1) if found else x.new_zeros(1, 0)
+
+    return function
+
+
+def _real(value: Any, dtype: torch.dtype) -> list[Tensor]:
+    """The floating point numbers in nested results, as one row each; complex ones as pairs."""
+    leaves = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
+    leaves = [torch.view_as_real(leaf.resolve_conj()) if leaf.is_complex() else leaf for leaf in leaves]
+    return [leaf.reshape(1, -1).to(dtype) for leaf in leaves if leaf.is_floating_point()]
 
 
 def difference(got: Tensor, truth: Tensor) -> float:
     """The largest relative error; infinity for NaN."""
-    error = ((got - truth).abs().max() / truth.abs().max().clamp(min=1e-2)).item()
+    error = ((got.detach() - truth).abs().max() / truth.abs().max().clamp(min=1e-2)).item()
     return error if error == error else float("inf")
 
 
 def ordinary(function: Function, x: Tensor, t: Tensor) -> Tensor | None:
-    """The derivative by differences, or None where it depends on the step."""
+    """The derivative along t by central differences of sixth order, or None where it depends on the step."""
+
+    def along(step: float) -> Tensor:
+        wide, middle, narrow = (
+            (function(x + h * t) - function(x - h * t)) / (2 * h) for h in (step, step / 2, step / 4)
+        )
+        return (64 * narrow - 20 * middle + wide) / 45
+
     with torch.no_grad():
-        wide, narrow = along(function, x, t, STEP), along(function, x, t, STEP / 3)
+        wide, narrow = along(STEP), along(STEP / 3)
     return narrow if difference(wide, narrow) < 1e-6 else None
 
 
-def errors(function: Function, x: Tensor, deep: bool = True) -> dict[str, float | str]:
-    """How far each product is from the truth."""
-    generator = torch.Generator().manual_seed(1)
-    y = function(x).detach()
-    J = by_autodiff(function, x)[1]
-    T = torch.randn(3, *x.shape, dtype=x.dtype, generator=generator)
-    w = torch.randn(y.shape, dtype=x.dtype, generator=generator)
-    found: dict[str, float | str] = {}
-    slopes = [ordinary(function, x, t) for t in T]
-    if any(slope is None for slope in slopes):
-        return {}
-    truth = torch.stack(slopes)  # type: ignore[arg-type]
+class Trial:
+    """A function at a point, in three directions."""
 
-    def attempt(check: str, compute: Callable[[], float]) -> None:
+    def __init__(self, function: Function, x: Tensor) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.function, self.x = function, x
+        self.T = torch.randn(3, *x.shape, dtype=x.dtype, generator=generator)
+        self.w = torch.randn(function(x).shape, dtype=x.dtype, generator=generator)
+        self.found: Found = {}
+
+    def run(self) -> Found:
+        """How far each product is from the truth; nothing at points that are not ordinary."""
+        slopes = self._differences(self.function)
+        if slopes is None:
+            return {}
+        for check in (self.push, self.pull):
+            self._attempt(check, slopes)
+        bends = self._differences(lambda p: self.at(p).pull(self.w[None])[0])
+        if bends is None:
+            return self.found
+        form = (self.T[:, None] * bends).flatten(2).sum(2)
+        for check in (self.gradient_of_push, self.gradient_of_pull, self.second, self.second_push):
+            self._attempt(check, form)
+        jerk = self._differences(lambda p: self.at(p).second(self.T[:2], self.w)[:, 0, 1:])
+        if jerk is not None:
+            for check in (self.gradient_of_second, self.gradient_of_second_push):
+                self._attempt(check, jerk.flatten())
+        return self.found
+
+    def at(self, point: Tensor) -> Jacobian:
+        """The Jacobian at a point."""
+        return by_autodiff(self.function, point)[1]
+
+    @torch.no_grad()
+    def push(self, truth: Tensor) -> float:
+        """Of the stack, and one by one."""
+        J = self.at(self.x)
+        return max(difference(J.push(T), t) for T, t in ((self.T, truth), (self.T[:1], truth[:1])))
+
+    @torch.no_grad()
+    def pull(self, truth: Tensor) -> float:
+        """Of a stack, and of one."""
+        J, w = self.at(self.x), self.w
+        expected = (w * truth).flatten(1).sum(1)
+        pulled = (J.pull(w[None])[0], J.pull(torch.stack([w.flip(1), w]))[1])
+        return max(difference((p * self.T).flatten(1).sum(1), expected) for p in pulled)
+
+    def gradient_of_push(self, form: Tensor) -> float:
+        """Of a stack, and of one."""
+        return max(self._gradient(lambda J, k=k: (J.push(self.T[:k])[0] * self.w).sum(), form[0]) for k in (1, 3))
+
+    def gradient_of_pull(self, form: Tensor) -> float:
+        """Of a stack, and of one."""
+        w = self.w[None]
+        return max(
+            self._gradient(lambda J, k=k: (J.pull(w.repeat(k, 1, 1))[0] * self.T[0]).sum(), form[0]) for k in (1, 2)
+        )
+
+    def second(self, form: Tensor) -> float:
+        """With and without gradients."""
+        with torch.no_grad():
+            plain = self.at(self.x).second(self.T, self.w)[0]
+        return max(difference(plain, form), difference(self.at(self.x).second(self.T, self.w)[0], form))
+
+    def second_push(self, form: Tensor) -> float:
+        """With and without gradients."""
+        with torch.no_grad():
+            plain = self.at(self.x).second_push(self.T[:2], self.T[1:])
+        moved = (plain, self.at(self.x).second_push(self.T[:2], self.T[1:]))
+        return max(difference((bent * self.w).flatten(1).sum(1), form.diag(1)) for bent in moved)
+
+    def gradient_of_second(self, jerk: Tensor) -> float:
+        """Of one entry."""
+        return self._gradient(lambda J: J.second(self.T[:2], self.w)[0, 0, 1], jerk)
+
+    def gradient_of_second_push(self, jerk: Tensor) -> float:
+        """Of one pair."""
+        return self._gradient(lambda J: (J.second_push(self.T[:1], self.T[1:2])[0] * self.w).sum(), jerk)
+
+    def _attempt(self, check: Callable[[Tensor], float], truth: Tensor) -> None:
+        name = check.__name__.replace("_", " ")
         try:
-            found[check] = compute()
-        except (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, IndexError) as error:
-            found[check] = f"{type(error).__name__}: {error}".replace("\n", " ")[:150]
+            self.found[name] = check(truth)
+        except FAILURES as error:
+            self.found[name] = f"{type(error).__name__}: {error}".replace("\n", " ")[:150]
 
-    def at(point: Tensor) -> Jacobian:
-        return by_autodiff(function, point)[1]
+    def _gradient(self, compute: Callable[[Jacobian], Tensor], truth: Tensor) -> float:
+        point = self.x.clone().requires_grad_()
+        value = compute(self.at(point))
+        grad = torch.autograd.grad(value, point, allow_unused=True)[0] if value.requires_grad else None
+        grad = torch.zeros_like(point) if grad is None else grad
+        return difference((self.T * grad).flatten(1).sum(1), truth)
 
-    def worst(*values: float) -> float:
-        return max(values)
-
-    @torch.no_grad()
-    def push() -> float:
-        return worst(
-            difference(J.push(T), truth), *(difference(J.push(T[i : i + 1]), truth[i : i + 1]) for i in range(3))
-        )
-
-    @torch.no_grad()
-    def pull() -> float:
-        W = torch.stack([w, w.flip(1), w * 2])
-        return worst(
-            difference((J.pull(W) * T[:, None].transpose(0, 1)[0]).flatten(1).sum(1), (W * truth).flatten(1).sum(1)),
-            difference((J.pull(w[None]) * T).flatten(1).sum(1), (w * truth).flatten(1).sum(1)),
-        )
-
-    attempt("push", push)
-    attempt("pull", pull)
-    try:
-        bends = [ordinary(lambda p: at(p).pull(w[None])[0], x, t) for t in T]
-    except (RuntimeError, NotImplementedError) as error:
-        return found
-    if any(bend is None for bend in bends):
-        return found
-    form = torch.stack([(T * bend).flatten(1).sum(1) for bend in bends])  # type: ignore[operator]
-    single = lambda p: form
-
-    def gradient(compute: Callable[[Tensor], Tensor]) -> Tensor:
-        point = x.clone().requires_grad_()
-        value = compute(point)
-        if not value.requires_grad:
-            return torch.zeros(len(T), dtype=x.dtype)
-        (grad,) = torch.autograd.grad(value, point, allow_unused=True)
-        return torch.zeros(len(T), dtype=x.dtype) if grad is None else (T * grad).flatten(1).sum(1)
-
-    def d_push() -> float:
-        of_stack = worst(*(difference(gradient(lambda p: (at(p).push(T)[i] * w).sum()), form[i]) for i in range(2)))
-        return worst(of_stack, difference(gradient(lambda p: (at(p).push(T[:1])[0] * w).sum()), form[0]))
-
-    def d_pull() -> float:
-        W = torch.stack([w, w])
-        of_stack = worst(*(difference(gradient(lambda p: (at(p).pull(W)[1] * T[i]).sum()), form[i]) for i in range(2)))
-        return worst(of_stack, difference(gradient(lambda p: (at(p).pull(w[None])[0] * T[0]).sum()), form[0]))
-
-    def second() -> float:
-        with torch.no_grad():
-            plain = J.second(T, w)[0]
-        return worst(
-            difference(plain, form),
-            difference(J.second(T, w)[0].detach(), form),
-            difference(J.second(T[:1], w)[0].detach(), form[:1, :1]),
-        )
-
-    def second_push() -> float:
-        truth = form.diag(1)
-        with torch.no_grad():
-            plain = (J.second_push(T[:2], T[1:]) * w).flatten(1).sum(1)
-        tracked = (J.second_push(T[:2], T[1:]) * w).flatten(1).sum(1).detach()
-        return worst(difference(plain, truth), difference(tracked, truth))
-
-    attempt("d push", d_push)
-    attempt("d pull", d_pull)
-    attempt("second", second)
-    attempt("second push", second_push)
-    if not deep:
-        return found
-    try:
-        jerk = [ordinary(lambda p: at(p).second(T[:2], w)[:, 0, 1:].contiguous(), x, t) for t in T]
-    except (RuntimeError, NotImplementedError):
-        return found
-    if any(value is None for value in jerk):
-        return found
-    third = torch.stack([value.reshape(()) for value in jerk])  # type: ignore[union-attr]
-    attempt("d second", lambda: difference(gradient(lambda p: at(p).second(T[:2], w)[0, 0, 1]), third))
-    attempt(
-        "d second push", lambda: difference(gradient(lambda p: (at(p).second_push(T[:1], T[1:2])[0] * w).sum()), third)
-    )
-    return found
+    def _differences(self, function: Function) -> Tensor | None:
+        try:
+            found = [ordinary(function, self.x, t) for t in self.T]
+        except FAILURES:
+            return None
+        return None if any(f is None for f in found) else torch.stack(found)  # type: ignore[arg-type]
 
 
 def special(x: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Points at which functions have kinks and ties."""
-    yield "zeros", torch.zeros_like(x)
-    yield "ones", torch.ones_like(x)
-    yield "halves", torch.full_like(x, 0.5)
+    for name, value in (("zeros", 0.0), ("ones", 1.0), ("halves", 0.5), ("threes", 3.0), ("minus ones", -1.0)):
+        yield name, torch.full_like(x, value)
+    yield "sixes", torch.full_like(x, 6.0)
     yield "whole numbers", x.round().clamp(-1, 1)
     yield "zeros and ones", (x > 0).to(x.dtype)
-    yield "threes", torch.full_like(x, 3.0)
-    yield "minus ones", torch.full_like(x, -1.0)
-    yield "sixes", torch.full_like(x, 6.0)
-    yield "infinity", torch.full_like(x, torch.inf)
     yield "minus infinity", torch.full_like(x, -torch.inf)
 
 
-def kinked(function: Function, x: Tensor) -> dict[str, float | str]:
-    """Whether push is the transpose of pull, finite where that is, and the second derivative finite and symmetric."""
-    generator = torch.Generator().manual_seed(1)
+def at_kink(function: Function, x: Tensor) -> Found:
+    """Whether push is the transpose of pull, and the second derivative finite and symmetric, where pull is finite."""
     y = function(x).detach()
-    if y.isnan().any():
-        return {}
     J = by_autodiff(function, x)[1]
-    found: dict[str, float | str] = {}
-    tolerance = 20 * torch.finfo(x.dtype).eps
-    try:
-        pulled = J.pull(J.signature.out_basis())
-    except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
-        return {"pull": f"{type(error).__name__}: {error}".replace("\n", " ")[:150]}
-    pulled = pulled.reshape(y.numel(), x.numel())
-    if not torch.isfinite(pulled).all():  # which is infinity times zero somewhere, and no convention helps
+    pulled = J.pull(J.signature.out_basis()).reshape(y.numel(), x.numel())
+    if y.isnan().any() or not torch.isfinite(pulled).all():
         return {}
+    pushed = J.push(J.signature.in_basis()).reshape(x.numel(), y.numel()).T
+    small = 100 * torch.finfo(x.dtype).eps
+    wrong = ~((pushed - pulled).abs() <= small * pulled.abs().max().clamp(min=1))
+    if wrong.any():
+        place = tuple(wrong.nonzero()[0].tolist())
+        return {"push": f"{pushed[place].item():.3g} for {pulled[place].item():.3g}"}
+    generator = torch.Generator().manual_seed(1)
+    T = torch.randn(2, *x.shape, dtype=x.dtype, generator=generator)
+    w = torch.randn(y.shape, dtype=x.dtype, generator=generator)
+    form, bent = J.second(T, w)[0], (J.second_push(T[:1], T[1:]) * w).sum()
+    if not (torch.isfinite(form).all() and torch.isfinite(bent)):
+        return {"second": f"{form.tolist()}, {bent.item()}"}
+    apart = max((form - form.T).abs().max(), (form[0, 1] - bent).abs())
+    return (
+        {"symmetry": f"{form.tolist()}, {bent.item()}"} if apart > 100 * small * form.abs().max().clamp(min=1) else {}
+    )
+
+
+def try_kinks(op: Any, limit: int) -> Iterator[tuple[str, Found]]:
+    """What fails at kinks of an operation, and where."""
+    for dtype in (torch.float64, torch.float32):
+        for name, function, x in functions(op, dtype, limit):
+            for where, point in special(x) if x.numel() <= 60 else ():
+                try:
+                    found = at_kink(function, point)
+                except (ValueError, IndexError, torch.linalg.LinAlgError):  # not defined there
+                    continue
+                except (RuntimeError, NotImplementedError, PullgeoError) as error:
+                    found = {"error": f"{type(error).__name__}: {error}".replace("\n", " ")[:150]}
+                yield f"{dtype} {where} {name[:60]}", found
+
+
+def try_points(op: Any, limit: int, tolerance: float) -> Iterator[tuple[str, Found]]:
+    """What fails at ordinary points of an operation, and where."""
+    for name, function, x in functions(op, torch.float64, limit):
+        found = Trial(function, x).run()
+        yield name, {k: v for k, v in found.items() if isinstance(v, str) or v > tolerance}
+
+
+@contextmanager
+def bounded(seconds: int) -> Iterator[None]:
+    """Give up after some time."""
+
+    def expired(*_: Any) -> None:
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.alarm(seconds)
     try:
-        pushed = J.push(J.signature.in_basis()).reshape(x.numel(), y.numel()).T
-        same = (pushed - pulled).abs() <= tolerance * pulled.nan_to_num().abs().max().clamp(min=1)
-        if not same.all():
-            worst = (~same).nonzero()[0].tolist()
-            found["push"] = f"{pushed[tuple(worst)].item():.3g} for {pulled[tuple(worst)].item():.3g}"
-        T = torch.randn(2, *x.shape, dtype=x.dtype, generator=generator)
-        w = torch.randn(y.shape, dtype=x.dtype, generator=generator)
-        form = J.second(T, w)[0]
-        bent = (J.second_push(T[:1], T[1:]) * w).sum()
-        if not torch.isfinite(form).all() or not torch.isfinite(bent):
-            found["second"] = f"{form.tolist()}, {bent.item()}"
-        else:
-            scale = tolerance * 100 * max(1, form.abs().max().item())
-            if max((form - form.T).abs().max(), (form[0, 1] - bent).abs()) > scale:
-                found["symmetry"] = f"{form.tolist()}, {bent.item()}"
-    except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
-        found["error"] = f"{type(error).__name__}: {error}".replace("\n", " ")[:150]
-    return found
-
-
-def sweep_kinks(only: str, limit: int) -> int:
-    """Print where a convention fails at kinks; how many operations fail."""
-    from torch.testing._internal.common_methods_invocations import op_db
-    from torch.testing._internal.opinfo.core import UnaryUfuncInfo
-
-    def expired(*_: Any) -> None:
-        raise TooLong
-
-    signal.signal(signal.SIGALRM, expired)
-    failed = 0
-    for op in op_db:
-        if only not in op.name or not op.supports_autograd or left_out(op.name):
-            continue
-        lines: dict[str, str] = {}
-        signal.alarm(SECONDS)
-        for dtype in (torch.float64, torch.float32):
-            try:
-                for name, function, x in functions(op, dtype, limit):
-                    if x.numel() > 60:
-                        continue
-                    for where, point in special(x):
-                        if "infinity" in where and isinstance(op, UnaryUfuncInfo):
-                            continue
-                        try:
-                            found = kinked(function, point)
-                        except (RuntimeError, ValueError, IndexError):  # not defined there
-                            continue
-                        if found:
-                            key = ", ".join(found)
-                            lines.setdefault(key, f"{dtype} {where} {name[:60]}: {found}")
-            except TooLong:
-                lines["time"] = "too long"
-                break
-            except Exception as error:  # noqa: BLE001
-                lines["error"] = f"NOT RUN {type(error).__name__}: {error}"[:150]
+        yield
+    finally:
         signal.alarm(0)
-        if lines:
-            failed += 1
-            print(f"{op.name}{'.' + op.variant_test_name if op.variant_test_name else ''}:", flush=True)
-            for line in lines.values():
-                print("   ", line[:300], flush=True)
-    print(f"{failed} operations fail at kinks")
-    return failed
+        signal.signal(signal.SIGALRM, before)
 
 
-def sweep(only: str, limit: int, tolerance: float, deep: bool) -> int:
+def sweep(only: str, attempt: Callable[[Any], Iterator[tuple[str, Found]]]) -> int:
     """Print what fails; how many operations do."""
-    from torch.testing._internal.common_methods_invocations import op_db
-
-    def expired(*_: Any) -> None:
-        raise TooLong
-
-    signal.signal(signal.SIGALRM, expired)
-    failed, tried, points = 0, 0, 0
-    for op in op_db:
-        if only not in op.name or not op.supports_autograd or left_out(op.name):
-            continue
-        worst: dict[str, float | str] = {}
-        where = ""
-        signal.alarm(SECONDS)
+    tried = points = failed = 0
+    for op in operations(only):
+        seen: dict[str, str] = {}
         try:
-            for name, function, x in functions(op, torch.float64, limit):
-                found = errors(function, x, deep)
-                points += bool(found)
-                for check, error in found.items():
-                    bad = isinstance(error, str) or error > tolerance
-                    if bad and (
-                        check not in worst
-                        or (isinstance(error, float) and isinstance(worst[check], float) and error > worst[check])
-                    ):
-                        worst[check], where = error, where or name
+            with bounded(SECONDS):
+                for where, found in attempt(op):
+                    points += 1
+                    for check, error in found.items():
+                        text = error if isinstance(error, str) else f"{error:.1e}"
+                        seen.setdefault(check, f"{text}   [{where[:90]}]")
         except TooLong:
-            print(f"{op.name}: too long", flush=True)
-        except Exception as error:  # noqa: BLE001
-            print(f"{op.name}: NOT RUN {type(error).__name__}: {error}"[:200], flush=True)
-        finally:
-            signal.alarm(0)
+            seen["time"] = "too long"
+        except (*FAILURES, torch.linalg.LinAlgError) as error:
+            seen["not run"] = f"{type(error).__name__}: {error}".replace("\n", " ")[:150]
         tried += 1
-        if worst:
-            failed += 1
-            text = "; ".join(f"{k} {v if isinstance(v, str) else format(v, '.1e')}" for k, v in worst.items())
-            print(
-                f"{op.name}{'.' + op.variant_test_name if op.variant_test_name else ''}: {text}   [{where[:80]}]",
-                flush=True,
-            )
-    print(f"{tried} operations, {points} points, {failed} operations fail")
+        failed += bool(seen)
+        name = f"{op.name}.{op.variant_test_name}" if op.variant_test_name else op.name
+        for check, text in seen.items():
+            say(f"{name}: {check}: {text}")
+    say(f"{tried} operations, {points} points, {failed} operations fail")
     return failed
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
@@ -384,16 +350,18 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--tolerance", type=float, default=TOLERANCE)
-    parser.add_argument("--torch", action="store_true", help="without our substitutes")
-    parser.add_argument("--kinks", action="store_true", help="at zeros, ones, ties and infinity instead")
-    parser.add_argument("--shallow", action="store_true", help="without third derivatives")
+    parser.add_argument("--torch", action="store_true", help="without substitutes")
+    parser.add_argument("--kinks", action="store_true", help="at zeros, ones and ties")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    with mock.patch.dict(substitutes.SUBSTITUTES, clear=options.torch):
+
+    def attempt(op: Any) -> Iterator[tuple[str, Found]]:
         if options.kinks:
-            sweep_kinks(options.only, options.samples)
-            return
-        sweep(options.only, options.samples, options.tolerance, not options.shallow)
+            return try_kinks(op, options.samples)
+        return try_points(op, options.samples, options.tolerance)
+
+    with mock.patch.dict(substitutes.SUBSTITUTES, clear=options.torch):
+        sweep(options.only, attempt)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations
 from pullgeo.jacobian import AutodiffWeight, flat, linearize
 from pullgeo.jacobian.substitutes import SUBSTITUTES
 from pullgeo.testing import oracles
-from tests.jacobian.architectures import close, random
+from tests.jacobian.architectures import random
 
 ROWS = torch.tensor([[0, 2, 0], [1, 1, 1], [4, 3, 1]])
 TABLE = random(5, 2, seed=8)

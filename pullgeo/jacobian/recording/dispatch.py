@@ -11,7 +11,6 @@ from pullgeo.jacobian.recording.operations import (
     METADATA,
     RANDOM,
     READING,
-    Function,
     name_of,
     operation_for,
     writes_in_place,
@@ -19,6 +18,7 @@ from pullgeo.jacobian.recording.operations import (
 from pullgeo.jacobian.recording.recorded import Recorded, Unserved, plain, recorded_in
 from pullgeo.jacobian.recording.shared import shared
 from pullgeo.jacobian.recording.tape import Tape
+from pullgeo.jacobian.torch_names import Function
 
 
 def dispatch(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -9,11 +9,12 @@ from torch.func import vjp
 
 from pullgeo.jacobian import kink_functions
 from pullgeo.jacobian.elementwise import Elementwise
-from pullgeo.jacobian.recording.operations import functions_named, operation
+from pullgeo.jacobian.recording.operations import operation
 from pullgeo.jacobian.recording.recorded import Recorded, Unserved, plain
 from pullgeo.jacobian.recording.tape import Tape
 from pullgeo.jacobian.substitutes import SUBSTITUTES
 from pullgeo.jacobian.tangents import tangent
+from pullgeo.jacobian.torch_names import functions_named
 
 
 def pointwise(tape: Tape, input: Recorded, function: Callable[[Tensor], Tensor]) -> Recorded:

@@ -9,10 +9,11 @@ from torch.nn import functional as F
 
 from pullgeo.jacobian.linear_map import LinearMap
 from pullgeo.jacobian.recording.alignment import aligned, scaled
-from pullgeo.jacobian.recording.operations import functions_named, operation
+from pullgeo.jacobian.recording.operations import operation
 from pullgeo.jacobian.recording.recorded import Recorded, Unserved, plain, recorded_in
 from pullgeo.jacobian.recording.reshaping import dimension, selected
 from pullgeo.jacobian.recording.tape import Tape
+from pullgeo.jacobian.torch_names import functions_named
 
 
 @operation("__getitem__")

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from pullgeo.jacobian.autodiff import Autodiff
 from pullgeo.jacobian.linear_map import LinearMap
-from pullgeo.jacobian.recording.operations import functions_named, operation
+from pullgeo.jacobian.recording.operations import operation
 from pullgeo.jacobian.recording.recorded import Recorded, Unserved, plain
 from pullgeo.jacobian.recording.reshaping import dimension
 from pullgeo.jacobian.recording.tape import Tape
+from pullgeo.jacobian.torch_names import functions_named
 
 
 class Extremes(NamedTuple):

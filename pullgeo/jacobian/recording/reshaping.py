@@ -9,9 +9,10 @@ from torch import Tensor
 
 from pullgeo.jacobian.linear_map import LinearMap, Reshape, stacked
 from pullgeo.jacobian.recording.adjoint import adjoint
-from pullgeo.jacobian.recording.operations import Function, functions_named, operation
+from pullgeo.jacobian.recording.operations import operation
 from pullgeo.jacobian.recording.recorded import Recorded, Unserved, plain
 from pullgeo.jacobian.recording.tape import Tape
+from pullgeo.jacobian.torch_names import Function, functions_named
 
 
 def reshaped(tape: Tape, input: Recorded, value: Tensor) -> Recorded:

@@ -10,12 +10,13 @@ from torch.func import vjp, vmap
 
 from pullgeo.jacobian.autodiff import Autodiff, Map, differentiable_kernels
 from pullgeo.jacobian.base import Jacobian
-from pullgeo.jacobian.recording.operations import Function, functions_named, name_of, writes_in_place
+from pullgeo.jacobian.recording.operations import name_of, writes_in_place
 from pullgeo.jacobian.recording.recorded import Recorded, Unserved, plain, recorded_in
 from pullgeo.jacobian.recording.tape import Tape
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.substitutes import SUBSTITUTES
 from pullgeo.jacobian.tangents import over_stack, tangent
+from pullgeo.jacobian.torch_names import Function, functions_named
 
 
 @dataclass(frozen=True, eq=False)

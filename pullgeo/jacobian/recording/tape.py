@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.graph import Edge, Interaction, Node
 from pullgeo.jacobian.linear_map import Reshape
-from pullgeo.jacobian.recording.operations import Function
 from pullgeo.jacobian.recording.recorded import Family, Recorded, State, Unserved
 from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.torch_names import Function
 from pullgeo.jacobian.weights import Own
 
 Argument = tuple[Recorded, Jacobian]
