@@ -176,13 +176,13 @@ def heaviside(input: Tensor, values: Tensor) -> Tensor:
 def cummax(input: Tensor, dim: int) -> Any:
     """The largest entries so far, and where they are."""
     indices = torch.cummax(input.detach(), dim).indices
-    return torch.return_types.cummax((_gathered(input, dim, indices), indices))  # type: ignore[attr-defined]
+    return torch.return_types.cummax((_gathered(input, dim, indices), indices))
 
 
 def cummin(input: Tensor, dim: int) -> Any:
     """The smallest entries so far, and where they are."""
     indices = torch.cummin(input.detach(), dim).indices
-    return torch.return_types.cummin((_gathered(input, dim, indices), indices))  # type: ignore[attr-defined]
+    return torch.return_types.cummin((_gathered(input, dim, indices), indices))
 
 
 def _gathered(input: Tensor, dim: int, indices: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ class _Eigh(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(A: Tensor, UPLO: str) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(A: Tensor, UPLO: str) -> tuple[Tensor, Tensor]:
         """Both."""
         L, V = torch.linalg.eigh(A, UPLO)
         return L, V
@@ -124,14 +124,14 @@ class _Eigh(torch.autograd.Function):
         ctx.save_for_forward(*output)
 
     @staticmethod
-    def backward(ctx: Any, gL: Tensor, gV: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gL: Tensor, gV: Tensor) -> tuple[Tensor, None]:
         """``V (diag gL + Vᴴ gV / (λ_j - λ_i)) Vᴴ``."""
         L, V = ctx.saved_tensors
         inner = V.mH @ gV * _inverse_gaps(L) + gL.to(V.dtype).diag_embed()
         return V @ inner @ V.mH, None
 
     @staticmethod
-    def jvp(ctx: Any, dA: Tensor, _: None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def jvp(ctx: Any, dA: Tensor, _: None) -> tuple[Tensor, Tensor]:
         """``diag (Vᴴ dA V)`` and ``V (Vᴴ dA V / (λ_j - λ_i))``."""
         L, V = ctx.saved_tensors
         inner = V.mH @ dA @ V
@@ -147,12 +147,12 @@ def _inverse_gaps(L: Tensor) -> Tensor:
 
 def eigh(A: Tensor, UPLO: str = "L") -> Any:
     """Eigenvalues and eigenvectors of symmetric matrices."""
-    return torch.return_types.linalg_eigh(_Eigh.apply(A, UPLO))  # type: ignore[attr-defined, no-untyped-call]
+    return torch.return_types.linalg_eigh(_Eigh.apply(A, UPLO))  # type: ignore[attr-defined]
 
 
 def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
     """Eigenvalues of symmetric matrices."""
-    L: Tensor = _Eigh.apply(A, UPLO)[0]  # type: ignore[no-untyped-call]
+    L: Tensor = _Eigh.apply(A, UPLO)[0]
     return L
 
 
@@ -162,7 +162,7 @@ def triangular_solve(
     """``A⁻¹ b`` of a triangular matrix, and this matrix."""
     triangle = A.mT if transpose else A
     X = torch.linalg.solve_triangular(triangle, b, upper=upper != transpose, unitriangular=unitriangular)
-    return torch.return_types.triangular_solve((X, A.clone()))  # type: ignore[attr-defined]
+    return torch.return_types.triangular_solve((X, A.clone()))
 
 
 def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
