@@ -70,12 +70,12 @@ def norm(
     return vector_norm(input, 2 if p is None or p == "fro" else p, dim, keepdim, dtype=dtype)
 
 
-def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
+def dist(input: Tensor, other: Tensor, p: Any = 2) -> Tensor:
     """The norm of a difference."""
     return vector_norm(input - other, p)
 
 
-def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
+def normalize(input: Tensor, p: Any = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
     """``x / max(‖x‖, ε)``."""
     return input / vector_norm(input, p, dim, True).clamp_min(eps)
 
@@ -90,17 +90,17 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     return (units[0] * units[1]).sum(dim)
 
 
-def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
+def pairwise_distance(x1: Tensor, x2: Tensor, p: Any = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
     """``‖x1 - x2 + ε‖`` along the last dimension."""
     return vector_norm(x1 - x2 + eps, p, -1, keepdim)
 
 
-def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> Tensor:
+def cdist(x1: Tensor, x2: Tensor, p: Any = 2.0, compute_mode: Any = None) -> Tensor:
     """Distances between the rows of both."""
     return vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
 
 
-def pdist(input: Tensor, p: float = 2) -> Tensor:
+def pdist(input: Tensor, p: Any = 2) -> Tensor:
     """Distances between all pairs of rows."""
     i, j = torch.triu_indices(len(input), len(input), 1, device=input.device)
     return vector_norm(input[i] - input[j], p, -1)
@@ -206,7 +206,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     return torch.where(input > 0, input, weight * input)
 
 
-def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+def celu(input: Tensor, alpha: Any = 1.0, inplace: bool = False) -> Tensor:
     """``x`` where positive, ``α (exp(x/α) - 1)`` elsewhere; torch rounds ``1/α`` to single precision."""
     y = torch.where(input > 0, input, alpha * torch.expm1(input.clamp(max=0) / alpha))
     return input.copy_(y) if inplace else y

@@ -181,3 +181,10 @@ def test_the_curvature_of_removable_singularities(dtype: torch.dtype) -> None:
     for curvature in (J.second(one[None], one).flatten(), J.second_push(one[None], one[None]).flatten()):
         torch.testing.assert_close(curvature.double(), truth.double(), rtol=2e-5, atol=0)
     assert J.push(one[None])[0, 0].item() == 0
+
+
+@pytest.mark.parametrize("function", [F.celu, torch.sinc])
+def test_second_derivatives_of_numbers_keep_their_precision(function: Function) -> None:
+    x = torch.zeros(1, 1)
+    J = linearize(lambda x: function(x.reshape(())).reshape(1, 1), x)[1]
+    assert J.second(torch.ones(2, 1, 1), torch.ones(1, 1)).dtype == torch.float32
