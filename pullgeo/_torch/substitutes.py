@@ -2,13 +2,19 @@
 
 While a map is differentiated automatically, `Substituting` puts these formulas in place of torch's functions:
 
-* weight norm: the derivative of its backward pass is wrong, so that second derivatives were;
+* determinants, linear systems, reflections, weight and layer norm, products and logarithms of sums along a dimension:
+  some derivative of a derivative is wrong, or NaN; see `pullgeo.jacobian.matrix_functions`;
+* norms, angles, extremes: forward mode disagrees with reverse mode at kinks and ties, or second derivatives are NaN
+  there; see `pullgeo.jacobian.kink_functions`;
 * bags of embeddings, hard sigmoid, gated linear units, distances of all pairs: some derivative is missing; that of the
-  hard sigmoid is rounded to single precision;
+  hard sigmoid, as that of CELU, is rounded to single precision;
+* unpooling: where windows overlap, reverse mode counts what they share twice;
 * bilinear forms: tangents would be moved one by one.
+
+``tests/fuzz/sweep_operations.py`` finds them, by trying all operations of torch.
 """
 
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import torch
@@ -18,7 +24,8 @@ from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-Function = Callable[..., Any]
+from pullgeo.jacobian import kink_functions, matrix_functions
+from pullgeo.jacobian.torch_names import Function, functions_named
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
@@ -37,11 +44,6 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     """``a σ(g)`` of the halves ``a, g`` along a dimension."""
     a, g = input.chunk(2, dim)
     return a * torch.sigmoid(g)
-
-
-def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> Tensor:
-    """Distances between the rows of both."""
-    return torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, dim=-1)
 
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -77,15 +79,120 @@ def embedding_bag(
     return total / kept.sum(1, keepdim=True).clamp(min=1) if mode == "mean" else total
 
 
-SUBSTITUTES: dict[Function, Function] = {
-    torch._weight_norm: weight_norm,
-    torch.bilinear: bilinear,
-    torch.cdist: cdist,
-    F.embedding_bag: embedding_bag,
-    F.glu: glu,
-    F.hardsigmoid: hardsigmoid,
+def lasting(function: Function, axes: int, indices: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, torch.Size]:
+    """Which entries of an unpooling are in its result, and the shape of this.
+
+    Where windows overlap, two of them may have found their maximum at the same place. One is written over the other
+    there, which torch's backward pass does not know.
+
+    Args:
+        function: ``max_unpool1d``, ``max_unpool2d`` or ``max_unpool3d``.
+        axes: how many dimensions are pooled.
+        indices: where the maxima were.
+        args: the other arguments of the function.
+        kwargs: those by name.
+    """
+    numbers = torch.arange(1, indices.shape[-axes:].numel() + 1, dtype=torch.float64, device=indices.device)
+    written = function(
+        numbers.reshape(indices.shape[-axes:]).expand(indices.shape).contiguous(), indices, *args, **kwargs
+    )
+    last = written.flatten(-axes).gather(-1, indices.flatten(-axes)) == numbers
+    return last.reshape(indices.shape), written.shape
+
+
+def _unpooled(function: Function, axes: int) -> Function:
+    """Values put back to where a pool of maxima found them."""
+
+    def unpool(input: Tensor, indices: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        last, shape = lasting(function, axes, indices, *args, **kwargs)
+        zeros = input.new_zeros(*shape[:-axes], shape[-axes:].numel())
+        written = torch.where(last, input, 0.0).flatten(-axes)
+        return zeros.scatter_add(-1, indices.flatten(-axes), written).reshape(shape)
+
+    return unpool
+
+
+def _writing(substitute: Function) -> Function:
+    """The same, written into the first argument."""
+
+    @functools.wraps(substitute)
+    def write(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return input.copy_(substitute(input, *args, **kwargs))
+
+    return write
+
+
+_NAMED: dict[str, Function] = {
+    "torch._weight_norm": weight_norm,
+    "bilinear": bilinear,
+    "F.embedding_bag": embedding_bag,
+    "glu": glu,
+    "hardsigmoid": hardsigmoid,
+    "det": matrix_functions.det,
+    "linalg.det": matrix_functions.det,
+    "slogdet": matrix_functions.slogdet,
+    "linalg.slogdet": matrix_functions.slogdet,
+    "logdet": matrix_functions.logdet,
+    "linalg.solve": matrix_functions.solve,
+    "linalg.solve_ex": matrix_functions.solve_ex,
+    "linalg.tensorsolve": matrix_functions.tensorsolve,
+    "linalg.eigh": matrix_functions.eigh,
+    "linalg.eigvalsh": matrix_functions.eigvalsh,
+    "triangular_solve": matrix_functions.triangular_solve,
+    "cholesky_inverse": matrix_functions.cholesky_inverse,
+    "linalg.householder_product": matrix_functions.householder_product,
+    "orgqr": matrix_functions.householder_product,
+    "norm": kink_functions.norm,
+    "linalg.norm": kink_functions.linalg_norm,
+    "linalg.vector_norm": kink_functions.vector_norm,
+    "linalg.matrix_norm": kink_functions.matrix_norm,
+    "dist": kink_functions.dist,
+    "F.normalize": kink_functions.normalize,
+    "cosine_similarity": kink_functions.cosine_similarity,
+    "pairwise_distance": kink_functions.pairwise_distance,
+    "cdist": kink_functions.cdist,
+    "pdist": kink_functions.pdist,
+    "renorm": kink_functions.renorm,
+    "std": kink_functions.std,
+    "std_mean": kink_functions.std_mean,
+    "hypot": kink_functions.hypot,
+    "atan2": kink_functions.atan2,
+    "arctan2": kink_functions.atan2,
+    "polar": kink_functions.polar,
+    "clamp": kink_functions.clamp,
+    "clip": kink_functions.clamp,
+    "clamp_min": kink_functions.clamp_min,
+    "clamp_max": kink_functions.clamp_max,
+    "heaviside": kink_functions.heaviside,
+    "cummax": kink_functions.cummax,
+    "cummin": kink_functions.cummin,
+    "fmax": kink_functions.fmax,
+    "fmin": kink_functions.fmin,
+    "prelu": kink_functions.prelu,
+    "celu": kink_functions.celu,
+    "sinc": kink_functions.sinc,
+    "pow": kink_functions.power,
+    "__pow__": kink_functions.power,
+    "__rpow__": kink_functions.reflected_power,
+    "float_power": kink_functions.float_power,
+    "logaddexp": kink_functions.logaddexp,
+    "logsumexp": kink_functions.logsumexp,
+    "logcumsumexp": kink_functions.logcumsumexp,
+    "cumprod": kink_functions.cumprod,
+    "layer_norm": kink_functions.layer_norm,
+    "F.instance_norm": kink_functions.instance_norm,
 }
-"""What to compute in place of what."""
+
+SUBSTITUTES: dict[Function, Function] = {
+    function: substitute
+    for name, plain in _NAMED.items()
+    for suffix, substitute in (("", plain), ("_", _writing(plain)))
+    for function in functions_named(name + suffix)
+} | {
+    function: _unpooled(function, axes)
+    for axes, function in enumerate((F.max_unpool1d, F.max_unpool2d, F.max_unpool3d), 1)
+}
+"""What to compute in place of what, under all the names that it goes by and in place."""
 
 
 class Substituting(TorchFunctionMode):
@@ -95,7 +202,10 @@ class Substituting(TorchFunctionMode):
         self, func: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """The substitute of a function, or the function."""
-        return SUBSTITUTES.get(func, func)(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if kwargs.get("out") is not None:
+            return func(*args, **kwargs)
+        return SUBSTITUTES.get(func, func)(*args, **kwargs)
 
 
 class Watching(TorchFunctionMode):

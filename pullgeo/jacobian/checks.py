@@ -37,6 +37,11 @@ def check_batch(x: Tensor, wrt: str) -> None:
         raise DtypeError(f"linearize: x must be a torch.Tensor, got {type(x).__name__}. Use torch.as_tensor(x).")
     if x.ndim == 0:
         raise ShapeError("linearize: x must have shape (b, *shape), got a scalar. Add a batch dimension.")
+    if wrt == "input" and x.is_complex():
+        raise DtypeError(
+            f"linearize: x must be real for wrt='input', got {x.dtype}, for which a derivative has two real parts. Let "
+            "the map begin with torch.view_as_complex, and pass torch.view_as_real(x)."
+        )
     if wrt == "input" and not x.is_floating_point():
         raise DtypeError(
             f"linearize: x must be floating point for wrt='input', got {x.dtype}. Use x.float(), or wrt='weight' if "
@@ -69,11 +74,11 @@ def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
                 )
     if wrt == "weight" and not parameters:
         raise ModuleError(f"linearize: {type(module).__name__} has no parameters, so there is no wrt='weight'.")
-    floating = [p for p in parameters if p.is_floating_point()]
-    if floating and x.is_floating_point() and all(p.dtype != x.dtype for p in floating):
+    precisions = [p.dtype.to_real() for p in parameters if p.is_floating_point() or p.is_complex()]
+    if precisions and x.is_floating_point() and all(precision != x.dtype for precision in precisions):
         raise DtypeError(
-            f"linearize: x is {x.dtype} and the module's parameters are {floating[0].dtype}. "
-            f"Use x.to({floating[0].dtype}) or module.to({x.dtype})."
+            f"linearize: x is {x.dtype} and the module's parameters are {precisions[0]}. "
+            f"Use x.to({precisions[0]}) or module.to({x.dtype})."
         )
     if parameters and all(p.device != x.device for p in parameters):
         raise DeviceError(
@@ -132,6 +137,11 @@ def checked_value(function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         raise ModuleError(
             f"linearize: {name} maps a batch of {len(x)} to shape {tuple(y.shape)}, expected ({len(x)}, *out). "
             "The first dimension must be the batch, and samples must be independent."
+        )
+    if y.is_complex():
+        raise ModuleError(
+            f"linearize: {name} returned {y.dtype}, expected real numbers. Let it return torch.view_as_real(y), or "
+            "whichever real part you want the derivative of."
         )
     if not y.is_floating_point():
         raise ModuleError(f"linearize: {name} returned {y.dtype}, expected floating point numbers.")

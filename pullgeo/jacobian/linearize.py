@@ -28,7 +28,8 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
         module: a network, or with ``wrt="input"`` any function of a batch that treats samples independently.
         x: a batch of points, ``(b, *x)``.
         wrt: ``"input"`` or ``"weight"``. Weights are one vector of length P, in the order of
-            ``torch.nn.utils.parameters_to_vector(module.parameters())``.
+            ``torch.nn.utils.parameters_to_vector(module.parameters())``; complex ones count twice, as
+            ``torch.view_as_real`` orders them.
 
     Returns:
         The value ``(b, *y)`` and a `Jacobian` whose tangents are stacks ``(k, b, *x)`` or ``(k, b, P)``. Layers with
@@ -69,6 +70,8 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
 
 def linearize_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
     """`linearize` with respect to the input, for arguments already checked; rules of containers call it on children."""
+    if x.is_complex():  # a part of a network; the network around it takes real numbers, and is differentiated whole
+        raise ModuleError(f"linearize: {type(module).__name__} is applied to {x.dtype}, expected real numbers.")
     found = rule_for(module)
     if found is not None:
         return found(module, x)

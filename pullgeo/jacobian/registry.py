@@ -78,9 +78,11 @@ def served_class(module: nn.Module) -> type[nn.Module] | None:
     """The registered class whose ``forward`` this module runs, or ``None`` if it runs anything else.
 
     A ``forward`` or ``__call__`` of its own (in a subclass or on the instance) or a hook may compute anything, so no
-    rule applies.
+    rule applies; nor does one to complex parameters.
     """
     if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks or overrides_call(module):
+        return None
+    if any(p is not None and p.is_complex() for p in module._parameters.values()):  # rules know real numbers only
         return None
     owner = forward_owner(type(module))
     if owner in _input_rules:

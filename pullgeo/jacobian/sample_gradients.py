@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, ModuleError, ShapeError
 from pullgeo.jacobian.linearize import linearize
-from pullgeo.jacobian.weights.parameters import ParameterLayout
+from pullgeo.jacobian.weights.parameters import ParameterLayout, from_coordinates
 from pullgeo.jacobian.weights.weight_graph import WeightGraph
 
 Loss = Tensor | Callable[[Tensor], Tensor]
@@ -61,7 +61,7 @@ def named_sample_gradients(module: nn.Module, x: Shaped[Tensor, "b *x"], loss: L
     J, w = _cotangent("named_sample_gradients", module, x, loss)
     layout = ParameterLayout.of(module)
     pieces = zip(layout.names, layout.parameters, layout.split(J.pull(w).squeeze(0)), strict=True)
-    return {name: piece.reshape(len(piece), *p.shape) for name, p, piece in pieces}
+    return {name: from_coordinates(piece, p) for name, p, piece in pieces}
 
 
 def sample_gradient_norms(module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Loss) -> Float[Tensor, " b"]:

@@ -119,7 +119,7 @@ def ggn_blocks(module: torch.nn.Module, x: Shaped[Tensor, "b *x"], likelihood: L
     for part in J.sweep_parts(metric.terms):
         found = [block for block in J.pull_blocks(*metric.factors(part)) if block is not None]
         totals = [block if t is None else t + block for t, block in zip(totals, found, strict=True)]
-    places = torch.arange(layout.size, device=y.device).split([p.numel() for p in layout.parameters])
+    places = layout.split(torch.arange(layout.size, device=y.device))
     by_parameter = {id(p): place for p, place in zip(layout.parameters, places, strict=True)}
     unique = {frozenset(map(id, own.parameters)): (own, block) for own, block in zip(owners, totals, strict=True)}
     blocks = tuple(block for _, block in unique.values() if block is not None)

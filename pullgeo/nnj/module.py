@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pullgeo.errors import DtypeError, OptionError, ShapeError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.linearize import linearize
-from pullgeo.jacobian.weights.parameters import ParameterLayout
+from pullgeo.jacobian.weights.parameters import ParameterLayout, from_coordinates
 from pullgeo.nnj import products
 
 
@@ -153,7 +153,10 @@ class Module(nn.Module):
     _jTmjp = jTmjp
 
     def get_weight(self) -> Float[Tensor, " p"]:
-        """All parameters as one vector of length P, connected to them for differentiation."""
+        """All parameters as one vector of length P, connected to them for differentiation.
+
+        Complex parameters have two coordinates for each entry, as ``torch.view_as_real`` orders them.
+        """
         layout = ParameterLayout.of(self)
         return layout.vector() if layout.parameters else torch.zeros(0)
 
@@ -162,11 +165,16 @@ class Module(nn.Module):
 
         Raises:
             ShapeError: the vector has another shape than ``(P,)``.
-            DtypeError: it is not a tensor.
+            DtypeError: it is not a tensor of real numbers.
         """
         layout = ParameterLayout.of(self)
         if not isinstance(weight, Tensor):
             raise DtypeError(f"set_weight: expected a torch.Tensor, got {type(weight).__name__}.")
+        if weight.is_complex():
+            raise DtypeError(
+                f"set_weight: expected real numbers, got {weight.dtype}. Complex parameters have two coordinates for "
+                "each entry: torch.view_as_real(w).flatten()."
+            )
         if weight.shape != (layout.size,):
             raise ShapeError(
                 f"set_weight: expected one vector of shape ({layout.size},), the number of parameters of "
@@ -174,7 +182,7 @@ class Module(nn.Module):
             )
         with torch.no_grad():
             for parameter, piece in zip(layout.parameters, layout.split(weight), strict=True):
-                parameter.copy_(piece.view(parameter.shape))
+                parameter.copy_(from_coordinates(piece, parameter))
 
 
 def forward_of(cls: type[nn.Module]) -> Callable[..., Any]:

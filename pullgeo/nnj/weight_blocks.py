@@ -41,7 +41,7 @@ def weight_layout(module: nn.Module, device: torch.device | None = None) -> Layo
     children that have parameters, each child once.
     """
     layout = ParameterLayout.of(module)
-    positions = torch.arange(layout.size, device=device).split([p.numel() for p in layout.parameters])
+    positions = layout.split(torch.arange(layout.size, device=device))
     places = dict(zip(map(id, layout.parameters), positions, strict=True))
     return _layout(module, places)
 

@@ -1,6 +1,7 @@
 """Derivatives that torch lacks or gets wrong, where a module is differentiated automatically."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,19 +10,21 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from pullgeo._torch.substitutes import SUBSTITUTES
-from pullgeo.jacobian import AutodiffWeight, linearize
+from pullgeo.jacobian import AutodiffWeight, flat, linearize
 from pullgeo.testing import oracles
-from tests.jacobian.architectures import close, random
+from tests.jacobian.architectures import random
 
 ROWS = torch.tensor([[0, 2, 0], [1, 1, 1], [4, 3, 1]])
 TABLE = random(5, 2, seed=8)
-CALLS: list[tuple[Callable[..., Tensor], tuple[object, ...], dict[str, object]]] = [
+SYMMETRIC = random(3, 4, 4, seed=1) + random(3, 4, 4, seed=1).mT
+POOLED, PLACES = F.max_pool2d(random(2, 3, 5, 5), 3, 2, return_indices=True)
+LOGITS = torch.cat([random(3, 4), torch.full((1, 4), -torch.inf)]).double()
+CALLS: list[tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]] = [
     (torch._weight_norm, (random(3, 5, 2), random(3, 1, 1)), {}),
     (torch._weight_norm, (random(3, 5), random(1)[0], -1), {}),
     (torch._weight_norm, (random(3, 5), random(1, 5), 1), {}),
     (torch.bilinear, (random(3, 2), random(3, 5), random(7, 2, 5), random(7)), {}),
     (torch.bilinear, (random(3, 4, 2), random(3, 4, 5), random(7, 2, 5), None), {}),
-    (torch.cdist, (random(3, 4, 5), random(3, 2, 5, seed=1)), {"p": 3.0}),
     (F.glu, (random(3, 4),), {"dim": 1}),
     (F.hardsigmoid, (5 * random(3, 4),), {}),
     (F.hardsigmoid, (5 * random(3, 4),), {"inplace": True}),
@@ -32,20 +35,123 @@ CALLS: list[tuple[Callable[..., Tensor], tuple[object, ...], dict[str, object]]]
     ],
     (F.embedding_bag, (ROWS, TABLE), {"mode": "sum", "per_sample_weights": random(3, 3)}),
     (F.embedding_bag, (ROWS.flatten(), TABLE, torch.tensor([0, 2, 5])), {}),
+    (F.max_unpool1d, F.max_pool1d(random(2, 3, 7), 3, 2, return_indices=True), {"kernel_size": 3, "stride": 2}),
+    (F.max_unpool2d, (POOLED, PLACES, 3, 2), {"output_size": (5, 5)}),
+    (F.max_unpool2d, (POOLED[0], PLACES[0], 3, 2), {}),
+    (F.max_unpool3d, F.max_pool3d(random(2, 3, 4, 4, 4), 2, return_indices=True), {"kernel_size": 2}),
+    *[(torch.linalg.det, (random(3, n, n, seed=n),), {}) for n in (0, 1, 2, 3, 4, 7)],
+    (torch.det, (random(3, 2, 5, 5) + 1j * random(3, 2, 5, 5, seed=1),), {}),
+    *[(torch.linalg.slogdet, (random(3, n, n, seed=n),), {}) for n in (0, 1, 2, 7)],
+    (torch.slogdet, (torch.complex(random(2, 2), random(2, 2, seed=1)),), {}),
+    (torch.logdet, (random(5, 3, 3, seed=4),), {}),
+    (torch.linalg.solve, (random(3, 4, 4), random(3, 4, 2)), {}),
+    (torch.linalg.solve, (random(3, 4, 4), random(3, 2, 4)), {"left": False}),
+    (torch.linalg.solve, (random(3, 4, 4), random(3, 4)), {}),
+    (torch.linalg.solve, (random(2, 4, 4), random(4, 3)), {}),
+    (torch.linalg.solve, (random(4, 4), random(4)), {}),
+    (torch.linalg.solve_ex, (random(3, 4, 4), random(3, 4, 2)), {}),
+    (torch.linalg.tensorsolve, (random(2, 3, 6), random(2, 3)), {}),
+    (torch.linalg.tensorsolve, (random(6, 2, 3), random(2, 3)), {"dims": (0,)}),
+    (torch.triangular_solve, (random(3, 4, 2), random(3, 4, 4)), {}),
+    (torch.triangular_solve, (random(4, 2), random(4, 4)), {"upper": False, "transpose": True}),
+    (torch.triangular_solve, (random(4, 2), random(4, 4)), {"unitriangular": True}),
+    (torch.cholesky_inverse, (random(3, 4, 4) + 3 * torch.eye(4).double(),), {}),
+    (torch.cholesky_inverse, (random(4, 4) + 3 * torch.eye(4).double(),), {"upper": True}),
+    (torch.linalg.householder_product, (random(3, 5, 4), random(3, 3)), {}),
+    (torch.orgqr, (random(5, 4), random(4)), {}),
+    (torch.linalg.eigh, (SYMMETRIC,), {}),
+    (torch.linalg.eigvalsh, (random(3, 4, 4),), {"UPLO": "U"}),
+    *[
+        (torch.linalg.vector_norm, (random(3, 4), p, 1), {})
+        for p in (0, 0.5, 1, 2, 3.5, -1, float("inf"), -float("inf"))
+    ],
+    (torch.linalg.vector_norm, (random(3, 4),), {"keepdim": True}),
+    (torch.linalg.vector_norm, (torch.complex(random(3, 4), random(3, 4, seed=1)), 2, (0, 1)), {}),
+    (torch.linalg.vector_norm, (random(3, 4).float(), 2), {"dtype": torch.float64}),
+    (torch.linalg.vector_norm, (random(1)[0], 3), {}),
+    *[(torch.linalg.matrix_norm, (random(3, 4, 5), o), {}) for o in ("fro", "nuc", 2, 1, -float("inf"))],
+    (torch.linalg.norm, (random(3, 4),), {}),
+    (torch.linalg.norm, (random(3, 4), 3, 1, True), {}),
+    (torch.linalg.norm, (random(3, 4), "nuc"), {}),
+    (torch.linalg.norm, (random(3, 4, 5), "fro", (0, 2)), {}),
+    (torch.norm, (random(3, 4),), {}),
+    (torch.norm, (random(3, 4), 3, 1), {}),
+    (Tensor.norm, (random(3, 4), "nuc"), {}),
+    (Tensor.norm, (random(3, 4), None, (0,), True), {}),
+    (torch.dist, (random(3, 4), random(3, 4, seed=1), 3), {}),
+    (F.normalize, (random(3, 4), 3.0, 1), {}),
+    (F.normalize, (random(3, 4) * 1e-14,), {}),
+    (F.cosine_similarity, (random(3, 4), random(1, 4, seed=1)), {"dim": 1}),
+    (F.cosine_similarity, (random(3, 4) * 1e-9, random(3, 4, seed=1)), {"eps": 1e-6}),
+    (F.pairwise_distance, (random(3, 4), random(3, 4, seed=1), 1.0), {"keepdim": True}),
+    (torch.cdist, (random(3, 4, 5), random(3, 2, 5, seed=1)), {"p": 3.0}),
+    (F.pdist, (random(4, 3), 1.0), {}),
+    (torch.renorm, (random(3, 4), 2, 0, 1.0), {}),
+    (torch.std, (random(3, 4),), {}),
+    (torch.std, (random(3, 4), 1, False), {"keepdim": True}),
+    (Tensor.std, (random(3, 4),), {"dim": (0, 1), "correction": 2}),
+    (torch.std_mean, (random(3, 4),), {"dim": 1}),
+    (torch.hypot, (random(3, 4), random(4)), {}),
+    (torch.atan2, (random(3, 4), random(4)), {}),
+    (torch.atan2, (torch.tensor([0.0, -0.0, 0.0]), torch.tensor([-0.0, -0.0, 0.0])), {}),
+    (torch.polar, (random(3, 4).abs(), random(3, 4, seed=1)), {}),
+    (torch.clamp, (random(3, 4), -0.5), {"max": 0.3}),
+    (torch.clip, (random(3, 4), random(4), random(3, 1, seed=2)), {}),
+    (Tensor.clamp, (torch.tensor([0.0, torch.nan, 3.0]),), {"max": torch.tensor([1.0, 1.0, torch.nan])}),
+    (torch.clamp_min, (random(3, 4), random(4)), {}),
+    (torch.clamp_max, (random(3, 4), 0.2), {}),
+    (Tensor.clamp_, (random(3, 4), random(3, 4, seed=1)), {}),
+    (torch.heaviside, (torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([0.5])), {}),
+    (torch.cummax, (random(3, 4), 1), {}),
+    (torch.cummin, (random(3, 4), 0), {}),
+    (torch.fmax, (torch.tensor([1.0, torch.nan, 2.0]), torch.tensor([torch.nan, 1.0, 3.0])), {}),
+    (torch.fmin, (torch.tensor([1.0, torch.nan, 2.0]), torch.tensor([torch.nan, 1.0, 3.0])), {}),
+    (F.prelu, (random(3, 4, 2), random(4)), {}),
+    (F.prelu, (random(3), random(1)), {}),
+    (F.celu, (random(3, 4), 0.7), {}),
+    (F.celu, (random(3, 4), 0.7, True), {}),
+    (torch.sinc, (torch.cat([random(3, 4), 1e-3 * random(1, 4), torch.zeros(1, 4).double()]),), {}),
+    (torch.pow, (random(3, 4).abs(), random(4)), {}),
+    (torch.pow, (torch.tensor([-2.0, 0.0, 3.0]), torch.tensor([3.0, 0.0, -0.5])), {}),
+    (torch.pow, (torch.tensor([-2.0, -2.0]), torch.tensor([2.0, 0.5])), {}),
+    (torch.pow, (random(3, 4).float().abs(), torch.tensor(2.5)), {}),
+    (torch.pow, (random(3, 4), 3), {}),
+    (Tensor.__pow__, (torch.tensor([3, 4]), torch.tensor([2, 0])), {}),
+    (torch.pow, (0, torch.tensor([0.0, 1.5])), {}),
+    (Tensor.__rpow__, (random(3, 4), 2), {}),
+    (torch.float_power, (random(3, 4).float().abs(), torch.tensor(2.5)), {}),
+    (Tensor.float_power, (torch.tensor([3, 4]), -1), {}),
+    (torch.logaddexp, (LOGITS, LOGITS.flip(1)), {}),
+    (torch.logsumexp, (LOGITS, 1), {}),
+    (torch.logsumexp, (LOGITS, (0, 1), True), {}),
+    (torch.logcumsumexp, (LOGITS, 1), {}),
+    (torch.cumprod, (random(3, 7), 1), {}),
+    (torch.cumprod, (random(3, 7).float(), -1), {"dtype": torch.float64}),
+    (F.layer_norm, (random(3, 4, 5), (4, 5), random(4, 5), random(4, 5, seed=1)), {}),
+    (torch.layer_norm, (random(3, 4, 5), (5,)), {"eps": 0.1}),
+    (F.instance_norm, (random(3, 4, 5),), {"weight": random(4), "bias": random(4, seed=1), "eps": 0.1}),
+    (F.instance_norm, (random(3, 4, 5), random(4), random(4).abs()), {"use_input_stats": False}),
 ]
 
 
+@pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated")
 @pytest.mark.parametrize("i", range(len(CALLS)))
 def test_substitutes_compute_what_torch_computes(i: int) -> None:
     function, args, kwargs = CALLS[i]
     copies = [[a.clone() if isinstance(a, Tensor) else a for a in args] for _ in range(2)]
-    close(SUBSTITUTES[function](*copies[0], **kwargs), function(*copies[1], **kwargs))
-    for ours, torchs in zip(*copies, strict=True):
-        torch.testing.assert_close(ours, torchs)  # written into only where torch writes
+    ours, torchs = SUBSTITUTES[function](*copies[0], **kwargs), function(*copies[1], **kwargs)
+    assert isinstance(ours, tuple) == isinstance(torchs, tuple)
+    pairs = zip(ours, torchs, strict=True) if isinstance(ours, tuple) else [(ours, torchs)]
+    for left, right in pairs:
+        torch.testing.assert_close(left, right, equal_nan=True)
+    for left, right in zip(*copies, strict=True):
+        if isinstance(left, Tensor):
+            torch.testing.assert_close(left, right, equal_nan=True)  # written into only where torch writes
 
 
 def test_every_substitute_is_tried() -> None:
-    assert {function for function, _, _ in CALLS} == set(SUBSTITUTES)
+    tried = {SUBSTITUTES[function] for function, _, _ in CALLS}
+    assert {s for f, s in SUBSTITUTES.items() if not f.__name__.endswith("_")} - tried == set()
 
 
 class Distances(nn.Module):
@@ -114,3 +220,138 @@ def test_bags_are_linear_in_their_table(mode: str) -> None:
     T, w = random(2, 3, 10, seed=1), random(3, 2, seed=2)
     assert not J.second(T, w).any()
     assert not J.second_push(T, T).any()
+
+
+def square(x: Tensor) -> Tensor:
+    return x.unflatten(1, (3, 3)) + 3 * torch.eye(3, dtype=x.dtype)
+
+
+def right(x: Tensor) -> Tensor:
+    return x.sin().unflatten(1, (3, 3))
+
+
+def symmetric(x: Tensor) -> Tensor:
+    A = right(x)
+    return A + A.mT
+
+
+def log_probabilities(x: Tensor) -> Tensor:
+    return torch.linalg.eigvalsh(symmetric(x), UPLO="U")
+
+
+# functions of nine numbers whose derivatives torch gets wrong somewhere, or refuses
+WRONG: dict[str, Callable[[Tensor], Tensor]] = {
+    "det": lambda x: torch.linalg.det(square(x))[:, None],
+    "det of five rows": lambda x: torch.det(F.pad(x, (0, 16)).unflatten(1, (5, 5)) + random(5, 5))[:, None],
+    "determinants as methods": lambda x: torch.stack([square(x).det(), square(x).logdet()], 1),
+    "slogdet": lambda x: torch.linalg.slogdet(square(x))[1][:, None] * x[:, :2],
+    "slogdet of a method": lambda x: -square(-x).slogdet().logabsdet[:, None],
+    "solve": lambda x: torch.linalg.solve(square(x), right(x)).flatten(1),
+    "solve of a vector": lambda x: torch.linalg.solve(square(x), x[:, :3]),
+    "solve from the right": lambda x: torch.linalg.solve(square(x), right(x)[:, :2], left=False).flatten(1),
+    "solve_ex": lambda x: torch.linalg.solve_ex(square(x), right(x))[0].flatten(1),
+    "tensorsolve": lambda x: torch.stack(
+        [torch.linalg.tensorsolve(A, B) for A, B in zip(square(x), x[:, :3], strict=True)]
+    ),
+    "inverse": lambda x: (torch.linalg.inv(square(x)) @ right(x)).flatten(1),
+    "triangular_solve": lambda x: torch.triangular_solve(right(x), square(x))[0].flatten(1),
+    "cholesky_inverse": lambda x: torch.cholesky_inverse(square(x)).flatten(1),
+    "householder_product": lambda x: torch.linalg.householder_product(right(x), x[:, :3]).flatten(1),
+    "eigh": lambda x: (
+        torch.linalg.eigh(symmetric(x))[1].square().flatten(1) * torch.linalg.eigh(symmetric(x))[0][:, :1]
+    ),
+    "eigvalsh": log_probabilities,
+    "layer_norm": lambda x: F.layer_norm(x, (9,), TABLE.new_ones(9) / 2, None, 0.1) * x,
+    "instance_norm": lambda x: F.instance_norm(x.unflatten(1, (3, 3)), eps=0.1).flatten(1),
+    "norm": lambda x: x.norm(3, 1, True) * torch.linalg.norm(x, dim=1, keepdim=True),
+    "normalize": lambda x: F.normalize(x, dim=1),
+    "cosine_similarity": lambda x: F.cosine_similarity(x, x.roll(1, 1), 1)[:, None],
+    "pairwise_distance": lambda x: F.pairwise_distance(x, x.roll(1, 1))[:, None],
+    "dist": lambda x: torch.stack([torch.dist(r, r.roll(2)) for r in x])[:, None],
+    "pdist": lambda x: torch.stack([F.pdist(r.unflatten(0, (3, 3))) for r in x]),
+    "renorm": lambda x: torch.renorm(x, 2, 0, 1.5),
+    "std": lambda x: x.std(1, keepdim=True) * x,
+    "std_mean": lambda x: torch.cat(torch.std_mean(x, 1, keepdim=True), 1),
+    "cumprod": lambda x: x.cumprod(1),
+    "logcumsumexp": lambda x: torch.logcumsumexp(x, 1),
+    "celu": lambda x: F.celu(x, 0.7),
+    "hardsigmoid": lambda x: F.hardsigmoid(x) * x,
+    "powers": lambda x: x.abs() ** x.roll(1, 1),
+    "polar": lambda x: torch.polar(x.abs(), x.roll(1, 1)).real,
+    "unpooling": lambda x: F.max_unpool1d(*F.max_pool1d(x[:, None], 3, 1, return_indices=True), 3, 1).flatten(1),
+}
+
+
+@pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated")
+@pytest.mark.parametrize("name", WRONG)
+def test_derivatives_and_their_gradients(name: str) -> None:
+    function, x = WRONG[name], 0.7 * random(3, 9, seed=2)
+    truth = oracles.dense_jacobian_fd(function, x, step=2e-3)
+    T, w = random(2, 3, 9, seed=3), random(*function(x).shape, seed=4)
+    small = {"rtol": 1e-7, "atol": 1e-8 * max(1.0, float(truth.abs().max()))}
+    for track in (False, True):
+        with torch.set_grad_enabled(track):
+            J = linearize(function, x)[1]
+            torch.testing.assert_close(flat(J.push(J.signature.in_basis())).permute(1, 2, 0), truth, **small)
+            torch.testing.assert_close(flat(J.pull(J.signature.out_basis())).permute(1, 0, 2), truth, **small)
+    form = second_form_of_pulled(function, x, w, T)
+    small["atol"] = 1e-6 * max(1.0, float(form.abs().max()))
+    for track in (False, True):
+        with torch.set_grad_enabled(track):
+            J = linearize(function, x)[1]
+            torch.testing.assert_close(J.second(T, w).detach(), form, **small)
+            bent = (J.second_push(T, T.flip(0)) * w).flatten(2).sum(2)
+            torch.testing.assert_close(bent.detach(), form[:, [0, 1], [1, 0]].T, **small)
+    point = x.clone().requires_grad_()
+    for k in (1, 2):
+        J = linearize(function, point)[1]
+        for value in ((J.push(T[:k])[0] * w).sum(), (J.pull(w.expand(k, *w.shape))[0] * T[0]).sum()):
+            if not value.requires_grad:
+                assert not form.any()
+                continue
+            (gradient,) = torch.autograd.grad(value, point)
+            torch.testing.assert_close((gradient * T).flatten(2).sum(2), form[:, 0].T, **small)
+
+
+def second_form_of_pulled(function: Callable[[Tensor], Tensor], x: Tensor, w: Tensor, T: Tensor) -> Tensor:
+    """The second derivative, by differences of pulled cotangents, which were compared with differences before."""
+
+    def pulled(point: Tensor) -> Tensor:
+        return linearize(function, point)[1].pull(w.unsqueeze(0))[0]
+
+    with torch.no_grad():
+        slopes = []
+        for t in T:
+            wide, middle, narrow = ((pulled(x + h * t) - pulled(x - h * t)) / (2 * h) for h in (2e-3, 1e-3, 5e-4))
+            slopes.append((64 * narrow - 20 * middle + wide) / 45)
+    return torch.stack([torch.stack([(t * slope).flatten(1).sum(1) for slope in slopes], 1) for t in T], 1)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_determinants_of_singular_matrices(n: int, rank: int) -> None:
+    left, middle = random(3, n, min(rank, n - 1)), random(3, min(rank, n - 1), n, seed=1)
+    A = left @ middle
+
+    def determinant(x: Tensor) -> Tensor:
+        return torch.linalg.det(x)[:, None]
+
+    cofactors = torch.stack([minors(a) for a in A])
+    J = linearize(determinant, A)[1]
+    for pushed in (flat(J.push(J.signature.in_basis()))[:, :, 0].T, flat(J.pull(J.signature.out_basis()))[0]):
+        torch.testing.assert_close(pushed.reshape(A.shape), cofactors, rtol=1e-9, atol=1e-11)
+    T, one = random(2, *A.shape, seed=2), torch.ones(3, 1).double()
+    moved = [torch.stack([minors(a) for a in A + s * 1e-4 * T[1]]) for s in (1, -1)]
+    truth = (T[0] * (moved[0] - moved[1])).sum((1, 2)) / 2e-4
+    torch.testing.assert_close(J.second(T, one)[:, 0, 1], truth, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(J.second_push(T[:1], T[1:])[0, :, 0], truth, rtol=1e-4, atol=1e-4)
+
+
+def minors(A: Tensor) -> Tensor:
+    """The cofactors, each from a determinant of its own."""
+    n = len(A)
+    rows = [[i for i in range(n) if i != k] for k in range(n)]
+    return torch.tensor(
+        [[(-1) ** (i + j) * torch.linalg.det(A[rows[i]][:, rows[j]]).item() for j in range(n)] for i in range(n)],
+        dtype=A.dtype,
+    )

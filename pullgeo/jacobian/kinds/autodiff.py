@@ -88,7 +88,7 @@ class Autodiff(Jacobian):
             return _pull(self.function, x, w.unsqueeze(0)).squeeze(0)
 
         moved = tracked(lambda: _push(pulled, self.x, T, self.signature.in_shape, self.switches))
-        return gram(moved, T)
+        return gram(moved.to(T.dtype), T)  # torch may promote numbers that are batched
 
     def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """Tangents of cotangents, transposed. Cost: k times a few backward passes.

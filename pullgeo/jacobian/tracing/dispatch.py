@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from pullgeo.errors import CoupledSamplesError
+from pullgeo.jacobian.torch_names import Function
 from pullgeo.jacobian.tracing.operations import (
     CONSTANT,
     METADATA,
     RANDOM,
     READING,
-    Function,
     name_of,
     operation_for,
     writes_in_place,

@@ -1,18 +1,11 @@
 """Which function of torch is which operation, under all the names that it goes by."""
 
-import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from pullgeo.jacobian.torch_names import Function, functions_named
 
-Function = Callable[..., Any]
 Operation = TypeVar("Operation", bound=Function)
-
-_OWNERS: tuple[Any, ...] = (torch, Tensor, F, torch._C._nn, torch.special)
-_NAMED_OWNERS: dict[str, tuple[Any, ...]] = {"F": (F, torch._C._nn), "Tensor": (Tensor,), "linalg": (torch.linalg,)}
 
 # begin with __i and write nothing
 _NOT_IN_PLACE = ("__index__", "__int__", "__invert__", "__init__")
@@ -37,19 +30,6 @@ def operation(*names: str) -> Callable[[Operation], Operation]:
         return function
 
     return add
-
-
-def functions_named(name: str) -> list[Function]:
-    """All functions under a name in torch, ``torch.nn.functional`` and ``torch.special``, and methods of tensors.
-
-    Where a name means different things, ``F.name`` and ``Tensor.name`` tell them apart; ``linalg.name`` is one of
-    ``torch.linalg``, and ``name.__get__`` an attribute.
-    """
-    first, _, rest = name.partition(".")
-    owners = _NAMED_OWNERS.get(first, _OWNERS)
-    path = (rest if first in _NAMED_OWNERS else name).split(".")
-    found = [functools.reduce(lambda value, part: getattr(value, part, None), path, owner) for owner in owners]
-    return [value for value in found if callable(value) and not isinstance(value, type)]
 
 
 def operation_for(function: Function) -> Function | None:

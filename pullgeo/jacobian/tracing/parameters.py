@@ -13,7 +13,8 @@ from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.kinds.autodiff import Autodiff, Map, differentiable_kernels
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tangents import over_stack, tangent
-from pullgeo.jacobian.tracing.operations import Function, functions_named, name_of, writes_in_place
+from pullgeo.jacobian.torch_names import Function, functions_named
+from pullgeo.jacobian.tracing.operations import name_of, writes_in_place
 from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain, recorded_in
 from pullgeo.jacobian.tracing.tape import Tape
 

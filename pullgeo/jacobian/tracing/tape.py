@@ -10,7 +10,7 @@ from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.kinds.graph import Edge, Interaction, Node
 from pullgeo.jacobian.kinds.linear_map import Reshape
 from pullgeo.jacobian.signature import Signature
-from pullgeo.jacobian.tracing.operations import Function
+from pullgeo.jacobian.torch_names import Function
 from pullgeo.jacobian.tracing.proxy import Family, Recorded, State, Untraceable
 from pullgeo.jacobian.weights.weight_graph import ParameterBlock
 
@@ -79,6 +79,8 @@ class Tape:
         """
         if per_sample and (value.ndim == 0 or value.shape[0] != self.batch):
             raise Untraceable(f"a result of shape {tuple(value.shape)} does not begin with the batch of {self.batch}")
+        if value.is_complex():
+            raise Untraceable("computes with complex numbers")
         if any(r.dtype != value.dtype for r, _ in arguments if r.state.node is not None):
             raise Untraceable(f"the precision changes to {value.dtype} on the way")
         edges = tuple(Edge(r.state.node, J) for r, J in arguments if r.state.node is not None)
@@ -168,6 +170,8 @@ class Tape:
             self._depth -= 1
 
     def _parameter(self, parameter: nn.Parameter) -> Recorded:
+        if parameter.is_complex():
+            return Recorded.of(self, State(parameter, None, per_sample=False, refusal="a parameter is complex"))
         n, shape = parameter.numel(), tuple(parameter.shape)
         to_shape = Reshape(Signature(self.batch, (n,), shape, parameter.dtype, parameter.device))
         recorded = self.emit(parameter, (), own=ParameterBlock(None, (parameter,), to_shape), per_sample=False)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pullgeo.jacobian.contractions import flat
 from pullgeo.jacobian.weights.base import as_weight_kind
+from pullgeo.jacobian.weights.parameters import coordinate_count
 from pullgeo.jacobian.weights.shared import grouped, joined
 from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Swept, WeightGraph, times
 
@@ -68,7 +69,7 @@ class BatchSum:
 
         Cost: for a group that is one linear layer of plain features, one product of matrices.
         """
-        totals = [W.new_zeros(n, n) for n in (sum(p.numel() for p in group) for group in groups)]
+        totals = [W.new_zeros(n, n) for n in (sum(map(coordinate_count, group)) for group in groups)]
         for part in self.J.sweep_parts(len(W)):
             w = W[part]
             met = list(self.J.sweep_pair(w, w if V is W else V[part]))
@@ -112,8 +113,8 @@ class BatchSum:
     def _places(self, parameters: Sequence[nn.Parameter]) -> Int[Tensor, " q"]:
         """Where parameters stand in the vector of all weights."""
         layout = self.J.layout
-        every = torch.arange(layout.size, device=self.J.signature.device)
-        places = dict(zip(map(id, layout.parameters), every.split([p.numel() for p in layout.parameters]), strict=True))
+        every = layout.split(torch.arange(layout.size, device=self.J.signature.device))
+        places = dict(zip(map(id, layout.parameters), every, strict=True))
         return torch.cat([places[id(p)] for p in parameters])
 
 
@@ -124,14 +125,14 @@ def _block(layers: list[tuple[ParameterBlock, Tensor, Tensor]], group: Sequence[
         return as_weight_kind(own.J).pull_outer_summed(delta, gamma)
     together, W, V = joined(layers)
     block = together.pull_outer_summed(W, V)
-    starts = dict(zip(map(id, group), accumulate((p.numel() for p in group), initial=0), strict=False))
+    starts = dict(zip(map(id, group), accumulate(map(coordinate_count, group), initial=0), strict=False))
     rows, places, start = [], [], 0
     for p in together.parameters:
-        every = torch.arange(p.numel(), device=block.device)
+        every = torch.arange(coordinate_count(p), device=block.device)
         if id(p) in starts:
             rows.append(every + start)
             places.append(every + starts[id(p)])
-        start += p.numel()
+        start += coordinate_count(p)
     row, place = torch.cat(rows), torch.cat(places)
-    n = sum(p.numel() for p in group)
+    n = sum(map(coordinate_count, group))
     return block.new_zeros(n, n).index_put((place[:, None], place), block[row[:, None], row])

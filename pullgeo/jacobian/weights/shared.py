@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pullgeo.jacobian.contractions import flat
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.weights.base import WeightKind, as_weight_kind
+from pullgeo.jacobian.weights.parameters import coordinate_count
 from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Swept, WeightGraph
 
 
@@ -29,7 +30,7 @@ class SharedWeight(WeightKind):
     def __post_init__(self) -> None:
         parameters = tuple({id(p): p for own in self.owners for p in own.parameters}.values())
         first = self.owners[0].J.signature
-        n_in, n_out = sum(p.numel() for p in parameters), sum(own.J.signature.n_out for own in self.owners)
+        n_in, n_out = sum(map(coordinate_count, parameters)), sum(own.J.signature.n_out for own in self.owners)
         object.__setattr__(self, "parameters", parameters)
         object.__setattr__(self, "signature", replace(first, in_shape=(n_in,), out_shape=(n_out,)))
 
@@ -61,7 +62,8 @@ class SharedWeight(WeightKind):
         return torch.cat([flat(own.J.second_push(t, s)) for own, t, s in layers], 2)
 
     def _tangents_of(self, T: Tensor) -> list[Tensor]:
-        pieces = dict(zip(map(id, self.parameters), T.split([p.numel() for p in self.parameters], 2), strict=True))
+        sizes = [coordinate_count(p) for p in self.parameters]
+        pieces = dict(zip(map(id, self.parameters), T.split(sizes, 2), strict=True))
         return [torch.cat([pieces[id(p)] for p in own.parameters], 2) for own in self.owners]
 
     def _cotangents_of(self, W: Tensor) -> list[Tensor]:

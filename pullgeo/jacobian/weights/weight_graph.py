@@ -14,7 +14,7 @@ from pullgeo.jacobian.kinds.autodiff import AutodiffWeight
 from pullgeo.jacobian.kinds.graph import Edge, MoveAlong, sweep_backward, sweep_forward
 from pullgeo.jacobian.kinds.linear_map import Reshape
 from pullgeo.jacobian.signature import Signature
-from pullgeo.jacobian.weights.parameters import ParameterLayout
+from pullgeo.jacobian.weights.parameters import ParameterLayout, coordinate_count
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class ParameterBlock:
 
     def split(self, flat: Float[Tensor, "*b p"]) -> list[tuple[nn.Parameter, Float[Tensor, "*b _"]]]:
         """The parameters with the pieces of a vector that belong to them."""
-        pieces = flat.split([p.numel() for p in self.parameters], dim=-1)
+        pieces = flat.split([coordinate_count(p) for p in self.parameters], dim=-1)
         return list(zip(self.parameters, pieces, strict=True))
 
 
@@ -260,7 +260,8 @@ class WeightGraph(Jacobian):
     def in_order(self, found: dict[int, Tensor]) -> Tensor:
         """What was found for each parameter, by its id, in the order of the weights; zeros for those without any."""
         like = next(iter(found.values()))
-        ordered = (found.get(id(p), like.new_zeros(*like.shape[:-1], p.numel())) for p in self.layout.parameters)
+        layout, lead = self.layout, like.shape[:-1]
+        ordered = (found.get(id(p), like.new_zeros(*lead, coordinate_count(p))) for p in layout.parameters)
         return torch.cat(list(ordered), dim=-1)
 
 

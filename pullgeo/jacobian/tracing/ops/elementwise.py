@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
+from pullgeo._torch.substitutes import SUBSTITUTES
+from pullgeo.jacobian import kink_functions
 from pullgeo.jacobian.kinds.elementwise import Elementwise
 from pullgeo.jacobian.tangents import tangent
-from pullgeo.jacobian.tracing.operations import functions_named, operation
+from pullgeo.jacobian.torch_names import functions_named
+from pullgeo.jacobian.tracing.operations import operation
 from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain
 from pullgeo.jacobian.tracing.tape import Tape
 
@@ -34,6 +37,7 @@ def pointwise(tape: Tape, input: Recorded, function: Callable[[Tensor], Tensor])
 
 def _register(name: str) -> None:
     function = functions_named(name)[0]
+    function = SUBSTITUTES.get(function, function)
 
     @operation(name)
     def record(tape: Tape, input: Recorded) -> Recorded:
@@ -112,7 +116,7 @@ def power(tape: Tape, input: Any, exponent: Any) -> Recorded:
             return square(tape, input)
         return pointwise(tape, input, lambda x: x**exponent)
     if isinstance(exponent, Recorded) and not isinstance(input, Tensor):
-        return pointwise(tape, exponent, lambda x: input**x)
+        return pointwise(tape, exponent, lambda x: kink_functions.power(input, x))
     raise Untraceable("pow of two tensors")
 
 

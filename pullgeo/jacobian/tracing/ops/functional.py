@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pullgeo._torch.substitutes import lasting
 from pullgeo.errors import CoupledSamplesError
 from pullgeo.jacobian.kinds.linear_map import LinearMap
 from pullgeo.jacobian.tracing.layers import by_rule, by_rules
@@ -254,14 +255,17 @@ def _register_unpool(name: str, axes: int) -> None:
         if input.ndim != axes + 2:
             raise Untraceable(f"{name} of what is no batch")
         value = function(plain(input), indices, *args, **kwargs)
+        last, _ = lasting(function, axes, indices, *args, **kwargs)
         signature, places = tape.signature(input, value), indices.flatten(2)
 
         def forward(T: Tensor) -> Tensor:
             zeros = T.new_zeros(*T.shape[:3], value.shape[2:].numel())
-            return zeros.scatter(3, places.expand(len(T), *places.shape), T.flatten(3)).reshape(len(T), *value.shape)
+            written = torch.where(last, T, 0.0).flatten(3)
+            return zeros.scatter_add(3, places.expand(len(T), *places.shape), written).reshape(len(T), *value.shape)
 
         def backward(W: Tensor) -> Tensor:
-            return W.flatten(3).gather(3, places.expand(len(W), *places.shape)).reshape(len(W), *input.shape)
+            found = W.flatten(3).gather(3, places.expand(len(W), *places.shape)).reshape(len(W), *input.shape)
+            return torch.where(last, found, 0.0)
 
         return tape.emit(value, [(input, LinearMap(signature, forward, backward, forward, backward))])
 

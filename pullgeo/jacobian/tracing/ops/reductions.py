@@ -8,7 +8,8 @@ from torch import Tensor
 
 from pullgeo.jacobian.kinds.autodiff import Autodiff
 from pullgeo.jacobian.kinds.linear_map import LinearMap
-from pullgeo.jacobian.tracing.operations import functions_named, operation
+from pullgeo.jacobian.torch_names import functions_named
+from pullgeo.jacobian.tracing.operations import operation
 from pullgeo.jacobian.tracing.ops.reshaping import dimension
 from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain
 from pullgeo.jacobian.tracing.tape import Tape

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pullgeo.jacobian.kinds.linear_map import LinearMap, Reshape, stacked
-from pullgeo.jacobian.tracing.operations import Function, functions_named, operation
+from pullgeo.jacobian.torch_names import Function, functions_named
+from pullgeo.jacobian.tracing.operations import operation
 from pullgeo.jacobian.tracing.ops.adjoint import adjoint
 from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain
 from pullgeo.jacobian.tracing.tape import Tape
