@@ -3,9 +3,9 @@
 While a map is differentiated automatically, `Substituting` puts these formulas in place of torch's functions:
 
 * determinants, linear systems, reflections, weight and layer norm, products and logarithms of sums along a dimension:
-  some derivative of a derivative is wrong, or NaN; see `pullgeo.jacobian.matrix_functions`;
+  some derivative of a derivative is wrong, or NaN; see `pullgeo._torch.matrix_functions`;
 * norms, angles, extremes: forward mode disagrees with reverse mode at kinks and ties, or second derivatives are NaN
-  there; see `pullgeo.jacobian.kink_functions`;
+  there; see `pullgeo._torch.kink_functions`;
 * bags of embeddings, hard sigmoid, gated linear units, distances of all pairs: some derivative is missing; that of the
   hard sigmoid, as that of CELU, is rounded to single precision;
 * unpooling: where windows overlap, reverse mode counts what they share twice;
@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from pullgeo.jacobian import kink_functions, matrix_functions
-from pullgeo.jacobian.torch_names import Function, functions_named
+from pullgeo._torch import kink_functions, matrix_functions
+from pullgeo._torch.torch_names import Function, functions_named
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:

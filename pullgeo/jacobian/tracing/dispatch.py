@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pullgeo._torch.torch_names import Function
 from pullgeo.errors import CoupledSamplesError
-from pullgeo.jacobian.torch_names import Function
 from pullgeo.jacobian.tracing.operations import (
     CONSTANT,
     METADATA,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from pullgeo.jacobian.torch_names import Function, functions_named
+from pullgeo._torch.torch_names import Function, functions_named
 
 Operation = TypeVar("Operation", bound=Function)
 

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.func import vjp, vmap
 
 from pullgeo._torch.substitutes import SUBSTITUTES
+from pullgeo._torch.torch_names import Function, functions_named
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.kinds.autodiff import Autodiff, Map, differentiable_kernels
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tangents import over_stack, tangent
-from pullgeo.jacobian.torch_names import Function, functions_named
 from pullgeo.jacobian.tracing.operations import name_of, writes_in_place
 from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain, recorded_in
 from pullgeo.jacobian.tracing.tape import Tape

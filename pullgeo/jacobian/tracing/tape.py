@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pullgeo._torch.torch_names import Function
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.kinds.graph import Edge, Interaction, Node
 from pullgeo.jacobian.kinds.linear_map import Reshape
 from pullgeo.jacobian.signature import Signature
-from pullgeo.jacobian.torch_names import Function
 from pullgeo.jacobian.tracing.proxy import Family, Recorded, State, Untraceable
 from pullgeo.jacobian.weights.weight_graph import ParameterBlock
 

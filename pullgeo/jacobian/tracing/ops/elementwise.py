@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
+from pullgeo._torch import kink_functions
 from pullgeo._torch.substitutes import SUBSTITUTES
-from pullgeo.jacobian import kink_functions
+from pullgeo._torch.torch_names import functions_named
 from pullgeo.jacobian.kinds.elementwise import Elementwise
 from pullgeo.jacobian.tangents import tangent
-from pullgeo.jacobian.torch_names import functions_named
 from pullgeo.jacobian.tracing.operations import operation
 from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain
 from pullgeo.jacobian.tracing.tape import Tape

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pullgeo._torch.torch_names import functions_named
 from pullgeo.jacobian.kinds.linear_map import LinearMap
-from pullgeo.jacobian.torch_names import functions_named
 from pullgeo.jacobian.tracing.operations import operation
 from pullgeo.jacobian.tracing.ops.alignment import aligned, scaled
 from pullgeo.jacobian.tracing.ops.reshaping import dimension, selected

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pullgeo._torch.torch_names import functions_named
 from pullgeo.jacobian.kinds.autodiff import Autodiff
 from pullgeo.jacobian.kinds.linear_map import LinearMap
-from pullgeo.jacobian.torch_names import functions_named
 from pullgeo.jacobian.tracing.operations import operation
 from pullgeo.jacobian.tracing.ops.reshaping import dimension
 from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain

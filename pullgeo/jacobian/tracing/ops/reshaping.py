@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pullgeo._torch.torch_names import Function, functions_named
 from pullgeo.jacobian.kinds.linear_map import LinearMap, Reshape, stacked
-from pullgeo.jacobian.torch_names import Function, functions_named
 from pullgeo.jacobian.tracing.operations import operation
 from pullgeo.jacobian.tracing.ops.adjoint import adjoint
 from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain
