@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pullgeo.jacobian import Jacobian, flat, linearize
+from pullgeo.jacobian import Jacobian, linearize
+from pullgeo.jacobian.contractions import flat
 from pullgeo.testing import oracles
 
 Function = Callable[[Tensor], Tensor]

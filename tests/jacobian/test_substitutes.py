@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from pullgeo._torch.substitutes import SUBSTITUTES
-from pullgeo.jacobian import AutodiffWeight, flat, linearize
+from pullgeo.jacobian import AutodiffWeight, linearize
+from pullgeo.jacobian.contractions import flat
 from pullgeo.testing import oracles
 from tests.jacobian.architectures import random
 

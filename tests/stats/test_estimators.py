@@ -13,7 +13,10 @@ from pullgeo import Newton, PullbackManifold, pairwise_distances
 from pullgeo.curve import straight_line
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
 from pullgeo.geodesic import Solution, Solver, Status, StraightLine
-from pullgeo.stats import FrechetKMeans, GeodesicKNeighbors, NeighbourGraph, PrincipalGeodesicAnalysis
+from pullgeo.stats import NeighbourGraph
+from pullgeo.stats.estimators.kmeans import FrechetKMeans
+from pullgeo.stats.estimators.neighbors import GeodesicKNeighbors
+from pullgeo.stats.estimators.principal import PrincipalGeodesicAnalysis
 from pullgeo.testing.charts import StereographicSphere
 
 QUICK = Newton(segments=4, starts=(StraightLine(),))

@@ -9,18 +9,10 @@ from torch import nn
 
 from pullgeo import PullbackManifold, pairwise_distances
 from pullgeo.errors import DtypeError, ModuleError, NonFiniteError, OptionError, PullgeoError
-from pullgeo.stats import (
-    LAND,
-    FrechetKMeans,
-    GeodesicKNeighbors,
-    NeighbourGraph,
-    PrincipalGeodesicAnalysis,
-    fit_land,
-    frechet_mean,
-    frechet_median,
-    geodesic_regression,
-    tangent_pca,
-)
+from pullgeo.stats import LAND, NeighbourGraph, fit_land, frechet_mean, frechet_median, geodesic_regression, tangent_pca
+from pullgeo.stats.estimators.kmeans import FrechetKMeans
+from pullgeo.stats.estimators.neighbors import GeodesicKNeighbors
+from pullgeo.stats.estimators.principal import PrincipalGeodesicAnalysis
 
 pytestmark = pytest.mark.usefixtures("without_type_checks")
 

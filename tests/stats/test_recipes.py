@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from pullgeo import Newton, PullbackManifold, pairwise_distances
 from pullgeo.geodesic import StraightLine
-from pullgeo.stats import GeodesicKNeighbors
+from pullgeo.stats.estimators.neighbors import GeodesicKNeighbors
 from pullgeo.testing.charts import StereographicSphere
 
 SPHERE = StereographicSphere(2)
