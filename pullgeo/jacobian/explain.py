@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.checks import check_batch, check_module, check_wrt
-from pullgeo.jacobian.linearize import linearize_input
+from pullgeo.jacobian.linearize import linearize, linearize_input
 from pullgeo.jacobian.recording import Note, Recording, Served, Unserved, runs_more_than_forward, uncompiled
 from pullgeo.jacobian.registry import rule_for, served_class
 
@@ -80,7 +80,7 @@ def explain(module: nn.Module, x: Tensor | None = None, wrt: str = "input") -> E
     Raises:
         OptionError, ShapeError, DtypeError, DeviceError, CoupledSamplesError, ModuleError: as `linearize`, given x.
 
-    Cost: without x nothing, with x one forward pass.
+    Cost: without x nothing, with x two forward passes.
 
     Example:
         >>> import torch
@@ -105,6 +105,7 @@ def explain(module: nn.Module, x: Tensor | None = None, wrt: str = "input") -> E
         check_batch(x, wrt)
         check_module(module, x, wrt)
         notes = _notes(module, x, wrt)
+        linearize(module, x, wrt)  # what it refuses is refused here
     return Explanation(tuple(_rows(module, notes)))
 
 

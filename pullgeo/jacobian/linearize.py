@@ -4,11 +4,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from torch import Tensor, nn
+from torch import OutOfMemoryError, Tensor, nn
 
-from pullgeo.errors import ModuleError
-from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight, watched
+from pullgeo.errors import ModuleError, PullgeoError
+from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight, check_connected, watched
 from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.boundary import FAILURES, name_of, undifferentiable, value_of
 from pullgeo.jacobian.chain_weight import chain_stages
 from pullgeo.jacobian.checks import check_batch, check_independence, check_module, check_wrt, checked_value
 from pullgeo.jacobian.leaving import left_alone
@@ -55,6 +56,16 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
     """
     check_wrt(wrt)
     check_batch(x, wrt)
+    try:
+        return _linearized(module, x, wrt)
+    except FAILURES as error:
+        if isinstance(error, PullgeoError | OutOfMemoryError):
+            raise
+        value_of(_sparing(module), x)  # what the module raises by itself is the caller's own
+        raise undifferentiable(module, error) from error
+
+
+def _linearized(module: Decoder, x: Tensor, wrt: str) -> tuple[Tensor, Jacobian]:
     if not isinstance(module, nn.Module):
         if wrt == "weight":
             raise ModuleError("linearize: wrt='weight' needs a torch.nn.Module; a plain function has no parameters.")
@@ -89,7 +100,9 @@ def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
     spare = _sparing(function)
     y, seen = watched(lambda x: checked_value(spare, x), x)
     check_independence(spare.__name__, spare, (x,), y)
-    return y, Autodiff(spare, x, Signature.between(x, y), seen.switched, seen.compiled)
+    if seen.hides:
+        check_connected(spare, x)
+    return y, Autodiff(spare, x, Signature.between(x, y), seen.switched, seen.compiled, seen.inner)
 
 
 def _stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
@@ -103,16 +116,19 @@ def _stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
     with suppress(Unserved):
         return record_weight(module, x)
     spare = _sparing(module)
-    y = checked_value(spare, x)
+    y, seen = watched(lambda x: checked_value(spare, x), x)
     check_independence(spare.__name__, spare, (x,), y)
-    return y, [_whole(module, _weight_by_autodiff(module, x, y))]
+    J = _weight_by_autodiff(module, x, y)
+    if seen.hides:
+        J.check_connected()
+    return y, [_whole(module, J)]
 
 
 def _whole(module: nn.Module, J: Jacobian) -> Stage:
     return Stage(Own(module, tuple(module.parameters()), J))
 
 
-def _weight_by_autodiff(module: nn.Module, x: Tensor, y: Tensor) -> Jacobian:
+def _weight_by_autodiff(module: nn.Module, x: Tensor, y: Tensor) -> AutodiffWeight:
     size = ParameterLayout.of(module).size
     return AutodiffWeight(module, x, Signature(len(x), (size,), tuple(y.shape[1:]), y.dtype, y.device))
 
@@ -124,7 +140,6 @@ def _sparing(function: Decoder) -> Callable[[Tensor], Any]:
         with left_alone(function):
             return function(x.clone())
 
-    spare.__name__ = (
-        type(function).__name__ if isinstance(function, nn.Module) else getattr(function, "__name__", "the function")
-    )
+    spare.__name__ = name_of(function)
+    spare.__wrapped__ = function  # type: ignore[attr-defined]
     return spare

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo.errors import CoupledSamplesError
-from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight, watched
-from pullgeo.jacobian.checks import FAILURES, check_independence
+from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight, check_connected, watched
+from pullgeo.jacobian.boundary import FAILURES
+from pullgeo.jacobian.checks import check_independence
 from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.recording.attention import multi_head_attention
 from pullgeo.jacobian.recording.leaves import check_batch, leaf
@@ -140,7 +141,9 @@ class Calls:
         check_independence(type(module).__name__, lambda *parts: output(module, packed.call(list(parts))), copies, y)
         vectors = [input.reshape(tape.batch, input.shape[1:].numel()) for input in inputs]
         vector: Any = torch.cat(vectors, 1)
-        J = Autodiff(packed, plain(vector), tape.signature(vector, y), seen.switched, seen.compiled)
+        if seen.hides:
+            check_connected(packed, plain(vector))
+        J = Autodiff(packed, plain(vector), tape.signature(vector, y), seen.switched, seen.compiled, seen.inner)
         own = None
         if tape.of_weights and any(True for _ in module.parameters()):
             if _has_tensors((args, kwargs)):
