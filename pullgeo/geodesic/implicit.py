@@ -11,6 +11,7 @@ from pullgeo.geodesic.grad_mode import check_same_weights
 from pullgeo.geodesic.matrix_free import LARGE, solve_free
 from pullgeo.geodesic.solver import Minimised
 from pullgeo.geodesic.space import Space
+from pullgeo.jacobian.checkpoints import checkpoints_kept
 
 
 def differentiable(
@@ -61,7 +62,7 @@ class _Solved(torch.autograd.Function):
     def backward(ctx: Any, *weights: Tensor) -> tuple[Tensor | None, ...]:
         nodes, *inputs = ctx.saved_tensors
         twice = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with torch.enable_grad(), checkpoints_kept():
             # one end point may be computed from the other, or from weights: what lies behind it is not counted here
             ends = [x.view_as(x) if twice else x.detach().requires_grad_(x.requires_grad) for x in inputs[:2]]
             curve = attach(ctx.space, nodes, *ends)

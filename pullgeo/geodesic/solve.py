@@ -16,6 +16,7 @@ from pullgeo.geodesic.solver import Discretising, Minimised, Refining, Solver
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.space import GuardedSpace, Space
 from pullgeo.geodesic.status import Status
+from pullgeo.jacobian.checkpoints import checkpoints_kept
 
 ROUNDING = 100
 """Change of a length, in units of rounding errors, that is more than these."""
@@ -30,6 +31,7 @@ POINTS = 2**13
 """Points that are measured together."""
 
 
+@checkpoints_kept()  # solvers take gradients of the decoder, which reentrant checkpoints refuse
 def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
     """Find the geodesics between the pairs of a problem.
 

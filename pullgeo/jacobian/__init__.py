@@ -24,7 +24,8 @@ from pullgeo.jacobian.linearize import linearize
 from pullgeo.jacobian.local_response import LocalResponse
 from pullgeo.jacobian.lookup_weight import LookupWeight
 from pullgeo.jacobian.normalization import RowNormalization
-from pullgeo.jacobian.parameters import ParameterLayout
+from pullgeo.jacobian.parameters import ParameterLayout, check_selection
+from pullgeo.jacobian.partial_weight import PartialWeight
 from pullgeo.jacobian.registry import registered_classes, rule, rule_for, weight_rule, weight_rule_for
 from pullgeo.jacobian.sample_gradients import named_sample_gradients, sample_gradient_norms, sample_gradients
 from pullgeo.jacobian.separable import Separable
@@ -61,6 +62,7 @@ __all__ = [
     "OtherWeight",
     "Own",
     "ParameterLayout",
+    "PartialWeight",
     "Reshape",
     "Row",
     "RowNormalization",
@@ -74,6 +76,7 @@ __all__ = [
     "WeightKind",
     "as_weight_kind",
     "check_fixed",
+    "check_selection",
     "chunks",
     "combined",
     "compose",

@@ -59,7 +59,7 @@ class Autodiff(Jacobian):
             forward mode knows nothing, so tangents are then moved by twice as many backward passes.
         compiled: whether a module scripted by TorchScript runs in it. Tangents are moved by backward passes then, and
             second derivatives, which TorchScript takes for zero, are refused.
-        inner: whether the function takes derivatives itself, as forces of an energy. Transforms would see other
+        nested: whether the function takes derivatives itself, as forces of an energy. Transforms would see other
             gradients than it does, so plain reverse mode serves, as it does where transforms fail; see `Reverse`.
     """
 
@@ -68,7 +68,7 @@ class Autodiff(Jacobian):
     signature: Signature
     switches: bool = False
     compiled: bool = False
-    inner: bool = False
+    nested: bool = False
 
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``J T``. Cost: one forward pass and k tangent passes."""
@@ -114,7 +114,7 @@ class Autodiff(Jacobian):
             with differentiable_kernels():
                 return reverse(Reverse(self.function, self.x))
 
-        return served(self.function, self.x, transformed, plainly, self.inner)
+        return served(self.function, self.x, transformed, plainly, self.nested)
 
     def _check_second(self) -> None:
         if self.compiled:
@@ -201,7 +201,7 @@ class AutodiffWeight(WeightKind):
                     if isinstance(error, PullgeoError | torch.OutOfMemoryError):
                         raise
                     raise undifferentiable(self.module, error) from error
-            yield Autodiff(run, theta, signature, seen.switched, seen.compiled, seen.inner)
+            yield Autodiff(run, theta, signature, seen.switched, seen.compiled, seen.nested)
 
 
 def check_connected(function: Map, x: Tensor) -> None:

@@ -62,8 +62,14 @@ def check_batch(x: Tensor, wrt: str) -> None:
         )
 
 
-def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
+def check_module(module: nn.Module, x: Tensor, wrt: str, chosen: Sequence[Tensor] | None = None) -> None:
     """Raise unless the module acts on the samples of ``x`` one by one, the same way every time.
+
+    Args:
+        module: the module.
+        x: the batch.
+        wrt: ``"input"`` or ``"weight"``.
+        chosen: the parameters that count as weights, if not all do.
 
     Raises:
         CoupledSamplesError: a submodule mixes samples or draws random numbers.
@@ -78,7 +84,7 @@ def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
             "linearize: a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
         )
     check_fixed(module)
-    _check_parameters(module, parameters, wrt)
+    _check_parameters(module, parameters if chosen is None else chosen, wrt)
     if wrt == "weight":
         for name, child in module.named_modules():
             if isinstance(child, ScriptModule) and any(True for _ in child.parameters()):
@@ -113,8 +119,8 @@ def _check_parameters(module: nn.Module, parameters: Sequence[Tensor], wrt: str)
             name = next(name for name, q in module.named_parameters() if q is p)
             raise ModuleError(
                 f"linearize: the parameter {name} is a {p.layout} tensor, whose entries are no coordinates, so there "
-                "is no wrt='weight'. Make its values a dense parameter and build the sparse tensor of them in forward, or "
-                "leave it out by parameters=."
+                "is no wrt='weight'. Make its values a dense parameter and the sparse tensor in forward, or leave it "
+                "out by parameters=."
             )
         if isinstance(p, nn.Parameter) and type(p.data).__name__ == "DTensor":
             raise ModuleError(

@@ -13,15 +13,17 @@ from pullgeo.jacobian.boundary import FAILURES, name_of, undifferentiable, value
 from pullgeo.jacobian.chain_weight import chain_stages
 from pullgeo.jacobian.checks import check_batch, check_independence, check_module, check_wrt, checked_value
 from pullgeo.jacobian.leaving import left_alone
-from pullgeo.jacobian.parameters import ParameterLayout
+from pullgeo.jacobian.parameters import ParameterLayout, check_selection
 from pullgeo.jacobian.recording import Unserved, record_input, record_weight
 from pullgeo.jacobian.registry import rule_for, weight_rule_for
 from pullgeo.jacobian.signature import Signature
-from pullgeo.jacobian.weights import Own, Stage, WeightGraph
-from pullgeo.typing import Decoder
+from pullgeo.jacobian.weights import Own, Stage, WeightGraph, own_of
+from pullgeo.typing import Decoder, Parameters
 
 
-def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, Jacobian]:
+def linearize(
+    module: Decoder, x: Tensor, wrt: str = "input", parameters: Parameters = "all"
+) -> tuple[Tensor, Jacobian]:
     """``f(x)`` and the derivative ``J = ∂f/∂x`` or ``J = ∂f/∂θ`` at each sample of a batch.
 
     Args:
@@ -29,6 +31,10 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
         x: a batch of points, ``(b, *x)``.
         wrt: ``"input"`` or ``"weight"``. Weights are one vector of length P, in the order of
             ``torch.nn.utils.parameters_to_vector(module.parameters())``.
+        parameters: which of the parameters are the weights, for ``wrt="weight"``: ``"all"``; ``"trainable"`` for those
+            that require gradients, as of a network with adapters; names, or patterns such as ``"*.lora_*"``; or a
+            function ``(name, parameter) -> bool``. See `ParameterLayout.of`. P counts these, in the order of
+            ``module.parameters()``; the others are held fixed, and no work is done for them.
 
     Returns:
         The value ``(b, *y)`` and a `Jacobian` whose tangents are stacks ``(k, b, *x)`` or ``(k, b, P)``. Layers with
@@ -38,11 +44,12 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
         detaches counts as constant, as in torch.
 
     Raises:
-        OptionError: ``wrt`` is something else.
+        OptionError: ``wrt`` or ``parameters`` is something else, or no parameter is chosen.
         ShapeError, DtypeError, DeviceError: ``x`` does not fit the module.
         CoupledSamplesError: the module mixes samples (batch norm in train mode) or is random (dropout in train mode).
         ModuleError: it has no parameters for ``wrt="weight"``, is not materialised, does not return one tensor with a
-            row per sample, or switches gradients off.
+            row per sample, switches gradients off, or does what torch cannot differentiate. Products raise it too,
+            with torch's error as its cause. What the module raises when it is called by itself stays what it is.
 
     Cost: one forward pass; nothing of the Jacobian is multiplied out.
 
@@ -57,7 +64,7 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
     check_wrt(wrt)
     check_batch(x, wrt)
     try:
-        return _linearized(module, x, wrt)
+        return _linearized(module, x, wrt, parameters)
     except FAILURES as error:
         if isinstance(error, PullgeoError | OutOfMemoryError):
             raise
@@ -65,7 +72,8 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
         raise undifferentiable(module, error) from error
 
 
-def _linearized(module: Decoder, x: Tensor, wrt: str) -> tuple[Tensor, Jacobian]:
+def _linearized(module: Decoder, x: Tensor, wrt: str, parameters: Parameters) -> tuple[Tensor, Jacobian]:
+    check_selection("linearize", wrt, parameters)
     if not isinstance(module, nn.Module):
         if wrt == "weight":
             raise ModuleError("linearize: wrt='weight' needs a torch.nn.Module; a plain function has no parameters.")
@@ -73,8 +81,12 @@ def _linearized(module: Decoder, x: Tensor, wrt: str) -> tuple[Tensor, Jacobian]
         if isinstance(owner, nn.Module):
             check_module(owner, x, wrt)
         return by_autodiff(module, x)
-    check_module(module, x, wrt)
-    return linearize_input(module, x) if wrt == "input" else linearize_weight(module, x)
+    if wrt == "input":
+        check_module(module, x, wrt)
+        return linearize_input(module, x)
+    layout = ParameterLayout.of(module, parameters) if any(True for _ in module.parameters()) else None
+    check_module(module, x, wrt, None if layout is None else layout.parameters)
+    return linearize_weight(module, x, layout or ParameterLayout.of(module))
 
 
 def linearize_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
@@ -87,12 +99,11 @@ def linearize_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
     return by_autodiff(module, x)
 
 
-def linearize_weight(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
+def linearize_weight(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tensor, Jacobian]:
     """`linearize` with respect to the weights, for arguments already checked."""
-    y, stages = _stages(module, x)
-    size = ParameterLayout.of(module).size
-    signature = Signature(len(x), (size,), tuple(y.shape[1:]), y.dtype, y.device)
-    return y, WeightGraph(module, x, tuple(stages), signature)
+    y, stages = _stages(module, x, layout)
+    signature = Signature(len(x), (layout.size,), tuple(y.shape[1:]), y.dtype, y.device)
+    return y, WeightGraph(module, x, tuple(stages), signature, layout)
 
 
 def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
@@ -102,35 +113,27 @@ def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
     check_independence(spare.__name__, spare, (x,), y)
     if seen.hides:
         check_connected(spare, x)
-    return y, Autodiff(spare, x, Signature.between(x, y), seen.switched, seen.compiled, seen.inner)
+    return y, Autodiff(spare, x, Signature.between(x, y), seen.switched, seen.compiled, seen.nested)
 
 
-def _stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
+def _stages(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tensor, list[Stage]]:
     found = weight_rule_for(module)
     if found is not None:
         y = linearize_input(module, x)[0] if x.is_floating_point() else checked_value(module, x)
-        return y, [_whole(module, found(module, x))]
-    chain = chain_stages(module, x)
+        return y, [Stage(own_of(module, found(module, x), layout))]
+    chain = chain_stages(module, x, layout)
     if chain is not None:
         return chain
     with suppress(Unserved):
-        return record_weight(module, x)
+        return record_weight(module, x, layout)
     spare = _sparing(module)
     y, seen = watched(lambda x: checked_value(spare, x), x)
     check_independence(spare.__name__, spare, (x,), y)
-    J = _weight_by_autodiff(module, x, y)
+    signature = Signature(len(x), (layout.size,), tuple(y.shape[1:]), y.dtype, y.device)
+    J = AutodiffWeight(module, x, signature, layout)
     if seen.hides:
         J.check_connected()
-    return y, [_whole(module, J)]
-
-
-def _whole(module: nn.Module, J: Jacobian) -> Stage:
-    return Stage(Own(module, tuple(module.parameters()), J))
-
-
-def _weight_by_autodiff(module: nn.Module, x: Tensor, y: Tensor) -> AutodiffWeight:
-    size = ParameterLayout.of(module).size
-    return AutodiffWeight(module, x, Signature(len(x), (size,), tuple(y.shape[1:]), y.dtype, y.device))
+    return y, [Stage(Own(module, layout.parameters, J))]
 
 
 def _sparing(function: Decoder) -> Callable[[Tensor], Any]:

@@ -107,7 +107,7 @@ _DIFFERENTIATES = frozenset(
     )
 )
 
-_LEAVES = frozenset((Tensor.numpy, Tensor.__array__))
+_LEAVES: frozenset[Function] = frozenset((Tensor.numpy, Tensor.__array__))
 
 
 class Substituting(TorchFunctionMode):
@@ -127,7 +127,7 @@ class Watching(TorchFunctionMode):
         switched: whether gradients were switched off or on.
         compiled: whether a module scripted by TorchScript ran; its forward derivatives are zero once it has optimised
             itself.
-        inner: whether derivatives were taken, or tensors made to require them.
+        nested: whether derivatives were taken, or tensors made to require them.
         left: whether values were handed to NumPy.
     """
 
@@ -135,13 +135,13 @@ class Watching(TorchFunctionMode):
         super().__init__()
         self.switched = False
         self.compiled = False
-        self.inner = False
+        self.nested = False
         self.left = False
 
     @property
     def hides(self) -> bool:
         """Whether autograd may have lost the way from the output to the input."""
-        return self.inner or self.left
+        return self.nested or self.left
 
     def __enter__(self) -> "Watching":
         """Watch, modules that are called included."""
@@ -164,6 +164,6 @@ class Watching(TorchFunctionMode):
     ) -> Any:
         """The function itself."""
         self.switched = self.switched or func is torch._C._set_grad_enabled
-        self.inner = self.inner or func in _DIFFERENTIATES
+        self.nested = self.nested or func in _DIFFERENTIATES
         self.left = self.left or func in _LEAVES
         return func(*args, **(kwargs or {}))

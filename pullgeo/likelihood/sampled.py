@@ -11,7 +11,7 @@ from pullgeo.errors import OptionError
 from pullgeo.jacobian import BatchSum, Jacobian, flat, linearize
 from pullgeo.likelihood.base import Likelihood
 from pullgeo.metric import Estimate, LowRank, Metric, averaged, batch_sum
-from pullgeo.typing import Decoder
+from pullgeo.typing import Decoder, Parameters
 
 
 def sampled_fisher(
@@ -39,6 +39,7 @@ def sampled_ggn(
     generator: torch.Generator,
     samples: int,
     wrt: str = "input",
+    parameters: Parameters = "all",
 ) -> Metric:
     """`ggn` with S draws in place of the whole information: a metric of rank S, whose root are S pulled gradients.
 
@@ -49,6 +50,7 @@ def sampled_ggn(
         generator: where the randomness comes from.
         samples: S; a network of many outputs needs far fewer of them than it has outputs.
         wrt: ``"input"`` or ``"weight"``.
+        parameters: which parameters are the weights, as for `linearize`.
 
     Raises:
         OptionError: S is less than one. Others as `ggn`.
@@ -59,7 +61,7 @@ def sampled_ggn(
         >>> sampled_ggn(f, torch.zeros(3, 2), Categorical(), generator, samples=5, wrt="weight").root().shape
         torch.Size([3, 3000, 5])
     """
-    y, J = linearize(module, x, wrt)
+    y, J = linearize(module, x, wrt, parameters)
     return sampled_fisher(likelihood, y, generator, samples).pullback(J)
 
 
@@ -71,6 +73,7 @@ def sampled_ggn_diag(
     samples: int,
     wrt: str = "input",
     reduction: str = "none",
+    parameters: Parameters = "all",
 ) -> Estimate:
     """The diagonal of `ggn` from S draws, with its standard error.
 
@@ -82,6 +85,7 @@ def sampled_ggn_diag(
         samples: S, at least two.
         wrt: ``"input"`` or ``"weight"``.
         reduction: as for `ggn_diag`.
+        parameters: which parameters are the weights, as for `linearize`.
 
     Returns:
         An average ``(b, n)``, or ``(P,)`` with a reduction.
@@ -99,7 +103,7 @@ def sampled_ggn_diag(
         (torch.Size([1, 9]), torch.Size([1, 9]))
     """
     where = "sampled_ggn_diag"
-    y, J = linearize(module, x, wrt)
+    y, J = linearize(module, x, wrt, parameters)
     over_batch = batch_sum(where, J, reduction)
     gradients = _gradients(where, likelihood, y, generator, samples, 2)
     squares = _squares(J, gradients) if over_batch is None else _summed_squares(over_batch, gradients)

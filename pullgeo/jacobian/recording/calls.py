@@ -20,7 +20,7 @@ from pullgeo.jacobian.recording.shadow import runs_more_than_forward
 from pullgeo.jacobian.recording.tape import Tape
 from pullgeo.jacobian.registry import forward_owner, overrides_call, rule_for, served_class, weight_rule_for
 from pullgeo.jacobian.signature import Signature
-from pullgeo.jacobian.weights import Own
+from pullgeo.jacobian.weights import Own, own_of
 
 Served = Literal["rule", "graph", "autodiff", "not called", "unknown"]
 
@@ -53,7 +53,7 @@ class Calls:
             Unserved: the call cannot be part of a graph.
         """
         inputs = recorded_in((args, kwargs))
-        weighted = self.tape.of_weights and any(True for _ in module.parameters())
+        weighted = self.tape.counts(module)
         if self.tape.closed or not (inputs or weighted):
             return module(*plain(args), **plain(kwargs))
         if self.tape.outermost and not torch.is_grad_enabled():
@@ -82,7 +82,7 @@ class Calls:
             value = plain(x)
             own = None
             if weighted and weight_rule is not None:
-                own = Own(module, tuple(module.parameters()), weight_rule(module, value))
+                own = own_of(module, weight_rule(module, value), self.tape.layout)
             if rule is None or not value.is_floating_point():
                 return self.tape.emit(module(value), [], own=own)
             return leaf(self.tape, x, *rule(module, value), own)
@@ -143,14 +143,15 @@ class Calls:
         vector: Any = torch.cat(vectors, 1)
         if seen.hides:
             check_connected(packed, plain(vector))
-        J = Autodiff(packed, plain(vector), tape.signature(vector, y), seen.switched, seen.compiled, seen.inner)
+        J = Autodiff(packed, plain(vector), tape.signature(vector, y), seen.switched, seen.compiled, seen.nested)
         own = None
-        if tape.of_weights and any(True for _ in module.parameters()):
+        if tape.counts(module):
             if _has_tensors((args, kwargs)):
                 self._leave(f"{why}; and it takes constant tensors besides samples")
-            size = ParameterLayout.of(module).size
-            signature = Signature(tape.batch, (size,), tuple(y.shape[1:]), y.dtype, y.device)
-            own = Own(module, tuple(module.parameters()), AutodiffWeight(packed, plain(vector), signature))
+            chosen = tape.layout.own(module)
+            layout = ParameterLayout(tuple(map(str, range(len(chosen)))), chosen)
+            signature = Signature(tape.batch, (layout.size,), tuple(y.shape[1:]), y.dtype, y.device)
+            own = Own(module, chosen, AutodiffWeight(packed, plain(vector), signature, layout))
         result: Any = tape.emit(y, [(vector, J)], view_of=inputs[0], own=own)
         if y is returned:
             return result

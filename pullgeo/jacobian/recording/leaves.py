@@ -10,6 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 from pullgeo.errors import CoupledSamplesError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.linear_map import Reshape
+from pullgeo.jacobian.partial_weight import restricted
 from pullgeo.jacobian.recording.recorded import Recorded, Unserved, plain
 from pullgeo.jacobian.recording.tape import Argument, Tape
 from pullgeo.jacobian.registry import rule_for, weight_rule_for
@@ -93,7 +94,13 @@ def by_rules(tape: Tape, input: Any, module: nn.Module, parameters: dict[str, An
 
 
 def _own(tape: Tape, given: Sequence[Any], J: Jacobian) -> Own | None:
-    """The parameters themselves, where nothing was computed of them before."""
-    owners = [tape.source(p) if isinstance(p, Recorded) else None for p in given]
-    found = [parameter for parameter in owners if parameter is not None]
-    return Own(None, tuple(found), J) if len(found) == len(owners) else None
+    """The parameters themselves, where nothing was computed of them before; the others are held fixed."""
+    found = [tape.source(p) for p in given if isinstance(p, Recorded)]
+    chosen = tuple(parameter for parameter in found if parameter is not None)
+    if len(chosen) < len(found):
+        return None
+    if len(chosen) == len(given):
+        return Own(None, chosen, J)
+    sources = iter(chosen)
+    every = [next(sources) if isinstance(p, Recorded) else p for p in given]
+    return Own(None, chosen, restricted(J, every, chosen))

@@ -12,6 +12,7 @@ from pullgeo.jacobian.chain import compose
 from pullgeo.jacobian.checkpoints import checkpoints_kept
 from pullgeo.jacobian.graph import Edge, Graph, Node
 from pullgeo.jacobian.linear_map import Reshape
+from pullgeo.jacobian.parameters import ParameterLayout
 from pullgeo.jacobian.recording.calls import Calls
 from pullgeo.jacobian.recording.dispatch import dispatch
 from pullgeo.jacobian.recording.recorded import Recorded, Unserved
@@ -42,14 +43,14 @@ def record_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
     return y, Graph(nodes, Signature.between(x, y))
 
 
-def record_weight(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
+def record_weight(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tensor, list[Stage]]:
     """The value of a module and the stages of its derivative with respect to the weights.
 
     Raises:
         Unserved: the module does something that no graph knows; the text says what.
         CoupledSamplesError: the module mixes samples or draws random numbers.
     """
-    recording = Recording(module, x, tuple(module.parameters()))
+    recording = Recording(module, x, layout.parameters)
     y, output = recording.run()
     tape = recording.tape
     moved: set[int] = set()
@@ -73,7 +74,9 @@ class Recording:
 
     def __init__(self, module: nn.Module, x: Tensor, parameters: Sequence[nn.Parameter] = ()) -> None:
         module = uncompiled(module)
-        self.tape = Tape(len(x), dispatch, parameters)
+        differentiated = set(map(id, parameters))
+        fixed = frozenset(id(p) for p in module.parameters() if id(p) not in differentiated)
+        self.tape = Tape(len(x), dispatch, parameters, fixed)
         self.calls = Calls(self.tape, module)
         self._module, self._x = module, x
 
