@@ -13,6 +13,7 @@ from pullgeo.jacobian.checks import check_fixed
 from pullgeo.jacobian.contract import combined, flat, gram, outer
 from pullgeo.jacobian.conv_weight import ConvWeight
 from pullgeo.jacobian.convolution import Convolution
+from pullgeo.jacobian.copying import computed_tensors, copied
 from pullgeo.jacobian.elementwise import Elementwise
 from pullgeo.jacobian.explain import Explanation, Row, explain
 from pullgeo.jacobian.glu import GatedLinear
@@ -80,6 +81,8 @@ __all__ = [
     "chunks",
     "combined",
     "compose",
+    "computed_tensors",
+    "copied",
     "explain",
     "flat",
     "gram",

@@ -169,14 +169,18 @@ class AutodiffWeight(WeightKind):
         terms = [J.second_push(T[:, i : i + 1], S[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
         return torch.cat(terms, 1) if terms else T.new_zeros(len(T), 0, *self.signature.out_shape)
 
-    def check_connected(self) -> None:
-        """Raise unless autograd finds the way from the value of the first sample to the parameters.
+    def check(self, connected: bool) -> None:
+        """Raise unless the module takes the first sample by itself, with other weights than its own.
+
+        Args:
+            connected: whether autograd must find the way from its value to the parameters.
 
         Raises:
             ModuleError: it does not.
         """
         for J in self._per_sample():
-            check_connected(J.function, J.x)
+            if connected:
+                check_connected(J.function, J.x)
             return
 
     def _per_sample(self) -> Iterator[Autodiff]:
@@ -194,12 +198,15 @@ class AutodiffWeight(WeightKind):
                     # a copy, because the module may work in place
                     return functional_call(module, values, (sample.clone(),), tie_weights=False)
 
+            run.__name__ = type(self.module).__name__
             if seen is None:
                 try:
                     seen = watched(lambda theta: value_of(run, theta), theta)[1]
-                except FAILURES as error:  # the module itself has run before
+                except FAILURES as error:
                     if isinstance(error, PullgeoError | torch.OutOfMemoryError):
                         raise
+                    with left_alone(module):  # an error of the caller's own comes again
+                        value_of(module, self.x.clone())
                     raise undifferentiable(self.module, error) from error
             yield Autodiff(run, theta, signature, seen.switched, seen.compiled, seen.nested)
 

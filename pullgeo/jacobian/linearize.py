@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import torch
 from torch import OutOfMemoryError, Tensor, nn
 
 from pullgeo.errors import ModuleError, PullgeoError
@@ -111,7 +112,7 @@ def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
     spare = _sparing(function)
     y, seen = watched(lambda x: checked_value(spare, x), x)
     check_independence(spare.__name__, spare, (x,), y)
-    if seen.hides:
+    if seen.hides or _is_cut_off(y):
         check_connected(spare, x)
     return y, Autodiff(spare, x, Signature.between(x, y), seen.switched, seen.compiled, seen.nested)
 
@@ -131,9 +132,13 @@ def _stages(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tens
     check_independence(spare.__name__, spare, (x,), y)
     signature = Signature(len(x), (layout.size,), tuple(y.shape[1:]), y.dtype, y.device)
     J = AutodiffWeight(module, x, signature, layout)
-    if seen.hides:
-        J.check_connected()
+    J.check(seen.hides or _is_cut_off(y))
     return y, [Stage(Own(module, layout.parameters, J))]
+
+
+def _is_cut_off(y: Tensor) -> bool:
+    """Whether a value was computed in inference mode, which the caller is not in."""
+    return y.is_inference() and not torch.is_inference_mode_enabled()
 
 
 def _sparing(function: Decoder) -> Callable[[Tensor], Any]:

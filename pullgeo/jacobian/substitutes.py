@@ -79,17 +79,23 @@ def embedding_bag(
 
 
 def embedding(
-    weight: Tensor, indices: Tensor, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
 ) -> Tensor:
     """The rows of a table, whose gradient is dense: sparse gradients have no shape that can be changed."""
-    return torch.embedding(weight, indices, padding_idx, scale_grad_by_freq, False)
+    return F.embedding(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, False)
 
 
 SUBSTITUTES: dict[Function, Function] = {
     torch._weight_norm: weight_norm,
     torch.bilinear: bilinear,
     torch.cdist: cdist,
-    torch.embedding: embedding,
+    F.embedding: embedding,
     F.embedding_bag: embedding_bag,
     F.glu: glu,
     F.hardsigmoid: hardsigmoid,
@@ -103,6 +109,7 @@ _DIFFERENTIATES = frozenset(
         torch.autograd.backward,
         Tensor.backward,
         Tensor.requires_grad_,
+        Tensor.register_hook,
         Tensor.requires_grad.__set__,  # type: ignore[attr-defined]
     )
 )
@@ -127,7 +134,7 @@ class Watching(TorchFunctionMode):
         switched: whether gradients were switched off or on.
         compiled: whether a module scripted by TorchScript ran; its forward derivatives are zero once it has optimised
             itself.
-        nested: whether derivatives were taken, or tensors made to require them.
+        nested: whether derivatives were taken, tensors made to require them, or their gradients changed by hooks.
         left: whether values were handed to NumPy.
     """
 
@@ -141,7 +148,7 @@ class Watching(TorchFunctionMode):
     @property
     def hides(self) -> bool:
         """Whether autograd may have lost the way from the output to the input."""
-        return self.nested or self.left
+        return self.nested or self.left or self.switched
 
     def __enter__(self) -> "Watching":
         """Watch, modules that are called included."""

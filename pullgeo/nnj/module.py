@@ -1,5 +1,6 @@
 """`torch.nn.Module` with Jacobian products."""
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, OptionError, ShapeError
-from pullgeo.jacobian import Jacobian, ParameterLayout, linearize
+from pullgeo.jacobian import Jacobian, ParameterLayout, computed_tensors, linearize
 from pullgeo.nnj import products
 from pullgeo.typing import Parameters
 
@@ -157,6 +158,18 @@ class Module(nn.Module):
         return products.jTmjp(
             self, x, val, matrix, wrt, from_diag, to_diag, diag_backprop, full, reduction, chunk_size, parameters
         )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy, also of a module that keeps what it computed, as ``torch.nn.utils.weight_norm`` does."""
+        inherited = getattr(super(), "__deepcopy__", None)
+        if inherited is not None:
+            return inherited(memo)
+        for number, tensor in computed_tensors(self).items():
+            memo.setdefault(number, tensor)
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        return twin
 
     _jacobian = jacobian
     _jvp = jvp

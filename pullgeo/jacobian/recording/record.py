@@ -102,6 +102,8 @@ class Recording:
             )
         if not isinstance(y, Recorded) or y.state.node is None:
             raise Unserved("its output is not one tensor that depends on the input")
+        if y.state.value.device != self._x.device:
+            raise Unserved(f"its output is on {y.state.value.device}")
         if not y.state.per_sample:
             raise Unserved("its output is the same for every sample")
         return y.state.value, y.state.node
