@@ -134,7 +134,7 @@ def check_fixed(module: nn.Module) -> None:
 
     Raises:
         CoupledSamplesError: a submodule mixes samples or draws random numbers.
-        ModuleError: a submodule is quantised.
+        ModuleError: a submodule is quantised, or sharded over processes.
     """
     for name, child in module.named_modules():
         if isinstance(child, _BatchNorm) and (child.training or child.running_mean is None):
@@ -156,6 +156,11 @@ def check_fixed(module: nn.Module) -> None:
             raise ModuleError(
                 f"linearize: {_where(name, child)} is quantised: it rounds to integers, which has no derivative. "
                 "Linearize the module as it was before torch.ao.quantization.convert or quantize_dynamic."
+            )
+        if type(child).__name__ == "FullyShardedDataParallel":  # importing it takes longer than the rest of torch
+            raise ModuleError(
+                f"linearize: {_where(name, child)} gathers and frees its parameters at every pass, which transforms "
+                "and repeated passes break. Linearize the module inside, under FullyShardedDataParallel.summon_full_params."
             )
         if not getattr(child, "training", False):  # a module that torch.jit.freeze has frozen has no such attribute
             continue

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -580,6 +580,34 @@ def test_quantised_modules_are_refused() -> None:
         module = torch.ao.quantization.quantize_dynamic(mlp().float(), {nn.Linear})
     with pytest.raises(ModuleError, match="quantised"):
         linearize(module, X.float())
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_modules_of_several_processes(process_group: None) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+
+    whole = nn.parallel.DistributedDataParallel(mlp())
+    check_first_order(whole, "input", by_input(mlp()))
+    check_first_order(whole, "weight", by_weight(mlp()))
+    sharded = [
+        fully_shard(mlp(), mesh=init_device_mesh("cpu", (1,))),
+        FullyShardedDataParallel(mlp(), device_id=torch.device("cpu")),
+    ]
+    for module in sharded:
+        for wrt in BOTH:
+            for call in ("linearize", "explain", "jTmjp", "ggn_diag"):
+                with pytest.raises(ModuleError, match=r"full_tensor|summon_full_params"):
+                    CALLS[call](module, X, wrt)
 
 
 def test_partial_fixes_a_second_argument() -> None:
