@@ -122,7 +122,7 @@ def _check_parameters(module: nn.Module, parameters: Sequence[Tensor], wrt: str)
                 "is no wrt='weight'. Make its values a dense parameter and the sparse tensor in forward, or leave it "
                 "out by parameters=."
             )
-        if isinstance(p, nn.Parameter) and type(p.data).__name__ == "DTensor":
+        if type(p).__name__ == "DTensor":
             raise ModuleError(
                 "linearize: the module's parameters are sharded over processes (DTensor), so a product of one process "
                 "has only a part of them. Gather them first, by FSDPModule.unshard() or DTensor.full_tensor()."
@@ -160,7 +160,7 @@ def check_fixed(module: nn.Module) -> None:
         if type(child).__name__ == "FullyShardedDataParallel":  # importing it takes longer than the rest of torch
             raise ModuleError(
                 f"linearize: {_where(name, child)} gathers and frees its parameters at every pass, which transforms "
-                "and repeated passes break. Linearize the module inside, under FullyShardedDataParallel.summon_full_params."
+                "and repeated passes break. Linearize the module inside, under its summon_full_params()."
             )
         if not getattr(child, "training", False):  # a module that torch.jit.freeze has frozen has no such attribute
             continue

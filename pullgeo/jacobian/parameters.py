@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -57,15 +58,14 @@ class ParameterLayout:
                 )
         return cls(tuple(name for name, _ in named), tuple(p for _, p in named))
 
-    @property
+    @cached_property
     def ids(self) -> frozenset[int]:
         """The ids of the parameters that count."""
         return frozenset(map(id, self.parameters))
 
     def own(self, module: nn.Module) -> tuple[nn.Parameter, ...]:
         """Those parameters of a module that count, in the module's order."""
-        ids = self.ids
-        return tuple(p for p in module.parameters() if id(p) in ids)
+        return tuple(p for p in module.parameters() if id(p) in self.ids)
 
     @property
     def size(self) -> int:
