@@ -7,6 +7,7 @@ from pullgeo.jacobian import rules
 from pullgeo.jacobian.base import Jacobian, LinearKind, Transpose, chunks
 from pullgeo.jacobian.checks import check_fixed
 from pullgeo.jacobian.contractions import combined, flat, gram, outer
+from pullgeo.jacobian.copying import computed_tensors, copied
 from pullgeo.jacobian.explain import Explanation, Row, explain
 from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight
 from pullgeo.jacobian.kinds.chain import Chain, compose
@@ -21,6 +22,7 @@ from pullgeo.jacobian.kinds.normalization import RowNormalization
 from pullgeo.jacobian.kinds.separable import Separable
 from pullgeo.jacobian.kinds.softmax import LogSoftmax, Softmax
 from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.partial_weight import PartialWeight
 from pullgeo.jacobian.registry import registered_classes, rule, rule_for, weight_rule, weight_rule_for
 from pullgeo.jacobian.sample_gradients import named_sample_gradients, sample_gradient_norms, sample_gradients
 from pullgeo.jacobian.signature import Signature
@@ -32,7 +34,7 @@ from pullgeo.jacobian.weights.broadcast import BroadcastWeight
 from pullgeo.jacobian.weights.conv import ConvWeight
 from pullgeo.jacobian.weights.linear import LinearWeight
 from pullgeo.jacobian.weights.lookup import LookupWeight
-from pullgeo.jacobian.weights.parameters import ParameterLayout
+from pullgeo.jacobian.weights.parameters import ParameterLayout, check_selection
 from pullgeo.jacobian.weights.shared import SharedWeight
 from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Stage, WeightGraph
 
@@ -60,6 +62,7 @@ __all__ = [
     "Node",
     "ParameterBlock",
     "ParameterLayout",
+    "PartialWeight",
     "Reshape",
     "Row",
     "RowNormalization",
@@ -74,9 +77,12 @@ __all__ = [
     "WeightKind",
     "as_weight_kind",
     "check_fixed",
+    "check_selection",
     "chunks",
     "combined",
     "compose",
+    "computed_tensors",
+    "copied",
     "explain",
     "flat",
     "gram",
