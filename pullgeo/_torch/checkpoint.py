@@ -1,16 +1,17 @@
 """Decoders that compute parts of themselves twice to save memory, by ``torch.utils.checkpoint``."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 from torch.utils import checkpoint
 
-from pullgeo.errors import ModuleError
-
 _RUNNER = "_checkpoint_without_reentrant_generator"
 """What surrounds a part that is computed twice, between two ``next``; a torch without it is left as it is."""
+
+_REENTRANT = "CheckpointFunction"
+"""The autograd function of ``use_reentrant=True``, which neither transforms nor ``torch.autograd.grad`` can run."""
 
 
 class _Kept:
@@ -18,50 +19,41 @@ class _Kept:
 
     lock = Lock()
     count = 0
-    runner: Any = None
+    originals: ClassVar[dict[str, Any]] = {}
 
 
 @contextmanager
 def checkpoints_kept() -> Iterator[None]:
-    """Parts under ``checkpoint(..., use_reentrant=False)`` keep what they have computed, as if they stood alone.
+    """Parts under ``checkpoint`` keep what they have computed, as if they stood alone.
 
     What a transform or a recording computes in them is computed otherwise in the backward pass, which then misses
     tensors. The change is the process's: a thread that trains meanwhile keeps its tensors too.
     """
     with _Kept.lock:
         if not _Kept.count:
-            _Kept.runner = getattr(checkpoint, _RUNNER, None)
-            if _Kept.runner is not None:
-                setattr(checkpoint, _RUNNER, _alone)
+            substitutes = {_RUNNER: _alone, _REENTRANT: _Plainly}
+            _Kept.originals = {name: vars(checkpoint)[name] for name in substitutes if name in vars(checkpoint)}
+            for name in _Kept.originals:
+                setattr(checkpoint, name, substitutes[name])
         _Kept.count += 1
     try:
         yield
     finally:
         with _Kept.lock:
             _Kept.count -= 1
-            if not _Kept.count and _Kept.runner is not None:
-                setattr(checkpoint, _RUNNER, _Kept.runner)
+            if not _Kept.count:
+                for name, original in _Kept.originals.items():
+                    setattr(checkpoint, name, original)
 
 
 def _alone(*args: Any, **kwargs: Any) -> Iterator[None]:
     yield
 
 
-@contextmanager
-def custom_functions_named() -> Iterator[None]:
-    """Say by name if a function of the user's own has derivatives that transforms cannot use.
+class _Plainly:
+    """In place of the autograd function of reentrant checkpoints: the part itself."""
 
-    Raises:
-        ModuleError: it has.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if "setup_context" not in str(error):
-            raise
-        raise ModuleError(
-            "linearize: the map calls a torch.autograd.Function without setup_context, which cannot be differentiated "
-            "forward or twice, as metrics and geodesics need it. In torch.utils.checkpoint that is use_reentrant=True: "
-            "set use_reentrant=False. A function of your own needs setup_context, and generate_vmap_rule = True or "
-            "vmap; see torch's Extending torch.func with autograd.Function."
-        ) from error
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        """The part's value."""
+        return function(*args)

@@ -8,6 +8,7 @@ While a map is differentiated automatically, `Substituting` puts these formulas 
   there; see `pullgeo._torch.kink_functions`;
 * bags of embeddings, hard sigmoid, gated linear units, distances of all pairs: some derivative is missing; that of the
   hard sigmoid, as that of CELU, is rounded to single precision;
+* tables of embeddings: their sparse gradients cannot be reshaped;
 * unpooling: where windows overlap, reverse mode counts what they share twice;
 * bilinear forms: tangents would be moved one by one.
 
@@ -79,6 +80,19 @@ def embedding_bag(
     return total / kept.sum(1, keepdim=True).clamp(min=1) if mode == "mean" else total
 
 
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """The rows of a table, whose gradient is dense: sparse gradients have no shape that can be changed."""
+    return F.embedding(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, False)
+
+
 def lasting(function: Function, axes: int, indices: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, torch.Size]:
     """Which entries of an unpooling are in its result, and the shape of this.
 
@@ -125,6 +139,7 @@ def _writing(substitute: Function) -> Function:
 _NAMED: dict[str, Function] = {
     "torch._weight_norm": weight_norm,
     "bilinear": bilinear,
+    "F.embedding": embedding,
     "F.embedding_bag": embedding_bag,
     "glu": glu,
     "hardsigmoid": hardsigmoid,
@@ -195,6 +210,20 @@ SUBSTITUTES: dict[Function, Function] = {
 """What to compute in place of what, under all the names that it goes by and in place."""
 
 
+_DIFFERENTIATES = frozenset(
+    (
+        torch.autograd.grad,
+        torch.autograd.backward,
+        Tensor.backward,
+        Tensor.requires_grad_,
+        Tensor.register_hook,
+        Tensor.requires_grad.__set__,  # type: ignore[attr-defined]
+    )
+)
+
+_LEAVES: frozenset[Function] = frozenset((Tensor.numpy, Tensor.__array__))
+
+
 class Substituting(TorchFunctionMode):
     """Within this context, torch computes the substitutes."""
 
@@ -215,12 +244,21 @@ class Watching(TorchFunctionMode):
         switched: whether gradients were switched off or on.
         compiled: whether a module scripted by TorchScript ran; its forward derivatives are zero once it has optimised
             itself.
+        nested: whether derivatives were taken, tensors made to require them, or their gradients changed by hooks.
+        left: whether values were handed to NumPy.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.switched = False
         self.compiled = False
+        self.nested = False
+        self.left = False
+
+    @property
+    def hides(self) -> bool:
+        """Whether autograd may have lost the way from the output to the input."""
+        return self.nested or self.left or self.switched
 
     def __enter__(self) -> "Watching":
         """Watch, modules that are called included."""
@@ -243,4 +281,6 @@ class Watching(TorchFunctionMode):
     ) -> Any:
         """The function itself."""
         self.switched = self.switched or func is torch._C._set_grad_enabled
+        self.nested = self.nested or func in _DIFFERENTIATES
+        self.left = self.left or func in _LEAVES
         return func(*args, **(kwargs or {}))

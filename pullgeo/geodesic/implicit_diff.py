@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.checkpoint import checkpoints_kept
 from pullgeo._torch.grad_mode import check_same_weights, leaves
 from pullgeo.geodesic.descent.newton_cg import LARGE, solve_free
 from pullgeo.geodesic.energy.base import Space
@@ -61,7 +62,7 @@ class _Solved(torch.autograd.Function):
     def backward(ctx: Any, *weights: Tensor) -> tuple[Tensor | None, ...]:
         nodes, *inputs = ctx.saved_tensors
         twice = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with torch.enable_grad(), checkpoints_kept():
             # one end point may be computed from the other, or from weights: what lies behind it is not counted here
             ends = [x.view_as(x) if twice else x.detach().requires_grad_(x.requires_grad) for x in inputs[:2]]
             curve = attach(ctx.space, nodes, *ends)

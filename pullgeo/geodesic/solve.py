@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.checkpoint import checkpoints_kept
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.energy.base import GuardedSpace, Space
@@ -30,6 +31,7 @@ POINTS = 2**13
 """Points that are measured together."""
 
 
+@checkpoints_kept()  # solvers take gradients of the decoder, which reentrant checkpoints refuse
 def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
     """Find the geodesics between the pairs of a problem.
 

@@ -20,6 +20,7 @@ from pullgeo.jacobian.kinds.normalization import RowNormalization
 from pullgeo.jacobian.kinds.separable import Separable
 from pullgeo.jacobian.kinds.softmax import LogSoftmax, Softmax
 from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.partial_weight import PartialWeight
 from pullgeo.jacobian.registry import registered_classes, rule, rule_for, weight_rule, weight_rule_for
 from pullgeo.jacobian.sample_gradients import named_sample_gradients, sample_gradient_norms, sample_gradients
 from pullgeo.jacobian.signature import Signature
@@ -57,6 +58,7 @@ __all__ = [
     "LookupWeight",
     "Node",
     "ParameterLayout",
+    "PartialWeight",
     "Reshape",
     "Row",
     "RowNormalization",

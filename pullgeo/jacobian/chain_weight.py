@@ -8,15 +8,17 @@ from pullgeo.jacobian.checks import checked_value
 from pullgeo.jacobian.kinds.graph import Edge
 from pullgeo.jacobian.registry import rule_for, served_class, weight_rule_for
 from pullgeo.jacobian.tracing.layers import check_batch
-from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Stage
+from pullgeo.jacobian.weights.parameters import ParameterLayout
+from pullgeo.jacobian.weights.weight_graph import Stage, own_of
 
 
-def chain_stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]] | None:
+def chain_stages(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tensor, list[Stage]] | None:
     """The value of a chain and the stages of its derivative with respect to the weights.
 
     Args:
         module: a module.
         x: the batch.
+        layout: the parameters that count.
 
     Returns:
         None, unless the module is a Sequential, nested at will, all of whose layers have the rules that they need.
@@ -27,7 +29,8 @@ def chain_stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]] | N
     if served_class(module) is not nn.Sequential:
         return None
     layers = list(_layers(module))
-    if not all(map(_is_served, layers)) or not layers:
+    ids = layout.ids
+    if not all(_is_served(layer, ids) for layer in layers) or not layers:
         return None
     stages: list[Stage] = []
     y = x
@@ -35,8 +38,8 @@ def chain_stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]] | N
         check_batch(layer, y)
         weight_rule = weight_rule_for(layer)
         own = None
-        if weight_rule is not None and any(True for _ in layer.parameters()):
-            own = ParameterBlock(layer, tuple(layer.parameters()), weight_rule(layer, y))
+        if weight_rule is not None and _has(layer, ids):
+            own = own_of(layer, weight_rule(layer, y), layout)
         if not y.is_floating_point():  # indices, and what is behind them does not depend on parameters yet
             if stages:
                 return None
@@ -62,7 +65,11 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
             yield child
 
 
-def _is_served(layer: nn.Module) -> bool:
+def _has(layer: nn.Module, ids: frozenset[int]) -> bool:
+    return any(id(p) in ids for p in layer.parameters())
+
+
+def _is_served(layer: nn.Module, ids: frozenset[int]) -> bool:
     if rule_for(layer) is None or getattr(layer, "return_indices", False):
         return False
-    return weight_rule_for(layer) is not None or not any(True for _ in layer.parameters())
+    return weight_rule_for(layer) is not None or not _has(layer, ids)

@@ -9,11 +9,17 @@ from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from pullgeo.errors import CoupledSamplesError, DeviceError, DtypeError, ModuleError, OptionError, ShapeError
+from pullgeo.jacobian.boundary import FAILURES, name_of, value_of
 
-FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What a ``forward`` may raise when it meets tensors that it does not expect."""
+_QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+
+_ROUNDED = 4
+"""Bytes of a floating point number below which an output is too coarse to be differentiated twice or measured."""
 
 
 def check_wrt(wrt: str) -> None:
@@ -34,7 +40,19 @@ def check_batch(x: Tensor, wrt: str) -> None:
         DtypeError: it is not a tensor, or not a floating point one where the derivative is taken with respect to it.
     """
     if not isinstance(x, Tensor):
-        raise DtypeError(f"linearize: x must be a torch.Tensor, got {type(x).__name__}. Use torch.as_tensor(x).")
+        use = (
+            "Pass the padded batch, torch.nn.utils.rnn.pad_packed_sequence(x, batch_first=True)[0], and let the module "
+            "pack it"
+            if isinstance(x, PackedSequence)
+            else "Use torch.as_tensor(x)"
+        )
+        raise DtypeError(f"linearize: x must be a torch.Tensor, got {type(x).__name__}. {use}.")
+    if x.is_nested or x.layout is not torch.strided:
+        kind, use = ("nested", "torch.nested.to_padded_tensor(x, 0.0)") if x.is_nested else (x.layout, "x.to_dense()")
+        raise DtypeError(
+            f"linearize: x must be a dense tensor with one row per sample, got a {kind} one, whose entries are no "
+            f"coordinates. Use {use}."
+        )
     if x.ndim == 0:
         raise ShapeError("linearize: x must have shape (b, *shape), got a scalar. Add a batch dimension.")
     if wrt == "input" and x.is_complex():
@@ -49,8 +67,14 @@ def check_batch(x: Tensor, wrt: str) -> None:
         )
 
 
-def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
+def check_module(module: nn.Module, x: Tensor, wrt: str, chosen: Sequence[Tensor] | None = None) -> None:
     """Raise unless the module acts on the samples of ``x`` one by one, the same way every time.
+
+    Args:
+        module: the module.
+        x: the batch.
+        wrt: ``"input"`` or ``"weight"``.
+        chosen: the parameters that count as weights, if not all do.
 
     Raises:
         CoupledSamplesError: a submodule mixes samples or draws random numbers.
@@ -65,6 +89,7 @@ def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
             "linearize: a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
         )
     check_fixed(module)
+    _check_parameters(module, parameters if chosen is None else chosen, wrt)
     if wrt == "weight":
         for name, child in module.named_modules():
             if isinstance(child, ScriptModule) and any(True for _ in child.parameters()):
@@ -83,8 +108,30 @@ def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
     if parameters and all(p.device != x.device for p in parameters):
         raise DeviceError(
             f"linearize: x is on {x.device} and the module's parameters are on {parameters[0].device}. "
-            f"Use x.to({str(parameters[0].device)!r})."
+            + (
+                "Tensors on meta have no values: load some with module.to_empty(device=...) and load_state_dict."
+                if parameters[0].is_meta
+                else "Tensors on meta have no values: compute x."
+                if x.is_meta
+                else f"Use x.to({str(parameters[0].device)!r})."
+            )
         )
+
+
+def _check_parameters(module: nn.Module, parameters: Sequence[Tensor], wrt: str) -> None:
+    for p in parameters:
+        if wrt == "weight" and p.layout is not torch.strided:
+            name = next(name for name, q in module.named_parameters() if q is p)
+            raise ModuleError(
+                f"linearize: the parameter {name} is a {p.layout} tensor, whose entries are no coordinates, so there "
+                "is no wrt='weight'. Make its values a dense parameter and the sparse tensor in forward, or leave it "
+                "out by parameters=."
+            )
+        if type(p).__name__ == "DTensor":
+            raise ModuleError(
+                "linearize: the module's parameters are sharded over processes (DTensor), so a product of one process "
+                "has only a part of them. Gather them first, by FSDPModule.unshard() or DTensor.full_tensor()."
+            )
 
 
 def check_fixed(module: nn.Module) -> None:
@@ -92,6 +139,7 @@ def check_fixed(module: nn.Module) -> None:
 
     Raises:
         CoupledSamplesError: a submodule mixes samples or draws random numbers.
+        ModuleError: a submodule is quantised, or sharded over processes.
     """
     for name, child in module.named_modules():
         if isinstance(child, _BatchNorm) and (child.training or child.running_mean is None):
@@ -104,15 +152,34 @@ def check_fixed(module: nn.Module) -> None:
                 f"linearize: {_where(name, child)} normalises over the batch, so samples are coupled and there is no "
                 f"Jacobian per sample. {fix}"
             )
-        if child.training and _is_random(child):
-            raise CoupledSamplesError(
-                f"linearize: {_where(name, child)} is in train mode and draws a new random mask at every call, so the "
-                "map is not fixed. Call module.eval() first."
-            )
         if isinstance(child, nn.FractionalMaxPool2d | nn.FractionalMaxPool3d) and child._random_samples is None:
             raise CoupledSamplesError(
                 f"linearize: {_where(name, child)} draws the windows that it pools at random at every call, in eval "
                 "mode too, so the map is not fixed. Draw them once and pass them to it as _random_samples=."
+            )
+        if type(child).__module__.startswith(_QUANTISED):
+            raise ModuleError(
+                f"linearize: {_where(name, child)} is quantised: it rounds to integers, which has no derivative. "
+                "Linearize the module as it was before torch.ao.quantization.convert or quantize_dynamic."
+            )
+        if type(child).__name__ == "FullyShardedDataParallel":  # importing it takes longer than the rest of torch
+            raise ModuleError(
+                f"linearize: {_where(name, child)} gathers and frees its parameters at every pass, which transforms "
+                "and repeated passes break. Linearize the module inside, under its summon_full_params()."
+            )
+        if not getattr(child, "training", False):  # a module that torch.jit.freeze has frozen has no such attribute
+            continue
+        if isinstance(child, _SpectralNorm) or any(
+            isinstance(hook, SpectralNorm) for hook in getattr(child, "_forward_pre_hooks", {}).values()
+        ):
+            raise CoupledSamplesError(
+                f"linearize: {_where(name, child)} is a spectral norm in train mode, which goes on iterating at every "
+                "call, so the map is not fixed. Call module.eval() first."
+            )
+        if _is_random(child):
+            raise CoupledSamplesError(
+                f"linearize: {_where(name, child)} is in train mode and draws a new random mask at every call, so the "
+                "map is not fixed. Call module.eval() first."
             )
 
 
@@ -126,13 +193,16 @@ def checked_value(function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
     Raises:
         ModuleError: the value is no such tensor.
     """
-    y = function(x)
-    name = type(function).__name__ if isinstance(function, nn.Module) else getattr(function, "__name__", "the function")
+    y = value_of(function, x)
+    name = name_of(function)
     if not isinstance(y, Tensor):
         raise ModuleError(
             f"linearize: {name} returned {type(y).__name__}, expected a torch.Tensor. "
             "Wrap it in a function or module that returns the tensor whose derivative you want."
         )
+    if y.is_nested or y.layout is not torch.strided:
+        kind, use = ("nested", "torch.nested.to_padded_tensor(y, 0.0)") if y.is_nested else (y.layout, "y.to_dense()")
+        raise ModuleError(f"linearize: {name} returned a {kind} tensor, expected a dense one. Let it return {use}.")
     if y.ndim == 0 or len(y) != len(x):
         raise ModuleError(
             f"linearize: {name} maps a batch of {len(x)} to shape {tuple(y.shape)}, expected ({len(x)}, *out). "
@@ -145,7 +215,27 @@ def checked_value(function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         )
     if not y.is_floating_point():
         raise ModuleError(f"linearize: {name} returned {y.dtype}, expected floating point numbers.")
+    if y.device != x.device:
+        raise ModuleError(
+            f"linearize: {name} returned a tensor on {y.device} for a batch on {x.device}. Let it return "
+            f"y.to({str(x.device)!r})."
+        )
+    check_rounding(name, y, x)
     return y
+
+
+def check_rounding(name: str, y: Tensor, x: Tensor) -> None:
+    """Raise if the output has half precision and the input more, as under ``torch.autocast``.
+
+    Raises:
+        ModuleError: it has.
+    """
+    if y.dtype.itemsize < _ROUNDED and x.is_floating_point() and x.dtype.itemsize >= _ROUNDED:
+        raise ModuleError(
+            f"linearize: {name} returned {y.dtype} for {x.dtype} inputs, as torch.autocast does; its derivatives would "
+            f"be rounded to {y.dtype.itemsize} bytes and do not mix with {x.dtype}. Leave torch.autocast, with "
+            f"torch.autocast({x.device.type!r}, enabled=False), or let it return y.to({x.dtype})."
+        )
 
 
 def check_independence(name: str, function: Callable[..., Any], inputs: Sequence[Tensor], y: Tensor) -> None:
@@ -170,7 +260,8 @@ def check_independence(name: str, function: Callable[..., Any], inputs: Sequence
     few = min(2, len(y) - 1)  # batch norm does not take one sample
     try:
         with torch.no_grad():
-            alone, within = function(*(x[-few:].clone() for x in inputs)), y[-few:]
+            alone = value_of(lambda _: function(*(x[-few:].clone() for x in inputs)), inputs[0])
+            within = y[-few:]
             if not isinstance(alone, Tensor) or alone.ndim != within.ndim or len(alone) != few or not within.numel():
                 return
             allowed = 10 * torch.finfo(y.dtype).eps ** 0.5 * within.abs().max()

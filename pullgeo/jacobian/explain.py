@@ -7,13 +7,15 @@ from typing import cast
 from torch import Tensor, nn
 
 from pullgeo.errors import ModuleError
-from pullgeo.jacobian.checks import check_batch, check_module, check_wrt
-from pullgeo.jacobian.linearize import linearize_input
+from pullgeo.jacobian.checks import check_wrt
+from pullgeo.jacobian.linearize import linearize, linearize_input
 from pullgeo.jacobian.registry import rule_for, served_class
 from pullgeo.jacobian.tracing.calls import Note, Served
 from pullgeo.jacobian.tracing.module_proxy import runs_more_than_forward, uncompiled
 from pullgeo.jacobian.tracing.proxy import Untraceable
 from pullgeo.jacobian.tracing.trace import Recording
+from pullgeo.jacobian.weights.parameters import ParameterLayout
+from pullgeo.typing import Parameters
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class Explanation:
         return "\n".join(line.rstrip() for line in lines)
 
 
-def explain(module: nn.Module, x: Tensor | None = None, wrt: str = "input") -> Explanation:
+def explain(
+    module: nn.Module, x: Tensor | None = None, wrt: str = "input", parameters: Parameters = "all"
+) -> Explanation:
     """Which path serves each module of a network when it is linearised: a rule, a graph, or automatic differentiation.
 
     All three are exact. Rules and graphs keep structure, which makes diagonals, squared maps, second derivatives and
@@ -76,6 +80,7 @@ def explain(module: nn.Module, x: Tensor | None = None, wrt: str = "input") -> E
         module: the network.
         x: a batch, ``(b, *x)``. Without one, only what does not depend on it is known: rules, and hooks.
         wrt: ``"input"`` or ``"weight"``, as for `linearize`.
+        parameters: which parameters are the weights, as for `linearize`.
 
     Returns:
         A table with the reasons.
@@ -83,7 +88,7 @@ def explain(module: nn.Module, x: Tensor | None = None, wrt: str = "input") -> E
     Raises:
         OptionError, ShapeError, DtypeError, DeviceError, CoupledSamplesError, ModuleError: as `linearize`, given x.
 
-    Cost: without x nothing, with x one forward pass.
+    Cost: without x nothing, with x two forward passes.
 
     Example:
         >>> import torch
@@ -105,9 +110,8 @@ def explain(module: nn.Module, x: Tensor | None = None, wrt: str = "input") -> E
     if x is None:
         notes = {id(child): _without_batch(child) for child in module.modules()}
     else:
-        check_batch(x, wrt)
-        check_module(module, x, wrt)
-        notes = _notes(module, x, wrt)
+        linearize(module, x, wrt, parameters)  # what it refuses is refused here
+        notes = _notes(module, x, wrt, parameters)
     return Explanation(tuple(_rows(module, notes)))
 
 
@@ -121,13 +125,13 @@ def _without_batch(module: nn.Module) -> Note:
     return Note("unknown", "depends on what its forward does with a batch: pass one")
 
 
-def _notes(module: nn.Module, x: Tensor, wrt: str) -> dict[int, Note]:
+def _notes(module: nn.Module, x: Tensor, wrt: str, parameters: Parameters) -> dict[int, Note]:
     """What served the modules that were called, by their ids."""
     if wrt == "input" and served_class(module) is nn.Sequential:
         return _notes_of_chain(cast(nn.Sequential, module), x)
     if wrt == "input" and rule_for(module) is not None:
         return {id(module): Note("rule", "its class has a rule")}
-    recording = Recording(module, x, tuple(module.parameters()) if wrt == "weight" else ())
+    recording = Recording(module, x, ParameterLayout.of(module, parameters).parameters if wrt == "weight" else ())
     try:
         recording.run()
     except Untraceable as failure:
@@ -139,7 +143,7 @@ def _notes_of_chain(module: nn.Sequential, x: Tensor) -> dict[int, Note]:
     notes = {id(module): Note("graph", "a chain of its children")}
     try:
         for child in module:
-            notes |= _notes(child, x, "input")
+            notes |= _notes(child, x, "input", "all")
             x, _ = linearize_input(child, x)
     except ModuleError as failure:
         return {id(module): Note("autodiff", str(failure))}

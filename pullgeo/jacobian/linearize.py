@@ -4,24 +4,28 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import OutOfMemoryError, Tensor, nn
 
 from pullgeo._torch.state import left_alone
-from pullgeo.errors import ModuleError
+from pullgeo.errors import ModuleError, PullgeoError
 from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.boundary import FAILURES, name_of, undifferentiable, value_of
 from pullgeo.jacobian.chain_weight import chain_stages
 from pullgeo.jacobian.checks import check_batch, check_independence, check_module, check_wrt, checked_value
-from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight, watched
+from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight, check_connected, watched
 from pullgeo.jacobian.registry import rule_for, weight_rule_for
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tracing.proxy import Untraceable
 from pullgeo.jacobian.tracing.trace import record_input, record_weight
-from pullgeo.jacobian.weights.parameters import ParameterLayout
-from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Stage, WeightGraph
-from pullgeo.typing import Decoder
+from pullgeo.jacobian.weights.parameters import ParameterLayout, check_selection
+from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Stage, WeightGraph, own_of
+from pullgeo.typing import Decoder, Parameters
 
 
-def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, Jacobian]:
+def linearize(
+    module: Decoder, x: Tensor, wrt: str = "input", parameters: Parameters = "all"
+) -> tuple[Tensor, Jacobian]:
     """``f(x)`` and the derivative ``J = ∂f/∂x`` or ``J = ∂f/∂θ`` at each sample of a batch.
 
     Args:
@@ -30,6 +34,10 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
         wrt: ``"input"`` or ``"weight"``. Weights are one vector of length P, in the order of
             ``torch.nn.utils.parameters_to_vector(module.parameters())``; complex ones count twice, as
             ``torch.view_as_real`` orders them.
+        parameters: which of the parameters are the weights, for ``wrt="weight"``: ``"all"``; ``"trainable"`` for those
+            that require gradients, as of a network with adapters; names, or patterns such as ``"*.lora_*"``; or a
+            function ``(name, parameter) -> bool``. See `ParameterLayout.of`. P counts these, in the order of
+            ``module.parameters()``; the others are held fixed, and no work is done for them.
 
     Returns:
         The value ``(b, *y)`` and a `Jacobian` whose tangents are stacks ``(k, b, *x)`` or ``(k, b, P)``. Layers with
@@ -39,11 +47,12 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
         detaches counts as constant, as in torch.
 
     Raises:
-        OptionError: ``wrt`` is something else.
+        OptionError: ``wrt`` or ``parameters`` is something else, or no parameter is chosen.
         ShapeError, DtypeError, DeviceError: ``x`` does not fit the module.
         CoupledSamplesError: the module mixes samples (batch norm in train mode) or is random (dropout in train mode).
         ModuleError: it has no parameters for ``wrt="weight"``, is not materialised, does not return one tensor with a
-            row per sample, or switches gradients off.
+            row per sample, switches gradients off, or does what torch cannot differentiate. Products raise it too,
+            with torch's error as its cause. What the module raises when it is called by itself stays what it is.
 
     Cost: one forward pass; nothing of the Jacobian is multiplied out.
 
@@ -57,6 +66,17 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
     """
     check_wrt(wrt)
     check_batch(x, wrt)
+    try:
+        return _linearized(module, x, wrt, parameters)
+    except FAILURES as error:
+        if isinstance(error, PullgeoError | OutOfMemoryError):
+            raise
+        value_of(_sparing(module), x)  # what the module raises by itself is the caller's own
+        raise undifferentiable(module, error) from error
+
+
+def _linearized(module: Decoder, x: Tensor, wrt: str, parameters: Parameters) -> tuple[Tensor, Jacobian]:
+    check_selection("linearize", wrt, parameters)
     if not isinstance(module, nn.Module):
         if wrt == "weight":
             raise ModuleError("linearize: wrt='weight' needs a torch.nn.Module; a plain function has no parameters.")
@@ -64,8 +84,12 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
         if isinstance(owner, nn.Module):
             check_module(owner, x, wrt)
         return by_autodiff(module, x)
-    check_module(module, x, wrt)
-    return linearize_input(module, x) if wrt == "input" else linearize_weight(module, x)
+    if wrt == "input":
+        check_module(module, x, wrt)
+        return linearize_input(module, x)
+    layout = ParameterLayout.of(module, parameters) if any(True for _ in module.parameters()) else None
+    check_module(module, x, wrt, None if layout is None else layout.parameters)
+    return linearize_weight(module, x, layout or ParameterLayout.of(module))
 
 
 def linearize_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
@@ -80,12 +104,11 @@ def linearize_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
     return by_autodiff(module, x)
 
 
-def linearize_weight(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
+def linearize_weight(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tensor, Jacobian]:
     """`linearize` with respect to the weights, for arguments already checked."""
-    y, stages = _stages(module, x)
-    size = ParameterLayout.of(module).size
-    signature = Signature(len(x), (size,), tuple(y.shape[1:]), y.dtype, y.device)
-    return y, WeightGraph(module, x, tuple(stages), signature)
+    y, stages = _stages(module, x, layout)
+    signature = Signature(len(x), (layout.size,), tuple(y.shape[1:]), y.dtype, y.device)
+    return y, WeightGraph(module, x, tuple(stages), signature, layout)
 
 
 def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
@@ -93,32 +116,33 @@ def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
     spare = _sparing(function)
     y, seen = watched(lambda x: checked_value(spare, x), x)
     check_independence(spare.__name__, spare, (x,), y)
-    return y, Autodiff(spare, x, Signature.between(x, y), seen.switched, seen.compiled)
+    if seen.hides or _is_cut_off(y):
+        check_connected(spare, x)
+    return y, Autodiff(spare, x, Signature.between(x, y), seen.switched, seen.compiled, seen.nested)
 
 
-def _stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
+def _stages(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tensor, list[Stage]]:
     found = weight_rule_for(module)
     if found is not None:
         y = linearize_input(module, x)[0] if x.is_floating_point() else checked_value(module, x)
-        return y, [_whole(module, found(module, x))]
-    chain = chain_stages(module, x)
+        return y, [Stage(own_of(module, found(module, x), layout))]
+    chain = chain_stages(module, x, layout)
     if chain is not None:
         return chain
     with suppress(Untraceable):
-        return record_weight(module, x)
+        return record_weight(module, x, layout)
     spare = _sparing(module)
-    y = checked_value(spare, x)
+    y, seen = watched(lambda x: checked_value(spare, x), x)
     check_independence(spare.__name__, spare, (x,), y)
-    return y, [_whole(module, _weight_by_autodiff(module, x, y))]
+    signature = Signature(len(x), (layout.size,), tuple(y.shape[1:]), y.dtype, y.device)
+    J = AutodiffWeight(module, x, signature, layout)
+    J.check(seen.hides or _is_cut_off(y))
+    return y, [Stage(ParameterBlock(module, layout.parameters, J))]
 
 
-def _whole(module: nn.Module, J: Jacobian) -> Stage:
-    return Stage(ParameterBlock(module, tuple(module.parameters()), J))
-
-
-def _weight_by_autodiff(module: nn.Module, x: Tensor, y: Tensor) -> Jacobian:
-    size = ParameterLayout.of(module).size
-    return AutodiffWeight(module, x, Signature(len(x), (size,), tuple(y.shape[1:]), y.dtype, y.device))
+def _is_cut_off(y: Tensor) -> bool:
+    """Whether a value was computed in inference mode, which the caller is not in."""
+    return y.is_inference() and not torch.is_inference_mode_enabled()
 
 
 def _sparing(function: Decoder) -> Callable[[Tensor], Any]:
@@ -128,7 +152,6 @@ def _sparing(function: Decoder) -> Callable[[Tensor], Any]:
         with left_alone(function):
             return function(x.clone())
 
-    spare.__name__ = (
-        type(function).__name__ if isinstance(function, nn.Module) else getattr(function, "__name__", "the function")
-    )
+    spare.__name__ = name_of(function)
+    spare.__wrapped__ = function  # type: ignore[attr-defined]
     return spare

@@ -8,14 +8,17 @@ from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, ModuleError, ShapeError
 from pullgeo.jacobian.linearize import linearize
-from pullgeo.jacobian.weights.parameters import ParameterLayout, from_coordinates
+from pullgeo.jacobian.weights.parameters import from_coordinates
 from pullgeo.jacobian.weights.weight_graph import WeightGraph
+from pullgeo.typing import Parameters
 
 Loss = Tensor | Callable[[Tensor], Tensor]
 """The gradients ``∂ℓ_b/∂y_b`` of the samples' losses, ``(b, *y)``; or the losses, a function ``(b, *y) -> (b,)``."""
 
 
-def sample_gradients(module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Loss) -> Float[Tensor, "b p"]:
+def sample_gradients(
+    module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Loss, parameters: Parameters = "all"
+) -> Float[Tensor, "b p"]:
     """``∇_θ ℓ_b = J_bᵀ ∂ℓ_b/∂y``: the gradient of every sample's own loss with respect to all weights.
 
     Args:
@@ -23,6 +26,7 @@ def sample_gradients(module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Loss) -
         x: the batch.
         loss: the gradients of the losses with respect to the outputs, ``(b, *y)``, or a function from outputs to
             losses ``(b,)``.
+        parameters: which parameters are the weights, as for `linearize`.
 
     Returns:
         ``(b, P)``, in the order of ``torch.nn.utils.parameters_to_vector(module.parameters())``. Differentiable with
@@ -30,7 +34,7 @@ def sample_gradients(module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Loss) -
 
     Raises:
         ShapeError, DtypeError: ``loss`` is or gives something else, or ``x`` does not fit the module.
-        ModuleError, CoupledSamplesError, DeviceError: as `linearize` raises them.
+        OptionError, ModuleError, CoupledSamplesError, DeviceError: as `linearize` raises them.
 
     Cost: one forward and one backward pass, and ``b P`` memory. `sample_gradient_norms` needs much less.
 
@@ -41,30 +45,35 @@ def sample_gradients(module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Loss) -
         tensor([[ 5., 10.],
                 [15., 20.]])
     """
-    J, w = _cotangent("sample_gradients", module, x, loss)
+    J, w = _cotangent("sample_gradients", module, x, loss, parameters)
     return J.pull(w).squeeze(0)
 
 
-def named_sample_gradients(module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Loss) -> dict[str, Tensor]:
+def named_sample_gradients(
+    module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Loss, parameters: Parameters = "all"
+) -> dict[str, Tensor]:
     """`sample_gradients` by the names of the parameters, each ``(b, *shape)``.
 
     Args:
         module: any module with parameters.
         x: the batch.
         loss: as for `sample_gradients`.
+        parameters: which parameters are the weights, as for `linearize`.
 
     Example:
         >>> found = named_sample_gradients(nn.Linear(2, 3), torch.zeros(5, 2), torch.ones(5, 3))
         >>> {name: tuple(gradient.shape) for name, gradient in found.items()}
         {'weight': (5, 3, 2), 'bias': (5, 3)}
     """
-    J, w = _cotangent("named_sample_gradients", module, x, loss)
-    layout = ParameterLayout.of(module)
+    J, w = _cotangent("named_sample_gradients", module, x, loss, parameters)
+    layout = J.layout
     pieces = zip(layout.names, layout.parameters, layout.split(J.pull(w).squeeze(0)), strict=True)
     return {name: from_coordinates(piece, p) for name, p, piece in pieces}
 
 
-def sample_gradient_norms(module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Loss) -> Float[Tensor, " b"]:
+def sample_gradient_norms(
+    module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Loss, parameters: Parameters = "all"
+) -> Float[Tensor, " b"]:
     """``‖∇_θ ℓ_b‖`` of every sample, without the gradients themselves.
 
     A layer's part is ``‖δ‖² (‖x‖² + 1)`` for a linear layer, and a sum over pairs of positions for convolutions and
@@ -74,6 +83,7 @@ def sample_gradient_norms(module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Lo
         module: any module with parameters.
         x: the batch.
         loss: as for `sample_gradients`.
+        parameters: which parameters are the weights, as for `linearize`.
 
     Returns:
         ``(b,)``.
@@ -85,12 +95,14 @@ def sample_gradient_norms(module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Lo
         >>> sample_gradient_norms(nn.Linear(2, 1), torch.tensor([[2.0, 2.0]]), torch.ones(1, 1))
         tensor([3.])
     """
-    J, w = _cotangent("sample_gradient_norms", module, x, loss)
+    J, w = _cotangent("sample_gradient_norms", module, x, loss, parameters)
     return J.pull_gram(w, w).reshape(len(x)).clamp(min=0).sqrt()
 
 
-def _cotangent(where: str, module: nn.Module, x: Tensor, loss: Loss) -> tuple[WeightGraph, Tensor]:
-    y, J = linearize(module, x, "weight")
+def _cotangent(
+    where: str, module: nn.Module, x: Tensor, loss: Loss, parameters: Parameters
+) -> tuple[WeightGraph, Tensor]:
+    y, J = linearize(module, x, "weight", parameters)
     if not isinstance(J, WeightGraph):
         raise ModuleError(f"{where}: expected a network with parameters, got {type(module).__name__}.")
     w = loss if isinstance(loss, Tensor) else _gradient(where, loss, y)

@@ -10,6 +10,7 @@ from pullgeo.errors import DeviceError, DtypeError, OptionError, ShapeError
 from pullgeo.jacobian.linearize import linearize
 from pullgeo.jacobian.weights.shared import grouped
 from pullgeo.jacobian.weights.weight_graph import WeightGraph
+from pullgeo.typing import Parameters
 
 Outputs = Literal["full", "diagonal", "trace"]
 """Which pairs of outputs a kernel holds: all, each with itself, or the sum of these."""
@@ -21,6 +22,7 @@ def tangent_kernel(
     x2: Shaped[Tensor, "b2 *x"] | None = None,
     outputs: Outputs = "full",
     chunk_size: int | None = None,
+    parameters: Parameters = "all",
 ) -> Float[Tensor, "..."]:
     """``Θ(x1, x2) = J_θ(x1) J_θ(x2)ᵀ``: how a step along the gradient at one sample moves the output at another.
 
@@ -36,13 +38,14 @@ def tangent_kernel(
         outputs: ``"full"`` for all pairs of outputs, ``"diagonal"`` for each output with itself, ``"trace"`` for their
             sum.
         chunk_size: how many outputs are swept back at a time; ``None`` for all.
+        parameters: which parameters are the weights, as for `linearize`.
 
     Returns:
         ``(b1, n_out, b2, n_out)``, ``(b1, b2, n_out)`` or ``(b1, b2)``. Differentiable with respect to points and
         weights.
 
     Raises:
-        OptionError: ``outputs`` or ``chunk_size`` is something else.
+        OptionError: ``outputs``, ``chunk_size`` or ``parameters`` is something else.
         ShapeError, DtypeError, DeviceError: the batches do not fit each other or the module.
         CoupledSamplesError, ModuleError: as `linearize` raises them.
 
@@ -61,7 +64,7 @@ def tangent_kernel(
     if outputs not in get_args(Outputs):
         raise OptionError(f"tangent_kernel: outputs must be one of {get_args(Outputs)}, got {outputs!r}.")
     both = x1 if x2 is None else _joined(x1, x2)
-    J = linearize(module, both, "weight")[1].in_chunks(chunk_size)
+    J = linearize(module, both, "weight", parameters)[1].in_chunks(chunk_size)
     if not isinstance(J, WeightGraph):
         raise OptionError("tangent_kernel: expected the Jacobian of a network with respect to its weights.")
     b1 = len(x1)

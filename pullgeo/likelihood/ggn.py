@@ -6,17 +6,22 @@ from torch import Tensor
 
 from pullgeo.errors import OptionError
 from pullgeo.jacobian.linearize import linearize
-from pullgeo.jacobian.weights.parameters import ParameterLayout
 from pullgeo.jacobian.weights.weight_graph import WeightGraph
 from pullgeo.likelihood.base import Likelihood
 from pullgeo.metric.base import Metric
 from pullgeo.metric.block_diagonal import BlockDiagonal
 from pullgeo.metric.implicit import Implicit
 from pullgeo.metric.over_batch import batch_sum, sum_diag
-from pullgeo.typing import Decoder
+from pullgeo.typing import Decoder, Parameters
 
 
-def ggn(module: Decoder, x: Shaped[Tensor, "b *x"], likelihood: Likelihood, wrt: str = "input") -> Metric:
+def ggn(
+    module: Decoder,
+    x: Shaped[Tensor, "b *x"],
+    likelihood: Likelihood,
+    wrt: str = "input",
+    parameters: Parameters = "all",
+) -> Metric:
     """``Jᵀ I(f(x)) J`` at each point: of the negative log-likelihood, with respect to the input or to the weights.
 
     With respect to the input of a decoder this is the Fisher-Rao metric of the latent space. What it holds is the
@@ -29,6 +34,7 @@ def ggn(module: Decoder, x: Shaped[Tensor, "b *x"], likelihood: Likelihood, wrt:
         x: a batch of points.
         likelihood: what the output means.
         wrt: ``"input"`` or ``"weight"``; weights are one vector, as `linearize` has them.
+        parameters: which parameters are the weights, as for `linearize`.
 
     Returns:
         A metric on the flattened input ``(b, n_in)`` or on the weights ``(b, P)``, sample by sample.
@@ -47,12 +53,17 @@ def ggn(module: Decoder, x: Shaped[Tensor, "b *x"], likelihood: Likelihood, wrt:
         >>> G.diag().shape
         torch.Size([7, 29])
     """
-    y, J = linearize(module, x, wrt)
+    y, J = linearize(module, x, wrt, parameters)
     return likelihood.fisher(y).pullback(J)
 
 
 def ggn_diag(
-    module: Decoder, x: Shaped[Tensor, "b *x"], likelihood: Likelihood, wrt: str = "weight", reduction: str = "none"
+    module: Decoder,
+    x: Shaped[Tensor, "b *x"],
+    likelihood: Likelihood,
+    wrt: str = "weight",
+    reduction: str = "none",
+    parameters: Parameters = "all",
 ) -> Float[Tensor, "*b n"]:
     """The exact diagonal of `ggn`, of every sample or of the sum over the batch.
 
@@ -63,6 +74,7 @@ def ggn_diag(
         wrt: ``"input"`` or ``"weight"``.
         reduction: ``"none"``; or for weights, which all samples share, ``"sum"`` or ``"mean"`` over the batch: layers
             then add up while they contract, and an array of the batch times the weights never exists.
+        parameters: which parameters are the weights, as for `linearize`.
 
     Returns:
         ``(b, n)``, or ``(P,)`` with a reduction.
@@ -77,7 +89,7 @@ def ggn_diag(
         >>> ggn_diag(torch.nn.Linear(1, 2), torch.zeros(8, 1), Bernoulli(), reduction="mean").shape
         torch.Size([4])
     """
-    y, J = linearize(module, x, wrt)
+    y, J = linearize(module, x, wrt, parameters)
     over_batch = batch_sum("ggn_diag", J, reduction)
     fisher = likelihood.fisher(y)
     if over_batch is None:
@@ -86,16 +98,19 @@ def ggn_diag(
     return total / len(x) if reduction == "mean" else total
 
 
-def ggn_blocks(module: torch.nn.Module, x: Shaped[Tensor, "b *x"], likelihood: Likelihood) -> BlockDiagonal:
+def ggn_blocks(
+    module: torch.nn.Module, x: Shaped[Tensor, "b *x"], likelihood: Likelihood, parameters: Parameters = "all"
+) -> BlockDiagonal:
     """The blocks of ``ggn(..., wrt="weight")`` for the layers, without what lies between them.
 
     Args:
         module: the network.
         x: a batch of points.
         likelihood: what the output means.
+        parameters: which parameters are the weights, as for `linearize`.
 
     Returns:
-        One block ``(b, P_l, P_l)`` for each layer that has parameters of its own.
+        One block ``(b, P_l, P_l)`` for each layer that has such parameters of its own.
 
     Raises:
         ShapeError, ModuleError, CoupledSamplesError: as `ggn`.
@@ -103,10 +118,10 @@ def ggn_blocks(module: torch.nn.Module, x: Shaped[Tensor, "b *x"], likelihood: L
 
     Cost: r backward sweeps, with r the rank of the information, and the blocks.
     """
-    y, J = linearize(module, x, "weight")
+    y, J = linearize(module, x, "weight", parameters)
     if not isinstance(J, WeightGraph):
         raise OptionError("ggn_blocks: the derivative with respect to weights must be a graph of layers.")
-    layout = ParameterLayout.of(module)
+    layout = J.layout
     owners = [stage.own for stage in J.stages if stage.own is not None]
     sets = {frozenset(map(id, own.parameters)) for own in owners}
     if sum(map(len, sets)) > len(frozenset().union(*sets)):

@@ -17,7 +17,7 @@ from pullgeo.metric.base import Metric
 from pullgeo.metric.estimates import Estimate, averaged
 from pullgeo.metric.low_rank import LowRank
 from pullgeo.metric.over_batch import batch_sum
-from pullgeo.typing import Decoder
+from pullgeo.typing import Decoder, Parameters
 
 
 def sampled_fisher(
@@ -45,6 +45,7 @@ def sampled_ggn(
     generator: torch.Generator,
     samples: int,
     wrt: str = "input",
+    parameters: Parameters = "all",
 ) -> Metric:
     """`ggn` with S draws in place of the whole information: a metric of rank S, whose root are S pulled gradients.
 
@@ -55,6 +56,7 @@ def sampled_ggn(
         generator: where the randomness comes from.
         samples: S; a network of many outputs needs far fewer of them than it has outputs.
         wrt: ``"input"`` or ``"weight"``.
+        parameters: which parameters are the weights, as for `linearize`.
 
     Raises:
         OptionError: S is less than one. Others as `ggn`.
@@ -65,7 +67,7 @@ def sampled_ggn(
         >>> sampled_ggn(f, torch.zeros(3, 2), Categorical(), generator, samples=5, wrt="weight").root().shape
         torch.Size([3, 3000, 5])
     """
-    y, J = linearize(module, x, wrt)
+    y, J = linearize(module, x, wrt, parameters)
     return sampled_fisher(likelihood, y, generator, samples).pullback(J)
 
 
@@ -77,6 +79,7 @@ def sampled_ggn_diag(
     samples: int,
     wrt: str = "input",
     reduction: str = "none",
+    parameters: Parameters = "all",
 ) -> Estimate:
     """The diagonal of `ggn` from S draws, with its standard error.
 
@@ -88,6 +91,7 @@ def sampled_ggn_diag(
         samples: S, at least two.
         wrt: ``"input"`` or ``"weight"``.
         reduction: as for `ggn_diag`.
+        parameters: which parameters are the weights, as for `linearize`.
 
     Returns:
         An average ``(b, n)``, or ``(P,)`` with a reduction.
@@ -105,7 +109,7 @@ def sampled_ggn_diag(
         (torch.Size([1, 9]), torch.Size([1, 9]))
     """
     where = "sampled_ggn_diag"
-    y, J = linearize(module, x, wrt)
+    y, J = linearize(module, x, wrt, parameters)
     over_batch = batch_sum(where, J, reduction)
     gradients = _gradients(where, likelihood, y, generator, samples, 2)
     squares = _squares(J, gradients) if over_batch is None else _summed_squares(over_batch, gradients)

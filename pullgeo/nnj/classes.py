@@ -84,7 +84,7 @@ def own_names(cls: type[nn.Module]) -> set[str]:
     return {name for name in PRODUCT_NAMES if hasattr(cls, name)}
 
 
-PRODUCT_NAMES = frozenset(vars(Module)) - frozenset(vars(nn.Module)) - {"forward_is_transparent"}
+PRODUCT_NAMES = frozenset(vars(Module)) - frozenset(vars(nn.Module)) - {"forward_is_transparent", "__deepcopy__"}
 """Every attribute that `pullgeo.nnj.Module` adds."""
 
 

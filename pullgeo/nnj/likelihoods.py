@@ -27,7 +27,7 @@ from pullgeo.metric.implicit import Implicit
 from pullgeo.metric.over_batch import sum_diag
 from pullgeo.nnj.arguments import checked_wrt
 from pullgeo.nnj.weight_blocks import pull_blocks, sum_blocks, weight_layout
-from pullgeo.typing import Decoder, Wrt
+from pullgeo.typing import Decoder, Parameters, Wrt
 
 _CHOICES = {
     "aggregate_batch": ("return all", "sum", "average"),
@@ -90,6 +90,7 @@ class LogLikelihood(nn.Module):
         model: Decoder,
         target: Shaped[Tensor, "b *t"] | None = None,
         wrt: str = "weight",
+        parameters: Parameters = "all",
     ) -> Float[Tensor, "..."] | None:
         """``∂ log p/∂x`` or ``∂ log p/∂θ``, ``(b, n)`` or aggregated ``(n,)``; None for weights if there are none.
 
@@ -102,7 +103,7 @@ class LogLikelihood(nn.Module):
         wrt_ = checked_wrt(f"{type(self).__name__}.gradient", wrt)
         if _without_weights(model, wrt_):
             return None
-        val, J = linearize(model, x, wrt_)
+        val, J = linearize(model, x, wrt_, parameters)
         uphill = -self.likelihood.gradient(val, self._target("gradient", val, target)).unsqueeze(0)
         if isinstance(J, WeightGraph) and self.aggregate_batch != "return all":
             return self._of_sum(_summed_pull(J, uphill), len(x))
@@ -114,6 +115,7 @@ class LogLikelihood(nn.Module):
         model: Decoder,
         target: Shaped[Tensor, "b *t"] | None = None,
         wrt: str = "weight",
+        parameters: Parameters = "all",
     ) -> Float[Tensor, "..."] | list[Any] | None:
         """``Jᵀ H J`` with ``H`` the Hessian of ``log p`` with respect to the output: negative semidefinite.
 
@@ -122,6 +124,7 @@ class LogLikelihood(nn.Module):
             model: any network.
             target: not needed, as the Hessian does not depend on it.
             wrt: ``"input"`` or ``"weight"``.
+            parameters: which parameters are the weights, as for `pullgeo.linearize`.
 
         Returns:
             The diagonal ``(b, n)``, or for ``metric_shape="full"`` ``(b, n, n)``, and with respect to the weights of a
@@ -135,7 +138,7 @@ class LogLikelihood(nn.Module):
         wrt_ = checked_wrt(f"{type(self).__name__}.ggn", wrt)
         if _without_weights(model, wrt_):
             return None
-        val, J = linearize(model, x, wrt_)
+        val, J = linearize(model, x, wrt_, parameters)
         fisher = self.likelihood.fisher(val)
         over_batch = BatchSum(J) if isinstance(J, WeightGraph) and self.aggregate_batch != "return all" else None
         if self.metric_backprop == "approx":
@@ -147,7 +150,9 @@ class LogLikelihood(nn.Module):
             if over_batch is not None:
                 return self._of_sum(-sum_diag(Implicit(J, fisher), over_batch), len(x))
             return self._aggregated(-fisher.pullback(J).diag())
-        layout = weight_layout(model, x.device) if wrt_ == "weight" and isinstance(model, nn.Module) else None
+        layout = None
+        if isinstance(J, WeightGraph) and isinstance(model, nn.Module):
+            layout = weight_layout(model, x.device, J.layout)
         if isinstance(layout, list):
             pulled = Implicit(J, fisher)
             if over_batch is not None:

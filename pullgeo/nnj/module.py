@@ -1,5 +1,6 @@
 """`torch.nn.Module` with Jacobian products."""
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -8,11 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pullgeo._torch.copying import computed_tensors
 from pullgeo.errors import DtypeError, OptionError, ShapeError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.linearize import linearize
 from pullgeo.jacobian.weights.parameters import ParameterLayout, from_coordinates
 from pullgeo.nnj import products
+from pullgeo.typing import Parameters
 
 
 class _Count:
@@ -79,18 +82,27 @@ class Module(nn.Module):
         return _value_and_jacobian(self, jacobian, args, kwargs)
 
     def jacobian(
-        self, x: Tensor, val: Tensor | None = None, wrt: str = "input", chunk_size: int | None = None
+        self,
+        x: Tensor,
+        val: Tensor | None = None,
+        wrt: str = "input",
+        chunk_size: int | None = None,
+        parameters: Parameters = "all",
     ) -> Tensor | None:
         """``J``, ``(b, n_out, n)``; see `products.jacobian`."""
-        return products.jacobian(self, x, val, wrt, chunk_size)
+        return products.jacobian(self, x, val, wrt, chunk_size, parameters)
 
-    def jvp(self, x: Tensor, val: Tensor | None, vector: Tensor, wrt: str = "input") -> Tensor | None:
+    def jvp(
+        self, x: Tensor, val: Tensor | None, vector: Tensor, wrt: str = "input", parameters: Parameters = "all"
+    ) -> Tensor | None:
         """``J v`` of ``v (b, n)``, ``(b, n_out)``; see `products.jvp`."""
-        return products.jvp(self, x, val, vector, wrt)
+        return products.jvp(self, x, val, vector, wrt, parameters)
 
-    def vjp(self, x: Tensor, val: Tensor | None, vector: Tensor, wrt: str = "input") -> Tensor | None:
+    def vjp(
+        self, x: Tensor, val: Tensor | None, vector: Tensor, wrt: str = "input", parameters: Parameters = "all"
+    ) -> Tensor | None:
         """``Jᵀ w`` of ``w (b, n_out)``, ``(b, n)``; see `products.vjp`."""
-        return products.vjp(self, x, val, vector, wrt)
+        return products.vjp(self, x, val, vector, wrt, parameters)
 
     def jmp(
         self,
@@ -99,9 +111,10 @@ class Module(nn.Module):
         matrix: Tensor | None = None,
         wrt: str = "input",
         chunk_size: int | None = None,
+        parameters: Parameters = "all",
     ) -> Tensor | None:
         """``J M`` of ``M (b, n, k)``, ``(b, n_out, k)``; see `products.jmp`."""
-        return products.jmp(self, x, val, matrix, wrt, chunk_size)
+        return products.jmp(self, x, val, matrix, wrt, chunk_size, parameters)
 
     def mjp(
         self,
@@ -110,9 +123,10 @@ class Module(nn.Module):
         matrix: Tensor | None = None,
         wrt: str = "input",
         chunk_size: int | None = None,
+        parameters: Parameters = "all",
     ) -> Tensor | None:
         """``M J`` of ``M (b, k, n_out)``, ``(b, k, n)``; see `products.mjp`."""
-        return products.mjp(self, x, val, matrix, wrt, chunk_size)
+        return products.mjp(self, x, val, matrix, wrt, chunk_size, parameters)
 
     def jmjTp(
         self,
@@ -124,9 +138,10 @@ class Module(nn.Module):
         to_diag: bool = False,
         diag_backprop: bool = False,
         chunk_size: int | None = None,
+        parameters: Parameters = "all",
     ) -> Tensor | None:
         """``J M Jᵀ`` of ``M (b, n, n)``, ``(b, n_out, n_out)``; see `products.jmjTp`."""
-        return products.jmjTp(self, x, val, matrix, wrt, from_diag, to_diag, diag_backprop, chunk_size)
+        return products.jmjTp(self, x, val, matrix, wrt, from_diag, to_diag, diag_backprop, chunk_size, parameters)
 
     def jTmjp(
         self,
@@ -140,9 +155,24 @@ class Module(nn.Module):
         full: bool = False,
         reduction: str = "none",
         chunk_size: int | None = None,
+        parameters: Parameters = "all",
     ) -> Any:
         """``Jᵀ M J`` of ``M (b, n_out, n_out)``, ``(b, n, n)`` or blocks over weights; see `products.jTmjp`."""
-        return products.jTmjp(self, x, val, matrix, wrt, from_diag, to_diag, diag_backprop, full, reduction, chunk_size)
+        return products.jTmjp(
+            self, x, val, matrix, wrt, from_diag, to_diag, diag_backprop, full, reduction, chunk_size, parameters
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy, also of a module that keeps what it computed, as ``torch.nn.utils.weight_norm`` does."""
+        inherited = getattr(super(), "__deepcopy__", None)
+        if inherited is not None:
+            return inherited(memo)
+        for number, tensor in computed_tensors(self).items():
+            memo.setdefault(number, tensor)
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        return twin
 
     _jacobian = jacobian
     _jvp = jvp
@@ -152,22 +182,33 @@ class Module(nn.Module):
     _jmjTp = jmjTp
     _jTmjp = jTmjp
 
-    def get_weight(self) -> Float[Tensor, " p"]:
-        """All parameters as one vector of length P, connected to them for differentiation.
+    def get_weight(self, parameters: Parameters = "all") -> Float[Tensor, " p"]:
+        """The parameters as one vector of length P, connected to them for differentiation.
 
         Complex parameters have two coordinates for each entry, as ``torch.view_as_real`` orders them.
+
+        Args:
+            parameters: which are the weights, as for `pullgeo.linearize`.
+
+        Raises:
+            OptionError: ``parameters`` is something else, or chooses none.
         """
-        layout = ParameterLayout.of(self)
+        layout = ParameterLayout.of(self, parameters, "get_weight")
         return layout.vector() if layout.parameters else torch.zeros(0)
 
-    def set_weight(self, weight: Float[Tensor, "..."]) -> None:
+    def set_weight(self, weight: Float[Tensor, "..."], parameters: Parameters = "all") -> None:
         """Write a vector of length P into the parameters, which stay the same objects.
+
+        Args:
+            weight: the vector.
+            parameters: which are the weights, as for `pullgeo.linearize`.
 
         Raises:
             ShapeError: the vector has another shape than ``(P,)``.
             DtypeError: it is not a tensor of real numbers.
+            OptionError: ``parameters`` is something else, or chooses none.
         """
-        layout = ParameterLayout.of(self)
+        layout = ParameterLayout.of(self, parameters, "set_weight")
         if not isinstance(weight, Tensor):
             raise DtypeError(f"set_weight: expected a torch.Tensor, got {type(weight).__name__}.")
         if weight.is_complex():

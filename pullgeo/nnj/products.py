@@ -10,6 +10,8 @@ What all share:
 * ``val``: the module's output at ``x`` if it is at hand, or None. Its shape is checked; answers never depend on it.
 * ``wrt``: ``"input"`` or ``"weight"`` (``"weights"`` is the same). A module without parameters gives None for the
   latter.
+* ``parameters``: for ``wrt="weight"``, which parameters are the weights: ``"all"``, ``"trainable"``, names or patterns,
+  or a function ``(name, parameter) -> bool``, as for `pullgeo.linearize`. P, vectors, matrices and blocks are of these.
 * ``chunk_size``: how many tangents or cotangents are moved at a time, which bounds the memory beside the answer; None
   chooses for speed.
 * A matrix need not be symmetric, nor positive; None is the Euclidean metric.
@@ -17,10 +19,12 @@ What all share:
 
 They raise:
 
-* `OptionError`: ``wrt``, ``reduction`` or ``chunk_size`` is something else, or flags contradict each other.
+* `OptionError`: ``wrt``, ``parameters``, ``reduction`` or ``chunk_size`` is something else, or flags contradict each
+  other.
 * `ShapeError`, `DtypeError`, `DeviceError`: ``x``, ``val``, the vector or the matrix does not fit.
 * `CoupledSamplesError`: the module mixes the samples of a batch or is random; most need ``module.eval()``.
-* `ModuleError`: the module is not materialised, or does not return one tensor with a row per sample.
+* `ModuleError`: the module is not materialised, does not return one tensor with a row per sample, or does what torch
+  cannot differentiate.
 """
 
 from typing import Any
@@ -40,14 +44,19 @@ from pullgeo.metric.over_batch import Reduction, checked_reduction, sum_dense, s
 from pullgeo.nnj.arguments import Side, check_value, checked_chunk_size, checked_wrt
 from pullgeo.nnj.reduction import of_sum, over_samples
 from pullgeo.nnj.weight_blocks import block_metric, pull_blocks, sum_blocks, weight_layout
-from pullgeo.typing import Decoder, Wrt
+from pullgeo.typing import Decoder, Parameters, Wrt
 
 Points = Shaped[Tensor, "b *x"]
 Matrix = Float[Tensor, "b *m"]
 
 
 def jacobian(
-    module: Decoder, x: Points, val: Tensor | None = None, wrt: str = "input", chunk_size: int | None = None
+    module: Decoder,
+    x: Points,
+    val: Tensor | None = None,
+    wrt: str = "input",
+    chunk_size: int | None = None,
+    parameters: Parameters = "all",
 ) -> Float[Tensor, "b n_out n"] | None:
     """``J`` itself.
 
@@ -59,12 +68,17 @@ def jacobian(
         tensor([[[1., 0.],
                  [0., 0.]]])
     """
-    J = _linearized("jacobian", module, x, val, checked_wrt("jacobian", wrt), chunk_size)
+    J = _linearized("jacobian", module, x, val, checked_wrt("jacobian", wrt), parameters, chunk_size)
     return None if J is None else J.dense()
 
 
 def jvp(
-    module: Decoder, x: Points, val: Tensor | None, vector: Float[Tensor, "b *v"], wrt: str = "input"
+    module: Decoder,
+    x: Points,
+    val: Tensor | None,
+    vector: Float[Tensor, "b *v"],
+    wrt: str = "input",
+    parameters: Parameters = "all",
 ) -> Float[Tensor, "b n_out"] | None:
     """``J v``: a tangent pushed forward.
 
@@ -74,16 +88,22 @@ def jvp(
         val: the output, or None.
         vector: ``(b, n)``, or ``(b, *in)`` in the input's own shape.
         wrt: ``"input"`` or ``"weight"``.
+        parameters: which are the weights.
 
     Cost: one forward pass with a tangent.
     """
     wrt_ = checked_wrt("jvp", wrt)
-    J = _linearized("jvp", module, x, val, wrt_)
+    J = _linearized("jvp", module, x, val, wrt_, parameters)
     return None if J is None else flat(J.push(Side.source("jvp", J, wrt_).vector(vector))).squeeze(0)
 
 
 def vjp(
-    module: Decoder, x: Points, val: Tensor | None, vector: Float[Tensor, "b *v"], wrt: str = "input"
+    module: Decoder,
+    x: Points,
+    val: Tensor | None,
+    vector: Float[Tensor, "b *v"],
+    wrt: str = "input",
+    parameters: Parameters = "all",
 ) -> Float[Tensor, "b n"] | None:
     """``Jᵀ w``: a cotangent pulled back, for weights sample by sample.
 
@@ -93,10 +113,11 @@ def vjp(
         val: the output, or None.
         vector: ``(b, n_out)``, or ``(b, *out)`` in the output's own shape.
         wrt: ``"input"`` or ``"weight"``.
+        parameters: which are the weights.
 
     Cost: one backward pass.
     """
-    J = _linearized("vjp", module, x, val, checked_wrt("vjp", wrt))
+    J = _linearized("vjp", module, x, val, checked_wrt("vjp", wrt), parameters)
     return None if J is None else flat(J.pull(Side.target("vjp", J).vector(vector))).squeeze(0)
 
 
@@ -107,6 +128,7 @@ def jmp(
     matrix: Matrix | None = None,
     wrt: str = "input",
     chunk_size: int | None = None,
+    parameters: Parameters = "all",
 ) -> Float[Tensor, "b n_out k"] | None:
     """``J M``: the k columns of a matrix pushed forward.
 
@@ -117,11 +139,12 @@ def jmp(
         matrix: ``(b, n, k)``, or None for the identity.
         wrt: ``"input"`` or ``"weight"``.
         chunk_size: how many columns are pushed at a time.
+        parameters: which are the weights.
 
     Cost: k forward passes.
     """
     wrt_ = checked_wrt("jmp", wrt)
-    J = _linearized("jmp", module, x, val, wrt_, chunk_size)
+    J = _linearized("jmp", module, x, val, wrt_, parameters, chunk_size)
     if J is None or matrix is None:
         return None if J is None else J.dense()
     return flat(J.push_in_chunks(Side.source("jmp", J, wrt_).columns(matrix))).permute(1, 2, 0)
@@ -134,6 +157,7 @@ def mjp(
     matrix: Matrix | None = None,
     wrt: str = "input",
     chunk_size: int | None = None,
+    parameters: Parameters = "all",
 ) -> Float[Tensor, "b k n"] | None:
     """``M J``: the k rows of a matrix pulled back.
 
@@ -144,10 +168,11 @@ def mjp(
         matrix: ``(b, k, n_out)``, or None for the identity.
         wrt: ``"input"`` or ``"weight"``.
         chunk_size: how many rows are pulled at a time.
+        parameters: which are the weights.
 
     Cost: k backward passes.
     """
-    J = _linearized("mjp", module, x, val, checked_wrt("mjp", wrt), chunk_size)
+    J = _linearized("mjp", module, x, val, checked_wrt("mjp", wrt), parameters, chunk_size)
     if J is None or matrix is None:
         return None if J is None else J.dense()
     return flat(J.pull_in_chunks(Side.target("mjp", J).rows(matrix))).permute(1, 0, 2)
@@ -163,6 +188,7 @@ def jmjTp(
     to_diag: bool = False,
     diag_backprop: bool = False,
     chunk_size: int | None = None,
+    parameters: Parameters = "all",
 ) -> Float[Tensor, "b n_out ..."] | None:
     """``J M Jᵀ``: a metric pushed forward.
 
@@ -179,6 +205,7 @@ def jmjTp(
             single layers and elementwise chains. It implies a diagonal in and out; of a whole matrix it takes the
             diagonal.
         chunk_size: how many tangents or cotangents are moved at a time.
+        parameters: which are the weights.
 
     Returns:
         ``(b, n_out, n_out)``, or ``(b, n_out)`` if ``to_diag`` or ``diag_backprop``.
@@ -193,12 +220,12 @@ def jmjTp(
                  [1., 1.]]])
     """
     where, wrt_ = "jmjTp", checked_wrt("jmjTp", wrt)
-    J = _linearized(where, module, x, val, wrt_, chunk_size)
+    J = _linearized(where, module, x, val, wrt_, parameters, chunk_size)
     if J is None:
         return None
     side = Side.source(where, J, wrt_)
     if isinstance(matrix, list | tuple):
-        M = _metric_of_blocks(side, module, matrix, from_diag)
+        M = _metric_of_blocks(side, module, matrix, from_diag, J)
         matrix, from_diag = (M.diag(), True) if diag_backprop else (None, False)
     else:
         M = None
@@ -220,6 +247,7 @@ def jTmjp(
     full: bool = False,
     reduction: str = "none",
     chunk_size: int | None = None,
+    parameters: Parameters = "all",
 ) -> Float[Tensor, "..."] | list[Any] | None:
     """``Jᵀ M J``: a metric pulled back.
 
@@ -243,6 +271,7 @@ def jTmjp(
             inputs of different samples are different points: their metrics are computed one by one and then added,
             which gives the matrix whose leading eigenvectors span the active subspace.
         chunk_size: how many tangents or cotangents are moved at a time.
+        parameters: which are the weights.
 
     Returns:
         ``(b, n, n)``, or ``(b, n)`` if ``to_diag`` or ``diag_backprop``. For weights without ``full`` the blocks on the
@@ -268,7 +297,7 @@ def jTmjp(
             "jTmjp: full=True asks for the whole matrix, to_diag and diag_backprop for a diagonal. Drop one."
         )
     over_batch = checked_reduction(where, reduction)
-    J = _linearized(where, module, x, val, wrt_, chunk_size)
+    J = _linearized(where, module, x, val, wrt_, parameters, chunk_size)
     if J is None:
         return None
     side = Side.target(where, J)
@@ -281,7 +310,7 @@ def jTmjp(
         G = Implicit(J, side.metric(matrix, from_diag))
         if total:
             return _over_batch(G, J, module, to_diag, full, over_batch)
-        return G.diag() if to_diag else G.dense() if full else pull_blocks(G, weight_layout(module, x.device))
+        return G.diag() if to_diag else G.dense() if full else pull_blocks(G, weight_layout(module, x.device, J.layout))
     if diag_backprop:
         answer = flat(J.pull_squared_layerwise(side.diagonal(matrix, from_diag))).squeeze(0)
     else:
@@ -295,22 +324,34 @@ def _over_batch(
     if to_diag:
         total: Any = sum_diag(G, BatchSum(J))
     else:
-        total = sum_dense(G, BatchSum(J)) if full else sum_blocks(G, weight_layout(module, J.signature.device))
+        total = (
+            sum_dense(G, BatchSum(J)) if full else sum_blocks(G, weight_layout(module, J.signature.device, J.layout))
+        )
     return of_sum(total, reduction, J.signature.batch)
 
 
 def _linearized(
-    where: str, module: Decoder, x: Tensor, val: Tensor | None, wrt: Wrt, chunk_size: int | None = None
+    where: str,
+    module: Decoder,
+    x: Tensor,
+    val: Tensor | None,
+    wrt: Wrt,
+    parameters: Parameters,
+    chunk_size: int | None = None,
 ) -> Jacobian | None:
     if wrt == "weight" and isinstance(module, nn.Module) and not any(True for _ in module.parameters()):
         return None
-    _, J = linearize(module, x, wrt)
+    _, J = linearize(module, x, wrt, parameters)
     check_value(where, val, J)
     return J.in_chunks(checked_chunk_size(where, chunk_size))
 
 
-def _metric_of_blocks(side: Side, module: Decoder, blocks: list[Any] | tuple[Any, ...], from_diag: bool) -> Metric:
-    layout = weight_layout(module, side.device) if isinstance(module, nn.Module) else None
+def _metric_of_blocks(
+    side: Side, module: Decoder, blocks: list[Any] | tuple[Any, ...], from_diag: bool, J: Jacobian
+) -> Metric:
+    layout = None
+    if isinstance(module, nn.Module) and isinstance(J, WeightGraph):
+        layout = weight_layout(module, side.device, J.layout)
     if side.name != "weight" or from_diag or not isinstance(layout, list):
         raise OptionError(
             f"{side.where}: matrix is a list of blocks, which is accepted for wrt='weight' of a container, without "

@@ -24,9 +24,10 @@ Blocks: TypeAlias = Tensor | list[Any]
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A module that owns parameters, and where they stand in the root's vector of weights."""
+    """A module that owns parameters, those that count, and where they stand in the root's vector of weights."""
 
     module: nn.Module
+    parameters: tuple[nn.Parameter, ...]
     positions: Int[Tensor, " p"]
 
 
@@ -34,16 +35,18 @@ Layout: TypeAlias = Layer | list[Any]
 """A layer, or the layouts of the children of a container."""
 
 
-def weight_layout(module: nn.Module, device: torch.device | None = None) -> Layout:
-    """The layers of a module that has parameters, nested as its children are.
+def weight_layout(
+    module: nn.Module, device: torch.device | None = None, weights: ParameterLayout | None = None
+) -> Layout:
+    """The layers of a module that has parameters, nested as its children are; parameters that do not count are none.
 
     A module with parameters of its own is one layer, whatever it contains; any other is the list of those of its
     children that have parameters, each child once.
     """
-    layout = ParameterLayout.of(module)
+    layout = ParameterLayout.of(module) if weights is None else weights
     positions = layout.split(torch.arange(layout.size, device=device))
     places = dict(zip(map(id, layout.parameters), positions, strict=True))
-    return _layout(module, places)
+    return _layout(module, places, layout)
 
 
 def layers(layout: Layout) -> Iterator[Layer]:
@@ -80,7 +83,7 @@ def sum_blocks(metric: Implicit, layout: Layout) -> Blocks:
     J = metric.J
     if not isinstance(J, WeightGraph):
         raise OptionError("sum_blocks: expected a metric pulled back to the weights of a network.")
-    groups = [tuple(layer.module.parameters()) for layer in layers(layout)]
+    groups = [layer.parameters for layer in layers(layout)]
     totals: list[Tensor] = []
     for part in list(J.sweep_parts(metric.terms)) or [slice(0, 0)]:
         found = BatchSum(J).pull_blocks(*metric.factors(part), groups)
@@ -99,11 +102,12 @@ def block_metric(side: Side, blocks: list[Any] | tuple[Any, ...], layout: Layout
     return BlockDiagonal(tuple(b for b, _ in matched), tuple(layer.positions for _, layer in matched), side.n)
 
 
-def _layout(module: nn.Module, places: dict[int, Tensor]) -> Layout:
-    children = [child for child in module.children() if any(True for _ in child.parameters())]
-    if not children or any(True for _ in module.parameters(recurse=False)):
-        return Layer(module, torch.cat([places[id(p)] for p in module.parameters()]))
-    return [_layout(child, places) for child in children]
+def _layout(module: nn.Module, places: dict[int, Tensor], weights: ParameterLayout) -> Layout:
+    children = [child for child in module.children() if weights.own(child)]
+    if not children or any(id(p) in places for p in module.parameters(recurse=False)):
+        own = weights.own(module)
+        return Layer(module, own, torch.cat([places[id(p)] for p in own]))
+    return [_layout(child, places, weights) for child in children]
 
 
 def _nest(layout: Layout, blocks: Iterator[Tensor]) -> Blocks:

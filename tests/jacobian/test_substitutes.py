@@ -34,6 +34,7 @@ CALLS: list[tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]] = 
         for mode in ("sum", "mean", "max")
         for padding in (None, 1, -4)
     ],
+    (F.embedding, (ROWS, TABLE), {"padding_idx": 1, "sparse": True}),
     (F.embedding_bag, (ROWS, TABLE), {"mode": "sum", "per_sample_weights": random(3, 3)}),
     (F.embedding_bag, (ROWS.flatten(), TABLE, torch.tensor([0, 2, 5])), {}),
     (F.max_unpool1d, F.max_pool1d(random(2, 3, 7), 3, 2, return_indices=True), {"kernel_size": 3, "stride": 2}),

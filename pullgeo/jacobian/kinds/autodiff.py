@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pullgeo._torch.checkpoint import checkpoints_kept, custom_functions_named
+from pullgeo._torch.checkpoint import checkpoints_kept
 from pullgeo._torch.state import left_alone
 from pullgeo._torch.substitutes import Substituting, Watching
-from pullgeo.errors import ModuleError
+from pullgeo.errors import ModuleError, PullgeoError
 from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.boundary import FAILURES, served, undifferentiable, value_of
 from pullgeo.jacobian.contractions import gram
+from pullgeo.jacobian.reverse import Reverse
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tangents import one_thread_at_a_time, over_stack, second_tangent, tangent, tracked
 from pullgeo.jacobian.weights.base import WeightKind
@@ -30,15 +32,12 @@ def differentiable_kernels() -> Iterator[None]:
     """Attention by kernels with forward mode and second derivatives, and `Substituting` for what else lacks them.
 
     The choice of kernels is the process's, so that other threads wait.
-
-    Raises:
-        ModuleError: a function of the user's own has no derivatives that serve.
     """
     with one_thread_at_a_time:
         fastpath = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
-            with sdpa_kernel(SDPBackend.MATH), Substituting(), checkpoints_kept(), custom_functions_named():
+            with sdpa_kernel(SDPBackend.MATH), Substituting(), checkpoints_kept():
                 yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fastpath)
@@ -60,6 +59,8 @@ class Autodiff(Jacobian):
             forward mode knows nothing, so tangents are then moved by twice as many backward passes.
         compiled: whether a module scripted by TorchScript runs in it. Tangents are moved by backward passes then, and
             second derivatives, which TorchScript takes for zero, are refused.
+        nested: whether the function takes derivatives itself, as forces of an energy. Transforms would see other
+            gradients than it does, so plain reverse mode serves, as it does where transforms fail; see `Reverse`.
     """
 
     function: Map
@@ -67,14 +68,18 @@ class Autodiff(Jacobian):
     signature: Signature
     switches: bool = False
     compiled: bool = False
+    nested: bool = False
 
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``J T``. Cost: one forward pass and k tangent passes."""
-        return _push(self.function, self.x, T, self.signature.out_shape, self.switches or self.compiled)
+        backward = self.switches or self.compiled
+        return self._served(
+            lambda: _push(self.function, self.x, T, self.signature.out_shape, backward), lambda run: run.push(T)
+        )
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
         """``Jᵀ W``. Cost: one forward pass and k backward passes."""
-        return _pull(self.function, self.x, W)
+        return self._served(lambda: _pull(self.function, self.x, W), lambda run: run.pull(W))
 
     def second(self, T: Float[Tensor, "k b *x"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
         """Tangents of the pulled cotangent. Cost: k tangent passes through one backward pass.
@@ -87,8 +92,11 @@ class Autodiff(Jacobian):
         def pulled(x: Tensor) -> Tensor:
             return _pull(self.function, x, w.unsqueeze(0)).squeeze(0)
 
-        moved = tracked(lambda: _push(pulled, self.x, T, self.signature.in_shape, self.switches))
-        return gram(moved.to(T.dtype), T)  # torch may promote numbers that are batched
+        def transformed() -> Tensor:
+            moved = tracked(lambda: _push(pulled, self.x, T, self.signature.in_shape, self.switches))
+            return gram(moved.to(T.dtype), T)  # torch may promote numbers that are batched
+
+        return self._served(transformed, lambda run: run.second(T, w))
 
     def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """Tangents of cotangents, transposed. Cost: k times a few backward passes.
@@ -97,7 +105,17 @@ class Autodiff(Jacobian):
             ModuleError: TorchScript runs in the function.
         """
         self._check_second()
-        return _second_push(self.function, self.x, T, S, self.signature.out_shape, self.switches)
+        return self._served(
+            lambda: _second_push(self.function, self.x, T, S, self.signature.out_shape, self.switches),
+            lambda run: run.second_push(T, S),
+        )
+
+    def _served(self, transformed: Callable[[], Tensor], reverse: Callable[[Reverse], Tensor]) -> Tensor:
+        def plainly() -> Tensor:
+            with differentiable_kernels():
+                return reverse(Reverse(self.function, self.x))
+
+        return served(self.function, self.x, transformed, plainly, self.nested)
 
     def _check_second(self) -> None:
         if self.compiled:
@@ -114,16 +132,23 @@ class AutodiffWeight(WeightKind):
     Coordinates are those of ``torch.nn.utils.parameters_to_vector(module.parameters())``. Every sample has its own
     Jacobian with respect to shared weights, so samples run one after another: exact for every module, and slower than
     a rule by about the factor that batching would win.
+
+    Args:
+        module: the module.
+        x: the batch.
+        signature: ``(P,) -> (*y)``.
+        layout: the parameters that count, all of the module's if there is none.
     """
 
     module: nn.Module
     x: Shaped[Tensor, "b *x"]
     signature: Signature
+    layout: ParameterLayout | None = None
 
     def at(self, part: slice) -> "AutodiffWeight":
         """Some of the samples."""
         x = self.x[part]
-        return AutodiffWeight(self.module, x, replace(self.signature, batch=len(x)))
+        return AutodiffWeight(self.module, x, replace(self.signature, batch=len(x)), self.layout)
 
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``J_θ T``. Cost: per sample one forward pass and k tangent passes."""
@@ -145,9 +170,24 @@ class AutodiffWeight(WeightKind):
         terms = [J.second_push(T[:, i : i + 1], S[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
         return torch.cat(terms, 1) if terms else T.new_zeros(len(T), 0, *self.signature.out_shape)
 
+    def check(self, connected: bool) -> None:
+        """Raise unless the module takes the first sample by itself, with other weights than its own.
+
+        Args:
+            connected: whether autograd must find the way from its value to the parameters.
+
+        Raises:
+            ModuleError: it does not.
+        """
+        for J in self._per_sample():
+            if connected:
+                check_connected(J.function, J.x)
+            return
+
     def _per_sample(self) -> Iterator[Autodiff]:
-        layout = ParameterLayout.of(self.module)
-        theta, slots = layout.vector().unsqueeze(0), _slots(self.module, layout)
+        module = self.module.module if isinstance(self.module, nn.DataParallel) else self.module
+        layout = self.layout or ParameterLayout.of(module)
+        theta, slots = layout.vector().unsqueeze(0), _slots(module, layout)
         signature = replace(self.signature, batch=1)
         seen: Watching | None = None
         for i in range(len(self.x)):
@@ -155,13 +195,38 @@ class AutodiffWeight(WeightKind):
             def run(theta: Tensor, sample: Tensor = self.x[i : i + 1]) -> Tensor:
                 named = layout.named(theta.squeeze(0))
                 values = {slot: named[name] for slot, name in slots.items()}
-                with left_alone(self.module):
+                with left_alone(module):
                     # a copy, because the module may work in place
-                    return functional_call(self.module, values, (sample.clone(),), tie_weights=False)
+                    return functional_call(module, values, (sample.clone(),), tie_weights=False)
 
+            run.__name__ = type(self.module).__name__
             if seen is None:
-                seen = watched(run, theta)[1]
-            yield Autodiff(run, theta, signature, seen.switched, seen.compiled)
+                try:
+                    seen = watched(lambda theta: value_of(run, theta), theta)[1]
+                except FAILURES as error:
+                    if isinstance(error, PullgeoError | torch.OutOfMemoryError):
+                        raise
+                    with left_alone(module):  # an error of the caller's own comes again
+                        value_of(module, self.x.clone())
+                    raise undifferentiable(self.module, error) from error
+            yield Autodiff(run, theta, signature, seen.switched, seen.compiled, seen.nested)
+
+
+def check_connected(function: Map, x: Tensor) -> None:
+    """Raise unless autograd finds the way from the value of a function to its argument, for functions that hide it.
+
+    Raises:
+        ModuleError: it does not.
+
+    Cost: a forward and a backward pass.
+    """
+
+    def checked() -> Tensor:
+        with differentiable_kernels():
+            run = Reverse(function, x)
+            return run.pull(torch.zeros_like(run.y).unsqueeze(0))
+
+    served(function, x, checked, checked, plain=True)
 
 
 def watched(function: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, Watching]:
@@ -183,6 +248,7 @@ def _slots(module: nn.Module, layout: ParameterLayout) -> dict[str, str]:
         f"{path}.{name}".lstrip("."): names[id(parameter)]
         for path, owner in module.named_modules()
         for name, parameter in owner.named_parameters(recurse=False, remove_duplicate=False)
+        if id(parameter) in names
     }
 
 

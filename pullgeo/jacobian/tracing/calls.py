@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo.errors import CoupledSamplesError
-from pullgeo.jacobian.checks import FAILURES, check_independence
-from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight, watched
+from pullgeo.jacobian.boundary import FAILURES
+from pullgeo.jacobian.checks import check_independence
+from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight, check_connected, watched
 from pullgeo.jacobian.registry import forward_owner, overrides_call, rule_for, served_class, weight_rule_for
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tracing.layers import check_batch, leaf
@@ -19,7 +20,7 @@ from pullgeo.jacobian.tracing.ops.packed import Packed, output
 from pullgeo.jacobian.tracing.proxy import Recorded, State, Untraceable, plain, recorded_in
 from pullgeo.jacobian.tracing.tape import Tape
 from pullgeo.jacobian.weights.parameters import ParameterLayout
-from pullgeo.jacobian.weights.weight_graph import ParameterBlock
+from pullgeo.jacobian.weights.weight_graph import ParameterBlock, own_of
 
 Served = Literal["rule", "graph", "autodiff", "not called", "unknown"]
 
@@ -52,7 +53,7 @@ class Calls:
             Untraceable: the call cannot be part of a graph.
         """
         inputs = recorded_in((args, kwargs))
-        weighted = self.tape.of_weights and any(True for _ in module.parameters())
+        weighted = self.tape.counts(module)
         if self.tape.closed or not (inputs or weighted):
             return module(*plain(args), **plain(kwargs))
         if self.tape.outermost and not torch.is_grad_enabled():
@@ -81,7 +82,7 @@ class Calls:
             value = plain(x)
             own = None
             if weighted and weight_rule is not None:
-                own = ParameterBlock(module, tuple(module.parameters()), weight_rule(module, value))
+                own = own_of(module, weight_rule(module, value), self.tape.layout)
             if rule is None or not value.is_floating_point():
                 return self.tape.emit(module(value), [], own=own)
             return leaf(self.tape, x, *rule(module, value), own)
@@ -140,14 +141,17 @@ class Calls:
         check_independence(type(module).__name__, lambda *parts: output(module, packed.call(list(parts))), copies, y)
         vectors = [input.reshape(tape.batch, input.shape[1:].numel()) for input in inputs]
         vector: Any = torch.cat(vectors, 1)
-        J = Autodiff(packed, plain(vector), tape.signature(vector, y), seen.switched, seen.compiled)
+        if seen.hides:
+            check_connected(packed, plain(vector))
+        J = Autodiff(packed, plain(vector), tape.signature(vector, y), seen.switched, seen.compiled, seen.nested)
         own = None
-        if tape.of_weights and any(True for _ in module.parameters()):
+        if tape.counts(module):
             if _has_tensors((args, kwargs)):
                 self._leave(f"{why}; and it takes constant tensors besides samples")
-            size = ParameterLayout.of(module).size
-            signature = Signature(tape.batch, (size,), tuple(y.shape[1:]), y.dtype, y.device)
-            own = ParameterBlock(module, tuple(module.parameters()), AutodiffWeight(packed, plain(vector), signature))
+            chosen = tape.layout.own(module)
+            layout = ParameterLayout(tuple(map(str, range(len(chosen)))), chosen)
+            signature = Signature(tape.batch, (layout.size,), tuple(y.shape[1:]), y.dtype, y.device)
+            own = ParameterBlock(module, chosen, AutodiffWeight(packed, plain(vector), signature, layout))
         result: Any = tape.emit(y, [(vector, J)], view_of=inputs[0], own=own)
         if y is returned:
             return result

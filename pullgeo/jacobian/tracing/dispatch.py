@@ -30,7 +30,11 @@ def dispatch(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict
     """
     if tape.closed or function in METADATA:
         return function(*plain(args), **plain(kwargs))
-    if tape.outermost and tape.of_weights and any(map(_is_foreign, (*args, *kwargs.values()))):
+    if (
+        tape.outermost
+        and tape.of_weights
+        and any(_is_foreign(tape, argument) for argument in (*args, *kwargs.values()))
+    ):
         raise Untraceable("uses a parameter, or what is computed of one, that its own module does not hand out")
     if tape.outermost and not torch.is_grad_enabled():
         return _without_gradient(tape, function, args, kwargs)
@@ -69,5 +73,25 @@ def _compute(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict
     return tape.write(args[0], result) if writes_in_place(function) else result
 
 
-def _is_foreign(argument: Any) -> bool:
-    return isinstance(argument, Tensor) and not isinstance(argument, Recorded) and argument.requires_grad
+def _is_foreign(tape: Tape, argument: Any) -> bool:
+    """Whether a tensor that is not recorded may depend on a parameter that is differentiated."""
+    if not isinstance(argument, Tensor) or isinstance(argument, Recorded) or not argument.requires_grad:
+        return False
+    if argument.grad_fn is None:  # a leaf: of the parameters only those that are held fixed may be used as they are
+        return id(argument) not in tape.fixed
+    return not _rests_on(argument, tape.fixed)
+
+
+def _rests_on(tensor: Tensor, ids: frozenset[int]) -> bool:
+    """Whether all leaves of a tensor's graph are among some tensors, given by their ids."""
+    waiting, met = [tensor.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in met:
+            continue
+        met.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in ids:
+            return False
+        waiting.extend(parent for parent, _ in node.next_functions)
+    return True

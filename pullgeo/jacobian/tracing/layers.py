@@ -10,6 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 from pullgeo.errors import CoupledSamplesError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.kinds.linear_map import Reshape
+from pullgeo.jacobian.partial_weight import restricted
 from pullgeo.jacobian.registry import rule_for, weight_rule_for
 from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain
 from pullgeo.jacobian.tracing.tape import Argument, Tape
@@ -93,7 +94,13 @@ def by_rules(tape: Tape, input: Any, module: nn.Module, parameters: dict[str, An
 
 
 def _own(tape: Tape, given: Sequence[Any], J: Jacobian) -> ParameterBlock | None:
-    """The parameters themselves, where nothing was computed of them before."""
-    owners = [tape.source(p) if isinstance(p, Recorded) else None for p in given]
-    found = [parameter for parameter in owners if parameter is not None]
-    return ParameterBlock(None, tuple(found), J) if len(found) == len(owners) else None
+    """The parameters themselves, where nothing was computed of them before; the others are held fixed."""
+    found = [tape.source(p) for p in given if isinstance(p, Recorded)]
+    chosen = tuple(parameter for parameter in found if parameter is not None)
+    if len(chosen) < len(found):
+        return None
+    if len(chosen) == len(given):
+        return ParameterBlock(None, chosen, J)
+    sources = iter(chosen)
+    every = [next(sources) if isinstance(p, Recorded) else p for p in given]
+    return ParameterBlock(None, chosen, restricted(J, every, chosen))

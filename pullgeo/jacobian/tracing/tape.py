@@ -12,6 +12,7 @@ from pullgeo.jacobian.kinds.graph import Edge, Interaction, Node
 from pullgeo.jacobian.kinds.linear_map import Reshape
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tracing.proxy import Family, Recorded, State, Untraceable
+from pullgeo.jacobian.weights.parameters import ParameterLayout
 from pullgeo.jacobian.weights.weight_graph import ParameterBlock
 
 Argument = tuple[Recorded, Jacobian]
@@ -28,6 +29,7 @@ class Tape:
         batch: number of samples.
         dispatch: ``(tape, function, args, kwargs)``, which computes a function of recorded tensors and notes it.
         parameters: those that are differentiated, if any are.
+        fixed: ids of the module's other parameters.
     """
 
     def __init__(
@@ -35,11 +37,14 @@ class Tape:
         batch: int,
         dispatch: Callable[["Tape", Function, tuple[Any, ...], dict[str, Any]], Any],
         parameters: Sequence[nn.Parameter] = (),
+        fixed: frozenset[int] = frozenset(),
     ) -> None:
         self.batch = batch
         self.nodes: list[Node] = []
         self.own: dict[int, ParameterBlock] = {}
         self.of_weights = bool(parameters)
+        self.fixed = fixed
+        self.layout = ParameterLayout(("",) * len(parameters), tuple(parameters))
         self.failure: Untraceable | None = None
         self.closed = False
         self.stopped = False
@@ -142,6 +147,10 @@ class Tape:
         except Untraceable as failure:
             self.failure = failure  # a forward that catches everything must not hide it
             raise
+
+    def counts(self, module: nn.Module) -> bool:
+        """Whether parameters of a module are differentiated."""
+        return self.of_weights and any(id(p) in self.parameters for p in module.parameters())
 
     @property
     def outermost(self) -> bool:

@@ -19,6 +19,7 @@ from pullgeo.jacobian.tracing.dispatch import dispatch
 from pullgeo.jacobian.tracing.module_proxy import double, uncompiled
 from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable
 from pullgeo.jacobian.tracing.tape import Tape
+from pullgeo.jacobian.weights.parameters import ParameterLayout
 from pullgeo.jacobian.weights.weight_graph import Stage
 
 
@@ -42,14 +43,14 @@ def record_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
     return y, Graph(nodes, Signature.between(x, y))
 
 
-def record_weight(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:
+def record_weight(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tensor, list[Stage]]:
     """The value of a module and the stages of its derivative with respect to the weights.
 
     Raises:
         Untraceable: the module does something that no graph knows; the text says what.
         CoupledSamplesError: the module mixes samples or draws random numbers.
     """
-    recording = Recording(module, x, tuple(module.parameters()))
+    recording = Recording(module, x, layout.parameters)
     y, output = recording.run()
     tape = recording.tape
     moved: set[int] = set()
@@ -73,7 +74,9 @@ class Recording:
 
     def __init__(self, module: nn.Module, x: Tensor, parameters: Sequence[nn.Parameter] = ()) -> None:
         module = uncompiled(module)
-        self.tape = Tape(len(x), dispatch, parameters)
+        differentiated = set(map(id, parameters))
+        fixed = frozenset(id(p) for p in module.parameters() if id(p) not in differentiated)
+        self.tape = Tape(len(x), dispatch, parameters, fixed)
         self.calls = Calls(self.tape, module)
         self._module, self._x = module, x
 
@@ -99,6 +102,8 @@ class Recording:
             )
         if not isinstance(y, Recorded) or y.state.node is None:
             raise Untraceable("its output is not one tensor that depends on the input")
+        if y.state.value.device != self._x.device:
+            raise Untraceable(f"its output is on {y.state.value.device}")
         if not y.state.per_sample:
             raise Untraceable("its output is the same for every sample")
         return y.state.value, y.state.node

@@ -13,6 +13,7 @@ from pullgeo.jacobian.contractions import flat, gram, outer
 from pullgeo.jacobian.kinds.autodiff import AutodiffWeight
 from pullgeo.jacobian.kinds.graph import Edge, MoveAlong, sweep_backward, sweep_forward
 from pullgeo.jacobian.kinds.linear_map import Reshape
+from pullgeo.jacobian.partial_weight import restricted
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.weights.parameters import ParameterLayout, coordinate_count
 
@@ -35,6 +36,13 @@ class ParameterBlock:
         """The parameters with the pieces of a vector that belong to them."""
         pieces = flat.split([coordinate_count(p) for p in self.parameters], dim=-1)
         return list(zip(self.parameters, pieces, strict=True))
+
+
+def own_of(module: nn.Module, J: Jacobian, layout: ParameterLayout) -> ParameterBlock:
+    """A layer with its Jacobian with respect to all its parameters, restricted to those that count."""
+    every = tuple(module.parameters())
+    chosen = layout.own(module)
+    return ParameterBlock(module, chosen, J if len(chosen) == len(every) else restricted(J, every, chosen))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +85,7 @@ class WeightGraph(Jacobian):
         x: the batch.
         stages: nodes in an order of computation, each on a path from a parameter to the last.
         signature: ``(P,) -> (*y)``.
+        layout: where each parameter stands in the vector of weights; what it leaves out is held fixed.
         shared: ids of the parameters that more than one stage has.
     """
 
@@ -84,16 +93,12 @@ class WeightGraph(Jacobian):
     x: Shaped[Tensor, "b *x"]
     stages: tuple[Stage, ...]
     signature: Signature
+    layout: ParameterLayout
     shared: frozenset[int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         uses = Counter(id(p) for own in self._owners for p in own.parameters)
         object.__setattr__(self, "shared", frozenset(parameter for parameter, count in uses.items() if count > 1))
-
-    @property
-    def layout(self) -> ParameterLayout:
-        """Where each parameter stands in the root's vector of weights."""
-        return ParameterLayout.of(self.root)
 
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """Tangents of the weights pushed to the output in one forward sweep."""
@@ -150,11 +155,11 @@ class WeightGraph(Jacobian):
 
     def second(self, T: Float[Tensor, "k b p"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
         """By automatic differentiation of the root module, sample by sample: layers interact to second order."""
-        return AutodiffWeight(self.root, self.x, self.signature).second(T, w)
+        return AutodiffWeight(self.root, self.x, self.signature, self.layout).second(T, w)
 
     def second_push(self, T: Float[Tensor, "k b p"], S: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """By automatic differentiation of the root module, sample by sample: layers interact to second order."""
-        return AutodiffWeight(self.root, self.x, self.signature).second_push(T, S)
+        return AutodiffWeight(self.root, self.x, self.signature, self.layout).second_push(T, S)
 
     @property
     def _edges(self) -> list[tuple[Edge, ...]]:

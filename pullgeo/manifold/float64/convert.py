@@ -1,6 +1,5 @@
 """Decoders, metrics and manifolds as they are, in double precision: solvers need it, whatever they came in."""
 
-import copy
 from dataclasses import fields, is_dataclass, replace
 from types import MethodType
 from typing import Any, TypeVar
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pullgeo._torch.copying import copied
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.checks import check_fixed
 from pullgeo.manifold.float64.promote import Promoted
@@ -49,8 +49,7 @@ def fits_single(stage: object) -> bool:
 
 def with_tensors(module: Module, tensors: dict[int, Tensor]) -> Module:
     """A copy of a module in which the tensors with the given ``id`` are replaced, by ones that need not be leaves."""
-    # deepcopy takes what the memo names instead of copying it
-    return copy.deepcopy(module, dict(tensors))
+    return copied(module, tensors)
 
 
 def _in_double(thing: Any) -> Any:
