@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.checks import needs_whole_batch
 from pullgeo.jacobian.checkpoints import checkpoints_kept, custom_functions_named
 from pullgeo.jacobian.contract import gram
 from pullgeo.jacobian.leaving import left_alone
@@ -113,17 +115,28 @@ class AutodiffWeight(WeightKind):
 
     Coordinates are those of ``torch.nn.utils.parameters_to_vector(module.parameters())``. Every sample has its own
     Jacobian with respect to shared weights, so samples run one after another: exact for every module, and slower than
-    a rule by about the factor that batching would win.
+    a rule by about the factor that batching would win. A module that holds something for each place of the batch, such
+    as a mask, runs on the whole batch for each of its samples.
+
+    Args:
+        module: any module.
+        x: the batch that the module was called with.
+        signature: of the samples that this is about.
+        samples: which of the batch these are; all of them if ``None``.
     """
 
     module: nn.Module
-    x: Shaped[Tensor, "b *x"]
+    x: Shaped[Tensor, "n *x"]
     signature: Signature
+    samples: range | None = None
 
     def at(self, part: slice) -> "AutodiffWeight":
         """Some of the samples."""
-        x = self.x[part]
-        return AutodiffWeight(self.module, x, replace(self.signature, batch=len(x)))
+        samples = self._samples[part]
+        some = AutodiffWeight(self.module, self.x, replace(self.signature, batch=len(samples)), samples)
+        if "_together" in vars(self):
+            vars(some)["_together"] = self._together
+        return some
 
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``J_θ T``. Cost: per sample one forward pass and k tangent passes."""
@@ -145,19 +158,37 @@ class AutodiffWeight(WeightKind):
         terms = [J.second_push(T[:, i : i + 1], S[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
         return torch.cat(terms, 1) if terms else T.new_zeros(len(T), 0, *self.signature.out_shape)
 
+    @property
+    def _samples(self) -> range:
+        return range(len(self.x)) if self.samples is None else self.samples
+
+    @cached_property
+    def _together(self) -> bool:
+        """Whether a sample can only be computed in its batch."""
+
+        def run(x: Tensor) -> Any:
+            with left_alone(self.module):
+                return self.module(x)
+
+        with torch.no_grad():
+            return needs_whole_batch(run, self.x, run(self.x.clone()))
+
     def _per_sample(self) -> Iterator[Autodiff]:
         layout = ParameterLayout.of(self.module)
         theta, slots = layout.vector().unsqueeze(0), _slots(self.module, layout)
         signature = replace(self.signature, batch=1)
+        together = self._together
         seen: Watching | None = None
-        for i in range(len(self.x)):
+        for i in self._samples:
 
-            def run(theta: Tensor, sample: Tensor = self.x[i : i + 1]) -> Tensor:
+            def run(theta: Tensor, i: int = i) -> Tensor:
                 named = layout.named(theta.squeeze(0))
                 values = {slot: named[name] for slot, name in slots.items()}
                 with left_alone(self.module):
                     # a copy, because the module may work in place
-                    return functional_call(self.module, values, (sample.clone(),), tie_weights=False)
+                    batch = self.x.clone() if together else self.x[i : i + 1].clone()
+                    y: Tensor = functional_call(self.module, values, (batch,), tie_weights=False)
+                    return y[i : i + 1] if together else y
 
             if seen is None:
                 seen = watched(run, theta)[1]

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
+from pullgeo.jacobian.plain_memory import unshared
+
 Map = Callable[[Tensor], Tensor]
 
 one_thread_at_a_time = RLock()
@@ -54,6 +56,7 @@ def over_stack(move: Callable[..., Tensor], *stacks: Tensor) -> Tensor:
         move: of one entry of each stack.
         stacks: at least one entry long.
     """
+    stacks = tuple(map(unshared, stacks))
     try:
         return vmap(move, randomness="same")(*stacks)
     except RuntimeError:  # such as writing into a tensor that is the same for the whole stack; a true error comes again

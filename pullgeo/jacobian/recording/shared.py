@@ -10,6 +10,7 @@ from torch.func import vjp, vmap
 
 from pullgeo.jacobian.autodiff import Autodiff, Map, differentiable_kernels
 from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.plain_memory import unshared
 from pullgeo.jacobian.recording.operations import Function, functions_named, name_of, writes_in_place
 from pullgeo.jacobian.recording.recorded import Recorded, Unserved, plain, recorded_in
 from pullgeo.jacobian.recording.tape import Tape
@@ -78,7 +79,7 @@ def shared(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[s
                 return pick(function(*_with(args, operand, value), **_with(kwargs, operand, value)))
 
             signature = Signature(tape.batch, tuple(operand.shape), shape, piece.dtype, piece.device)
-            return SharedAutodiff(of_one, operand.state.value, signature)
+            return SharedAutodiff(of_one, unshared(operand.state.value), signature)
 
         return tape.emit(piece, [(operand, derivative(operand)) for operand in operands], per_sample=per_sample)
 
