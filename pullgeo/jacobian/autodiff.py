@@ -14,8 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.base import Jacobian
-from pullgeo.jacobian.checks import needs_whole_batch
 from pullgeo.jacobian.checkpoints import checkpoints_kept, custom_functions_named
+from pullgeo.jacobian.checks import needs_whole_batch
 from pullgeo.jacobian.contract import gram
 from pullgeo.jacobian.leaving import left_alone
 from pullgeo.jacobian.parameters import ParameterLayout

@@ -1,7 +1,6 @@
 """What every Jacobian can do."""
 
 import copy
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,17 +11,34 @@ from torch import Tensor
 
 from pullgeo.errors import OptionError
 from pullgeo.jacobian.contract import combined, flat, gram, outer
-from pullgeo.jacobian.plain_memory import named, outside_inference
+from pullgeo.jacobian.plain_memory import take_any_tensors
 from pullgeo.jacobian.signature import Signature
 
 _Move = Callable[[Tensor], Tensor]
-_Product = Callable[..., Any]
 
 _PRODUCTS = (
-    "push pull second second_push push_with_second push_jet push_squared pull_squared push_squared_layerwise "
-    "pull_squared_layerwise push_gram pull_gram push_diag pull_diag push_outer pull_outer pull_squared_summed "
-    "pull_diag_summed pull_outer_summed cross_gram cross_diag"
-).split()
+    "push",
+    "pull",
+    "second",
+    "second_push",
+    "push_with_second",
+    "push_jet",
+    "push_squared",
+    "pull_squared",
+    "push_squared_layerwise",
+    "pull_squared_layerwise",
+    "push_gram",
+    "pull_gram",
+    "push_diag",
+    "pull_diag",
+    "push_outer",
+    "pull_outer",
+    "pull_squared_summed",
+    "pull_diag_summed",
+    "pull_outer_summed",
+    "cross_gram",
+    "cross_diag",
+)
 """The methods that take stacks of tangents or cotangents."""
 
 CHUNK_BYTES = 2**26
@@ -44,7 +60,7 @@ class Jacobian(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let the products of every kind take stacks that were made under ``torch.inference_mode``."""
         super().__init_subclass__(**kwargs)
-        _take_any_stack(cls)
+        take_any_tensors(cls, _PRODUCTS)
 
     chunk_size: int | None = None
     """How many tangents or cotangents a contraction moves at a time; ``None`` chooses. See `in_chunks`."""
@@ -244,32 +260,7 @@ class Jacobian(ABC):
         return torch.cat(sums, 2) if sums else c.new_zeros(*c.shape[:2], 0)
 
 
-def _take_any_stack(cls: type) -> None:
-    for name in _PRODUCTS:
-        if name in vars(cls):
-            setattr(cls, name, _of_any_stack(vars(cls)[name]))
-
-
-def _of_any_stack(product: _Product) -> _Product:
-    @functools.wraps(product)
-    def taking(J: Jacobian, *stacks: Tensor, **named_stacks: Tensor) -> Any:
-        if named_stacks or any(isinstance(stack, Tensor) and stack.is_inference() for stack in stacks):
-            # what was one tensor stays one, which halves the work of some products
-            ordinary = {id(stack): outside_inference(stack) for stack in (*stacks, *named_stacks.values())}
-            stacks = tuple(ordinary[id(stack)] for stack in stacks)
-            named_stacks = {name: ordinary[id(stack)] for name, stack in named_stacks.items()}
-        try:
-            return product(J, *stacks, **named_stacks)
-        except RuntimeError as error:
-            renamed = named(error)
-            if renamed is error:
-                raise
-            raise renamed from error
-
-    return taking
-
-
-_take_any_stack(Jacobian)
+take_any_tensors(Jacobian, _PRODUCTS)
 
 
 class LinearKind(Jacobian):

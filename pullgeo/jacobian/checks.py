@@ -99,8 +99,8 @@ def _check_recorded(module: nn.Module) -> None:
     unusable = [name for name, tensor in held if tensor is not None and tensor.is_inference()]
     if unusable:
         raise GradModeError(
-            f"linearize: {len(unusable)} of the parameters and buffers of {type(module).__name__} ({unusable[0]} is the "
-            "first) were made under torch.inference_mode(), and torch takes no derivatives with such tensors. "
+            f"linearize: {len(unusable)} of the parameters and buffers of {type(module).__name__} ({unusable[0]} is "
+            "the first) were made under torch.inference_mode(), and torch takes no derivatives with such tensors. "
             "copy.deepcopy(module), outside of inference mode, has ordinary ones; or build the module outside."
         )
 

@@ -1,7 +1,9 @@
 """Tensors that torch can differentiate: outside of inference mode, each entry in a place of its own."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +18,41 @@ def outside_inference(x: Tensor) -> Tensor:
     nothing then, and complains of nothing.
     """
     return x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x
+
+
+def hold_outside_inference(record: Any) -> None:
+    """Let a frozen dataclass hold its tensors `outside_inference`."""
+    for name, value in list(vars(record).items()):
+        if isinstance(value, Tensor) and value.is_inference():
+            object.__setattr__(record, name, outside_inference(value))
+        elif isinstance(value, tuple) and any(isinstance(item, Tensor) and item.is_inference() for item in value):
+            object.__setattr__(record, name, tuple(map(outside_inference, value)))
+
+
+def take_any_tensors(cls: type, names: Iterable[str]) -> None:
+    """Let methods that a class states take tensors that were made under ``torch.inference_mode``."""
+    for name in names:
+        if name in vars(cls):
+            setattr(cls, name, _of_any_tensors(vars(cls)[name]))
+
+
+def _of_any_tensors(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def taking(self: Any, *tensors: Tensor, **more: Tensor) -> Any:
+        if more or any(isinstance(t, Tensor) and t.is_inference() for t in tensors):
+            # what was one tensor stays one, which halves the work of some products
+            ordinary = {id(t): outside_inference(t) for t in (*tensors, *more.values()) if isinstance(t, Tensor)}
+            tensors = tuple(ordinary.get(id(t), t) for t in tensors)
+            more = {name: ordinary.get(id(t), t) for name, t in more.items()}
+        try:
+            return method(self, *tensors, **more)
+        except RuntimeError as error:
+            renamed = named(error)
+            if renamed is error:
+                raise
+            raise renamed from error
+
+    return taking
 
 
 def unshared(x: Tensor) -> Tensor:
@@ -58,8 +95,8 @@ def named(error: RuntimeError) -> RuntimeError:
     if isinstance(error, GradModeError) or not str(error).startswith("Inference tensors cannot be saved"):
         return error
     return GradModeError(
-        "linearize: torch takes no derivatives with tensors that were made under torch.inference_mode(), and the map, "
-        "or this Jacobian of it, holds some. Weights become ordinary ones by copy.deepcopy(module) outside of inference "
-        "mode, other tensors by clone(). A Jacobian that is used outside must be computed outside: "
-        "linearize under torch.no_grad() instead."
+        "torch takes no derivatives with tensors that were made under torch.inference_mode(), and the map, its "
+        "Jacobian or a metric holds some. Weights become ordinary ones by copy.deepcopy(module) outside of inference "
+        "mode, other tensors by clone(). A Jacobian or metric that was computed under inference mode serves there "
+        "alone: compute it under torch.no_grad() instead."
     )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, _VF, nn
+from torch import _VF, Tensor, nn
 from torch.jit._trace import TopLevelTracedModule
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_pre_hook

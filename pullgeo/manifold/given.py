@@ -11,6 +11,7 @@ from pullgeo.geodesic import (
     segment_lengths,
     segment_sum,
 )
+from pullgeo.jacobian.plain_memory import outside_inference
 from pullgeo.manifold.ambient import Ambient, Field, MetricField, ambient_of, check_riemannian
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.precision import in_double
@@ -82,6 +83,7 @@ class MetricManifold(Manifold):
         Raises:
             SingularMetricError: ``G`` is singular at a point.
         """
+        z, u, w = map(outside_inference, (z, u, w))
         return self._field.metric(z).solve(self._field.bend(z, u, w))
 
     def in_double(self) -> "MetricManifold":

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pullgeo.errors import ModuleError, NonFiniteError, OptionError, PullgeoError, SingularMetricError
 from pullgeo.geodesic import EnergyExpansion, EnergySlope, Expansion
 from pullgeo.jacobian import Jacobian, combined, flat, gram, linearize
+from pullgeo.jacobian.plain_memory import inference_named, outside_inference
 from pullgeo.manifold.ambient import Ambient, Flat, MetricField, ambient_of
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.precision import in_double, is_single
@@ -75,7 +76,9 @@ class PullbackManifold(Manifold):
 
     def decode(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b *out"]:
         """The decoder's output at a batch of latents."""
-        return _through(self.decoder, self.output)(z)
+        with inference_named():
+            value: Tensor = _through(self.decoder, self.output)(outside_inference(z))
+            return value
 
     def metric(self, z: Tensor) -> Metric:
         """``G(z) = JᵀMJ``, held implicitly: ``.dense()`` multiplies it out, ``.inner(u, v)`` pushes two tangents.
@@ -103,6 +106,7 @@ class PullbackManifold(Manifold):
         """
         y, J = self._linearize(z)
         _check_dimensions("connection", z, y)
+        u, w = (outside_inference(u),) * 2 if w is u else (outside_inference(u), outside_inference(w))
         M = self.ambient.metric(y)
         # one tensor for both directions if they are the same, which halves the work
         wide_u = u.unsqueeze(0)

@@ -77,7 +77,7 @@ def test_layers_of_composites_are_kept_under_one_name() -> None:
         net = cls(nn.Linear(3, 3), nn.Tanh(), add_hooks=True)
         assert list(net.state_dict()) == ["_F.0.weight", "_F.0.bias"]
         blocks = net.jTmjp(torch.randn(3, 3), wrt="weight")
-        assert blocks[0][0].shape == (3, 12, 12)
+        assert blocks[0].shape == (3, 12, 12)
 
 
 def test_the_norm_of_zero_is_finite() -> None:
