@@ -86,11 +86,13 @@ class Autodiff(Jacobian):
         """
         self._check_second()
 
-        def pulled(x: Tensor) -> Tensor:
-            return _pull(self.function, x, w.unsqueeze(0)).squeeze(0)
+        def along(x: Tensor, T: Tensor, w: Tensor) -> Tensor:
+            def pulled(x: Tensor) -> Tensor:
+                return _pull(self.function, x, w.unsqueeze(0)).squeeze(0)
 
-        moved = tracked(lambda: _push(pulled, self.x, T, self.signature.in_shape, self.switches))
-        return gram(moved, T)
+            return _push(pulled, x, T, self.signature.in_shape, self.switches)
+
+        return gram(tracked(along, self.x, T, w), T)
 
     def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """Tangents of cotangents, transposed. Cost: k times a few backward passes.
@@ -229,11 +231,11 @@ def _second_push(function: Map, x: Tensor, T: Tensor, S: Tensor, out_shape: tupl
     if len(T) == 0:
         return T.new_zeros(0, len(x), *out_shape)
 
-    def twice(t: Tensor, s: Tensor) -> Tensor:
-        return second_tangent(function, x, t, s, backward)
+    def twice(x: Tensor, T: Tensor, S: Tensor) -> Tensor:
+        return over_stack(lambda t, s: second_tangent(function, x, t, s, backward), T, S)
 
     with differentiable_kernels():
-        return tracked(lambda: over_stack(twice, T, S))
+        return tracked(twice, x, T, S)
 
 
 def _pull(function: Map, x: Tensor, W: Tensor) -> Tensor:

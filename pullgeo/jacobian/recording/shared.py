@@ -54,7 +54,8 @@ class SharedAutodiff(Jacobian):
 
     @property
     def _repeated(self) -> Autodiff:
-        return Autodiff(vmap(self.function), self.value.expand(self.signature.batch, *self.value.shape), self.signature)
+        repeated = unshared(self.value.expand(self.signature.batch, *self.value.shape))
+        return Autodiff(vmap(self.function), repeated, self.signature)
 
 
 def shared(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
