@@ -5,7 +5,7 @@ While a map is differentiated automatically, `Substituting` puts these formulas 
 * weight norm: the derivative of its backward pass is wrong, so that second derivatives were;
 * bags of embeddings, hard sigmoid, gated linear units, distances of all pairs: some derivative is missing; that of the
   hard sigmoid is rounded to single precision;
-* bilinear forms: tangents would be moved one by one;
+* bilinear forms, Mish: tangents would be moved one by one;
 * recurrent layers: the kernels of libraries keep what a backward pass needs only while gradients are on (oneDNN) or in
   train mode (cuDNN), have no second derivative, and move tangents one by one; torch's own do without all that.
 """
@@ -32,6 +32,12 @@ def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """``x/6 + 1/2`` clipped to [0, 1]."""
     y = (input / 6 + 0.5).clamp(0, 1)
+    return input.copy_(y) if inplace else y
+
+
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """``x tanh(softplus(x))``."""
+    y = input * torch.tanh(F.softplus(input))
     return input.copy_(y) if inplace else y
 
 
@@ -103,6 +109,7 @@ SUBSTITUTES: dict[Function, Function] = {
     F.embedding_bag: embedding_bag,
     F.glu: glu,
     F.hardsigmoid: hardsigmoid,
+    F.mish: mish,
     **{layer: _by_torch_itself(layer) for layer in (_VF.lstm, _VF.gru, _VF.rnn_tanh, _VF.rnn_relu)},
 }
 """What to compute in place of what."""

@@ -164,12 +164,10 @@ class Grammar:
     Args:
         draw: the source of all choices.
         batch: number of samples, for what holds something for each of them.
-        kinds: of what has been drawn, for the statistics.
     """
 
     draw: random.Random
     batch: int
-    kinds: set[str]
 
     def network(self, shape: Shape, depth: int) -> tuple[nn.Module, Shape]:
         """A chain of layers and blocks from samples of a shape, and the shape of what it returns."""
@@ -194,37 +192,33 @@ class Grammar:
         kind = self.draw.choice(["layer", "layer", "layer", "activation", "function"])
         return choices[kind](shape)
 
-    def _named(self, kind: str, layer: nn.Module, shape: Shape) -> tuple[nn.Module, Shape]:
-        self.kinds.add(kind)
-        return layer, shape
-
     def _block(self, shape: Shape, depth: int) -> tuple[nn.Module, Shape]:
         kind = self.draw.choice(["residual", "joined", "gated", "twice", "own parameters", "hidden", "per sample"])
         f, after = self.network(shape, depth)
         how = self.draw.randrange(4)
         if kind == "residual":
-            return self._named(kind, Residual(f), shape) if after == shape else (f, after)
+            return (Residual(f), shape) if after == shape else (f, after)
         if kind == "twice":
-            return self._named(kind, Twice(f), shape) if after == shape else (f, after)
+            return (Twice(f), shape) if after == shape else (f, after)
         if kind == "own parameters":
-            return self._named(kind, OwnParameters(shape[-1], how), shape)
+            return OwnParameters(shape[-1], how), shape
         if kind == "hidden":
-            return self._named(kind, Hidden(f, how), after)
+            return Hidden(f, how), after
         if kind == "per sample":
             mask = torch.tensor([self.draw.uniform(0.3, 2) for _ in range(self.batch)])
-            return self._named(kind, PerSample(f, mask, self.draw.random() < 0.5), after)
+            return PerSample(f, mask, self.draw.random() < 0.5), after
         g, other = self.network(shape, depth)
         if kind == "gated":
-            return self._named(kind, Gated(f, g, how), after) if after == other else (f, after)
+            return (Gated(f, g, how), after) if after == other else (f, after)
         if len(after) != len(other) or after[1:] != other[1:]:
             return f, after
-        return self._named(kind, Joined(f, g), (after[0] + other[0], *after[1:]))
+        return Joined(f, g), (after[0] + other[0], *after[1:])
 
     def _activation(self, shape: Shape) -> tuple[nn.Module, Shape]:
         made = self.draw.choice(ACTIVATIONS)()
         if isinstance(made, nn.PReLU) and self.draw.random() < 0.5:
             made = nn.PReLU(shape[0])
-        return self._named(type(made).__name__, made, shape)
+        return made, shape
 
     def _function(self, shape: Shape) -> tuple[nn.Module, Shape]:
         name = self.draw.choice(sorted(FUNCTIONS))
@@ -236,7 +230,7 @@ class Grammar:
             return self._activation(shape)
         if not after or 0 in after or len(after) > 3:
             return self._activation(shape)
-        return self._named(name, Applied(name, function), after)
+        return Applied(name, function), after
 
     def _of_vectors(self, shape: Shape) -> tuple[nn.Module, Shape]:
         n, draw = shape[0], self.draw
@@ -257,7 +251,7 @@ class Grammar:
         if n % 2 == 0:
             choices.append(lambda: (nn.GLU(1), (n // 2,)))
         layer, after = draw.choice(choices)()
-        return self._named(type(layer).__name__, layer, after)
+        return layer, after
 
     def _of_sequences(self, shape: Shape) -> tuple[nn.Module, Shape]:
         (s, n), draw = shape, self.draw
@@ -284,7 +278,7 @@ class Grammar:
             lambda: (nn.Upsample(scale_factor=2, mode="linear"), (s, 2 * n)),
         ]
         layer, after = draw.choice(choices)()
-        return self._named(_name(layer), layer, _shape(layer, shape) if 0 in after else after)
+        return layer, _shape(layer, shape) if 0 in after else after
 
     def _of_images(self, shape: Shape) -> tuple[nn.Module, Shape]:
         (c, h, w), draw = shape, self.draw
@@ -319,11 +313,12 @@ class Grammar:
         if c % 4 == 0:
             choices.append(lambda: nn.PixelShuffle(2))
         layer = draw.choice(choices)()
-        return self._named(_name(layer), layer, _shape(layer, shape))
+        return layer, _shape(layer, shape)
 
 
-def _name(layer: nn.Module) -> str:
-    return type(layer.layer if isinstance(layer, Recurrent) else layer).__name__
+def kinds(network: nn.Module) -> set[str]:
+    """Names of what a network is made of."""
+    return {m.name if isinstance(m, Applied) else type(m).__name__ for m in network.modules()}
 
 
 def _shape(layer: nn.Module, shape: Shape) -> Shape:
