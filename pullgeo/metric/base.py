@@ -137,6 +137,9 @@ class Metric(ABC):
             )
 
 
+take_any_tensors(Metric, _OF_TANGENTS)
+
+
 PullbackRule = Callable[[Any, Any], Metric]
 Rule = TypeVar("Rule", bound=PullbackRule)
 

@@ -123,6 +123,15 @@ class Case:
         """The derivatives in float64."""
         return Truth(self.exact, self.x64.contiguous(), self.wrt)
 
+    @cached_property
+    def rounding(self) -> float:
+        """Some times what torch itself loses in single precision, where numbers cancel; at most a twentieth."""
+        with torch.inference_mode(False):
+            single = Truth(self.module, self.x64.contiguous().float(), self.wrt)
+            pairs = ((single.J, self.truth.J), (single.second, self.truth.second))
+            lost = max(error / scale for error, scale in (_distance(a, b) for a, b in pairs))
+        return min(20 * lost, 0.05)
+
     def linearized(self) -> Jacobian:
         """The Jacobian in the case's own precision, layout and grad mode."""
         x = self.laid_out(self.x64)
@@ -143,6 +152,8 @@ class Case:
             raise Wrong(f"{what}: got {got.dtype} {tuple(got.shape)}, expected {self.dtype} {tuple(expected.shape)}")
         error, scale = _distance(got, expected)
         if error <= TOLERANCE[self.dtype] * scale:
+            return
+        if self.dtype == torch.float32 and error <= self.rounding * scale:
             return
         if arbiter is not None:
             decided = arbiter()
