@@ -145,8 +145,9 @@ def test_weights_of_inference_mode_are_refused_by_name(name: str) -> None:
     for wrt in ("input", "weight"):
         with pytest.raises(GradModeError, match=r"parameters and buffers of .*copy\.deepcopy\(module\)"):
             linearize(f, x, wrt)
-    with pytest.raises(GradModeError, match=r"copy\.deepcopy\(module\)"):
-        linearize(lambda z: f(z), x)[1].dense()
+    if name != "automatic":  # where torch keeps no weight for a derivative, nothing is in the way
+        with pytest.raises(GradModeError, match=r"copy\.deepcopy\(module\)"):
+            linearize(lambda z: f(z), x)
     torch.testing.assert_close(linearize(copied(f), x)[1].dense(), oracles.dense_jacobian(copied(f), x))
     with torch.inference_mode():
         torch.testing.assert_close(linearize(f, x)[1].dense(), oracles_outside(f, x))
