@@ -39,13 +39,17 @@ def take_any_tensors(cls: type, names: Iterable[str]) -> None:
 def _of_any_tensors(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def taking(self: Any, *tensors: Tensor, **more: Tensor) -> Any:
-        if more or any(isinstance(t, Tensor) and t.is_inference() for t in tensors):
+        try:
+            for tensor in tensors:  # no generator: this is asked of every layer at every product
+                if isinstance(tensor, Tensor) and tensor.is_inference():
+                    break
+            else:
+                if not more:
+                    return method(self, *tensors)
             # what was one tensor stays one, which halves the work of some products
             ordinary = {id(t): outside_inference(t) for t in (*tensors, *more.values()) if isinstance(t, Tensor)}
-            tensors = tuple(ordinary.get(id(t), t) for t in tensors)
-            more = {name: ordinary.get(id(t), t) for name, t in more.items()}
-        try:
-            return method(self, *tensors, **more)
+            given = {name: ordinary.get(id(t), t) for name, t in more.items()}
+            return method(self, *(ordinary.get(id(t), t) for t in tensors), **given)
         except RuntimeError as error:
             renamed = named(error)
             if renamed is error:

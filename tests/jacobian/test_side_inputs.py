@@ -103,7 +103,7 @@ def weights(n: int) -> Tensor:
 
 
 def truth(module: nn.Module, x: Tensor, wrt: str) -> tuple[Tensor, Tensor]:
-    """The Jacobian, and the second derivative of ``Σ_o w_o y_o`` with `weights`, from backward passes through the whole batch."""
+    """The Jacobian, and the second derivative of ``Σ_o w_o y_o`` with `weights`: backward passes of the batch."""
     x = x.clone().requires_grad_()
     leaves = [x] if wrt == "input" else list(module.parameters())
     rows, bent = [], []
