@@ -11,35 +11,10 @@ from torch import Tensor
 
 from pullgeo.errors import OptionError
 from pullgeo.jacobian.contract import combined, flat, gram, outer
-from pullgeo.jacobian.plain_memory import take_any_tensors
+from pullgeo.jacobian.plain_memory import JACOBIAN_PRODUCTS, take_any_tensors
 from pullgeo.jacobian.signature import Signature
 
 _Move = Callable[[Tensor], Tensor]
-
-_PRODUCTS = (
-    "push",
-    "pull",
-    "second",
-    "second_push",
-    "push_with_second",
-    "push_jet",
-    "push_squared",
-    "pull_squared",
-    "push_squared_layerwise",
-    "pull_squared_layerwise",
-    "push_gram",
-    "pull_gram",
-    "push_diag",
-    "pull_diag",
-    "push_outer",
-    "pull_outer",
-    "pull_squared_summed",
-    "pull_diag_summed",
-    "pull_outer_summed",
-    "cross_gram",
-    "cross_diag",
-)
-"""The methods that take stacks of tangents or cotangents."""
 
 CHUNK_BYTES = 2**26
 """Working set of a contraction that would otherwise hold all K pulled cotangents at once."""
@@ -60,7 +35,7 @@ class Jacobian(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let the products of every kind take stacks that were made under ``torch.inference_mode``."""
         super().__init_subclass__(**kwargs)
-        take_any_tensors(cls, _PRODUCTS)
+        take_any_tensors(cls, JACOBIAN_PRODUCTS)
 
     chunk_size: int | None = None
     """How many tangents or cotangents a contraction moves at a time; ``None`` chooses. See `in_chunks`."""
@@ -260,7 +235,7 @@ class Jacobian(ABC):
         return torch.cat(sums, 2) if sums else c.new_zeros(*c.shape[:2], 0)
 
 
-take_any_tensors(Jacobian, _PRODUCTS)
+take_any_tensors(Jacobian, JACOBIAN_PRODUCTS)
 
 
 class LinearKind(Jacobian):

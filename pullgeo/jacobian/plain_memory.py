@@ -10,6 +10,31 @@ from torch import Tensor
 
 from pullgeo.errors import GradModeError
 
+JACOBIAN_PRODUCTS = (
+    "push",
+    "pull",
+    "second",
+    "second_push",
+    "push_with_second",
+    "push_jet",
+    "push_squared",
+    "pull_squared",
+    "push_squared_layerwise",
+    "pull_squared_layerwise",
+    "push_gram",
+    "pull_gram",
+    "push_diag",
+    "pull_diag",
+    "push_outer",
+    "pull_outer",
+    "pull_squared_summed",
+    "pull_diag_summed",
+    "pull_outer_summed",
+    "cross_gram",
+    "cross_diag",
+)
+"""The methods of Jacobians that take stacks of tangents or cotangents."""
+
 
 def outside_inference(x: Tensor) -> Tensor:
     """The same values where torch takes derivatives: ``x``, or a copy if it was made under ``torch.inference_mode``.
