@@ -5,14 +5,16 @@ While a map is differentiated automatically, `Substituting` puts these formulas 
 * weight norm: the derivative of its backward pass is wrong, so that second derivatives were;
 * bags of embeddings, hard sigmoid, gated linear units, distances of all pairs: some derivative is missing; that of the
   hard sigmoid is rounded to single precision;
-* bilinear forms: tangents would be moved one by one.
+* bilinear forms, Mish: tangents would be moved one by one;
+* recurrent layers: the kernels of libraries keep what a backward pass needs only while gradients are on (oneDNN) or in
+  train mode (cuDNN), have no second derivative, and move tangents one by one; torch's own do without all that.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import _VF, Tensor, nn
 from torch.jit._trace import TopLevelTracedModule
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -30,6 +32,12 @@ def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """``x/6 + 1/2`` clipped to [0, 1]."""
     y = (input / 6 + 0.5).clamp(0, 1)
+    return input.copy_(y) if inplace else y
+
+
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """``x tanh(softplus(x))``."""
+    y = input * torch.tanh(F.softplus(input))
     return input.copy_(y) if inplace else y
 
 
@@ -77,6 +85,23 @@ def embedding_bag(
     return total / kept.sum(1, keepdim=True).clamp(min=1) if mode == "mean" else total
 
 
+def _by_torch_itself(recurrent: Function) -> Function:
+    """A recurrent layer by torch's own kernels, which are made of operations with every derivative."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        libraries: Any = (torch.backends.mkldnn, torch.backends.cudnn)
+        before = [library.enabled for library in libraries]
+        try:
+            for library in libraries:
+                library.enabled = False
+            return recurrent(*args, **kwargs)
+        finally:
+            for library, enabled in zip(libraries, before, strict=True):
+                library.enabled = enabled
+
+    return run
+
+
 SUBSTITUTES: dict[Function, Function] = {
     torch._weight_norm: weight_norm,
     torch.bilinear: bilinear,
@@ -84,6 +109,8 @@ SUBSTITUTES: dict[Function, Function] = {
     F.embedding_bag: embedding_bag,
     F.glu: glu,
     F.hardsigmoid: hardsigmoid,
+    F.mish: mish,
+    **{layer: _by_torch_itself(layer) for layer in (_VF.lstm, _VF.gru, _VF.rnn_tanh, _VF.rnn_relu)},
 }
 """What to compute in place of what."""
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from pullgeo.curve.base import Curve
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import ShapeError
+from pullgeo.jacobian.plain_memory import hold_outside_inference
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,7 @@ class CubicSpline(Curve):
     params: Float[Tensor, "b m d"]
 
     def __post_init__(self) -> None:
+        hold_outside_inference(self)
         b, d = self.begin.shape if self.begin.ndim == 2 else (-1, -1)
         if self.end.shape != (b, d) or self.params.ndim != 3 or self.params.shape[::2] != (b, d):
             raise ShapeError(

@@ -9,6 +9,7 @@ from torch import Tensor
 from pullgeo.curve.arc_length import equal_arcs
 from pullgeo.curve.base import Curve
 from pullgeo.errors import DtypeError, OptionError, ShapeError
+from pullgeo.jacobian.plain_memory import hold_outside_inference
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,7 @@ class DiscreteCurve(Curve):
     nodes: Float[Tensor, "b n d"]
 
     def __post_init__(self) -> None:
+        hold_outside_inference(self)
         if self.nodes.ndim != 3 or self.nodes.shape[1] < 2:
             raise ShapeError(
                 f"DiscreteCurve: nodes must have shape (b, T + 1, d) with T >= 1, got {tuple(self.nodes.shape)}."

@@ -3,6 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from pullgeo.errors import OptionError
 from pullgeo.jacobian.contractions import combined, flat, gram, outer
+from pullgeo.jacobian.plain_memory import JACOBIAN_PRODUCTS, take_any_tensors
 from pullgeo.jacobian.signature import Signature
 
 _Move = Callable[[Tensor], Tensor]
@@ -29,6 +31,11 @@ class Jacobian(ABC):
     """
 
     signature: Signature
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let the products of every kind take stacks that were made under ``torch.inference_mode``."""
+        super().__init_subclass__(**kwargs)
+        take_any_tensors(cls, JACOBIAN_PRODUCTS)
 
     chunk_size: int | None = None
     """How many tangents or cotangents a contraction moves at a time; ``None`` chooses. See `in_chunks`."""
@@ -226,6 +233,9 @@ class Jacobian(ABC):
         parts = self.parts(n_rows, c.shape[1] * c.shape[2] * c.element_size())
         sums = [torch.einsum("kbn,obn->kbo", c, flat(move(basis[part])).square()) for part in parts]
         return torch.cat(sums, 2) if sums else c.new_zeros(*c.shape[:2], 0)
+
+
+take_any_tensors(Jacobian, JACOBIAN_PRODUCTS)
 
 
 class LinearKind(Jacobian):

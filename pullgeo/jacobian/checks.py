@@ -10,7 +10,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
-from pullgeo.errors import CoupledSamplesError, DeviceError, DtypeError, ModuleError, OptionError, ShapeError
+from pullgeo.errors import (
+    CoupledSamplesError,
+    DeviceError,
+    DtypeError,
+    GradModeError,
+    ModuleError,
+    OptionError,
+    ShapeError,
+)
 
 FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What a ``forward`` may raise when it meets tensors that it does not expect."""
@@ -53,6 +61,7 @@ def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
             reach.
         DtypeError: all parameters are floating point numbers of another precision than ``x``.
         DeviceError: all parameters are on another device than ``x``.
+        GradModeError: parameters or buffers were made under ``torch.inference_mode``, which is over.
     """
     parameters = list(module.parameters())
     if any(is_lazy(p) for p in parameters):
@@ -60,6 +69,7 @@ def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
             "linearize: a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
         )
     check_fixed(module)
+    _check_recorded(module)
     if wrt == "weight":
         for name, child in module.named_modules():
             if isinstance(child, ScriptModule) and any(True for _ in child.parameters()):
@@ -79,6 +89,19 @@ def check_module(module: nn.Module, x: Tensor, wrt: str) -> None:
         raise DeviceError(
             f"linearize: x is on {x.device} and the module's parameters are on {parameters[0].device}. "
             f"Use x.to({str(parameters[0].device)!r})."
+        )
+
+
+def _check_recorded(module: nn.Module) -> None:
+    if torch.is_inference_mode_enabled():
+        return
+    held = [*module.named_parameters(), *module.named_buffers()]
+    unusable = [name for name, tensor in held if tensor is not None and tensor.is_inference()]
+    if unusable:
+        raise GradModeError(
+            f"linearize: {len(unusable)} of the parameters and buffers of {type(module).__name__} ({unusable[0]} is "
+            "the first) were made under torch.inference_mode(), and torch takes no derivatives with such tensors. "
+            "copy.deepcopy(module), outside of inference mode, has ordinary ones; or build the module outside."
         )
 
 
@@ -139,10 +162,12 @@ def checked_value(function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
 
 
 def check_independence(name: str, function: Callable[..., Any], inputs: Sequence[Tensor], y: Tensor) -> None:
-    """Raise if the last two samples by themselves give something else than in company.
+    """Raise if the last two samples give something else when the others change.
 
     Where nothing is known of a function this shows whether it has a Jacobian per sample: otherwise the other samples'
-    tangents would be added to a sample's own. A function that takes no batch of another size cannot be checked.
+    tangents would be added to a sample's own. The others are left out; where that changes anything they are replaced by
+    samples of the same batch, as the function may hold something for each place of a batch of this size, such as a
+    mask.
 
     Args:
         name: of the function, for the message.
@@ -153,26 +178,53 @@ def check_independence(name: str, function: Callable[..., Any], inputs: Sequence
     Raises:
         CoupledSamplesError: the values differ by far more than rounding.
 
-    Cost: a forward pass of two samples.
+    Cost: a forward pass of two samples; one of the whole batch if the function does not take two, or not alike.
     """
-    if len(y) < 2:
+    if len(y) < 2 or not y.numel():
         return
     few = min(2, len(y) - 1)  # batch norm does not take one sample
-    try:
-        with torch.no_grad():
-            alone, within = function(*(x[-few:].clone() for x in inputs)), y[-few:]
-            if not isinstance(alone, Tensor) or alone.ndim != within.ndim or len(alone) != few or not within.numel():
-                return
-            allowed = 10 * torch.finfo(y.dtype).eps ** 0.5 * within.abs().max()
-            coupled = alone.shape != within.shape or bool(((alone - within).abs() > allowed).any())
-    except FAILURES:  # another size of batch, or values that cannot be looked at inside a transform
+    if _agree(function, [x[-few:] for x in inputs], y[-few:], few) is True:
         return
-    if coupled:
+    rest = len(y) - few
+    changed = [torch.cat([x[-1:].expand(rest, *x.shape[1:]), x[-few:]]) for x in inputs]
+    if _agree(function, changed, y[-few:], few) is False:
         raise CoupledSamplesError(
             f"linearize: {name} gives other values for a sample when other samples are in the batch, or draws random "
             "numbers, so there is no Jacobian per sample. Let it reduce over the dimensions after the first only, and "
             "call .eval() on the modules in it."
         )
+
+
+def needs_whole_batch(function: Callable[[Tensor], Any], x: Tensor, y: Tensor) -> bool:
+    """Whether a function of independent samples must see them all, each in its place, to give the value of one.
+
+    So it is where it holds something for each place, such as a mask or a condition with the batch's length.
+
+    Args:
+        function: of a batch.
+        x: the batch.
+        y: the function's value there.
+
+    Cost: a forward pass of one sample, and one of the batch.
+    """
+    if len(y) < 2 or not y.numel():
+        return False
+    if _agree(function, [x[:1]], y[:1], 1) is not True:
+        return True
+    return _agree(function, [x.roll(1, 0)], y.roll(1, 0), len(y)) is not True
+
+
+def _agree(function: Callable[..., Any], inputs: Sequence[Tensor], expected: Tensor, last: int) -> bool | None:
+    """Whether the last samples of batches have the expected values; ``None`` where the function does not take them."""
+    try:
+        with torch.no_grad():
+            value = function(*(x.clone() for x in inputs))
+            if not isinstance(value, Tensor) or value.ndim != expected.ndim or len(value) != len(inputs[0]):
+                return None
+            got, allowed = value[-last:], 10 * torch.finfo(expected.dtype).eps ** 0.5 * expected.abs().max()
+            return got.shape == expected.shape and not bool(((got - expected).abs() > allowed).any())
+    except FAILURES:  # another size of batch, or values that cannot be looked at inside a transform
+        return None
 
 
 def _is_random(child: nn.Module) -> bool:

@@ -12,6 +12,7 @@ from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.chain_weight import chain_stages
 from pullgeo.jacobian.checks import check_batch, check_independence, check_module, check_wrt, checked_value
 from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight, watched
+from pullgeo.jacobian.plain_memory import inference_named, outside_inference, unshared
 from pullgeo.jacobian.registry import rule_for, weight_rule_for
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tracing.proxy import Untraceable
@@ -26,7 +27,8 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
 
     Args:
         module: a network, or with ``wrt="input"`` any function of a batch that treats samples independently.
-        x: a batch of points, ``(b, *x)``.
+        x: a batch of points, ``(b, *x)``. Batches that were made under ``torch.inference_mode`` are copied, and so are
+            those whose entries share memory, as after ``expand``.
         wrt: ``"input"`` or ``"weight"``. Weights are one vector of length P, in the order of
             ``torch.nn.utils.parameters_to_vector(module.parameters())``.
 
@@ -43,6 +45,7 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
         CoupledSamplesError: the module mixes samples (batch norm in train mode) or is random (dropout in train mode).
         ModuleError: it has no parameters for ``wrt="weight"``, is not materialised, does not return one tensor with a
             row per sample, or switches gradients off.
+        GradModeError: its weights were made under ``torch.inference_mode``.
 
     Cost: one forward pass; nothing of the Jacobian is multiplied out.
 
@@ -56,6 +59,11 @@ def linearize(module: Decoder, x: Tensor, wrt: str = "input") -> tuple[Tensor, J
     """
     check_wrt(wrt)
     check_batch(x, wrt)
+    with inference_named():
+        return _linearize(module, unshared(outside_inference(x)), wrt)
+
+
+def _linearize(module: Decoder, x: Tensor, wrt: str) -> tuple[Tensor, Jacobian]:
     if not isinstance(module, nn.Module):
         if wrt == "weight":
             raise ModuleError("linearize: wrt='weight' needs a torch.nn.Module; a plain function has no parameters.")

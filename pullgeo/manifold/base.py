@@ -13,6 +13,7 @@ from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solve import solve
 from pullgeo.geodesic.solver import Solver
+from pullgeo.jacobian.plain_memory import outside_inference
 from pullgeo.manifold import curvature, jacobi, sampling, transport
 from pullgeo.manifold.chart import rows
 from pullgeo.manifold.curved import Curved
@@ -206,6 +207,7 @@ class Manifold(Curved):
         if not bool(torch.isfinite(v).all()):
             raise NonFiniteError(f"{type(self).__name__}.parallel_transport: a tangent holds NaN or infinity.")
         b = len(curve(torch.zeros(1, dtype=v.dtype, device=v.device)))
+        v = outside_inference(v)
         v = v.expand(b, -1) if v.ndim == 1 else v
         double = self.in_double().connection
         return transport.parallel_transport(double, curve, v.double()).to(v.dtype)

@@ -6,6 +6,7 @@ from torch import Tensor
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.energy.base import QuadraticModel
 from pullgeo.geodesic.energy.segment import expand_segment_energy, linearised, segment_lengths, segment_sum
+from pullgeo.jacobian.plain_memory import outside_inference
 from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.manifold.ambient.convert import ambient_of
 from pullgeo.manifold.ambient.metric_field import MetricField, MetricFn, check_riemannian
@@ -79,6 +80,7 @@ class MetricManifold(Manifold):
         Raises:
             SingularMetricError: ``G`` is singular at a point.
         """
+        z, u, w = map(outside_inference, (z, u, w))
         return self._field.metric(z).solve(self._field.lowered_christoffel(z, u, w))
 
     def in_double(self) -> "MetricManifold":

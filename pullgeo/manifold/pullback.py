@@ -14,6 +14,7 @@ from pullgeo.geodesic.energy.base import EnergyGradient, Expansion, QuadraticMod
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.contractions import combined, flat, gram
 from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.plain_memory import inference_named, outside_inference
 from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.manifold.ambient.convert import ambient_of
 from pullgeo.manifold.ambient.flat import Flat
@@ -81,7 +82,9 @@ class PullbackManifold(Manifold):
 
     def decode(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b *out"]:
         """The decoder's output at a batch of latents."""
-        return _through(self.decoder, self.output)(z)
+        with inference_named():
+            value: Tensor = _through(self.decoder, self.output)(outside_inference(z))
+            return value
 
     def metric(self, z: Tensor) -> Metric:
         """``G(z) = JᵀMJ``, held implicitly: ``.dense()`` multiplies it out, ``.inner(u, v)`` pushes two tangents.
@@ -109,6 +112,7 @@ class PullbackManifold(Manifold):
         """
         y, J = self._linearize(z)
         _check_dimensions("connection", z, y)
+        u, w = (outside_inference(u),) * 2 if w is u else (outside_inference(u), outside_inference(w))
         M = self.ambient.metric(y)
         # one tensor for both directions if they are the same, which halves the work
         wide_u = u.unsqueeze(0)

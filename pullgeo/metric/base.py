@@ -10,6 +10,9 @@ from torch import Tensor
 
 from pullgeo.errors import RegistryError, ShapeError, SingularMetricError
 from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.plain_memory import hold_outside_inference, take_any_tensors
+
+_OF_TANGENTS = ("apply", "solve", "inner", "norm", "gram", "quadratic")
 
 
 class Metric(ABC):
@@ -21,6 +24,15 @@ class Metric(ABC):
 
     dim: int
     """n, the dimension of the tangent space."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let the operations of every metric take tangents that were made under ``torch.inference_mode``."""
+        super().__init_subclass__(**kwargs)
+        take_any_tensors(cls, _OF_TANGENTS)
+
+    def __post_init__(self) -> None:
+        """Entries that were made under ``torch.inference_mode`` are copied."""
+        hold_outside_inference(self)
 
     @property
     @abstractmethod
@@ -123,6 +135,9 @@ class Metric(ABC):
                 f"{type(self).__name__}.{where}: expected vectors of shape (*batch, {self.dim}), got {tuple(v.shape)}. "
                 "Tangents are flat; did you pass a vector of the other space?"
             )
+
+
+take_any_tensors(Metric, _OF_TANGENTS)
 
 
 PullbackRule = Callable[[Any, Any], Metric]

@@ -38,7 +38,8 @@ def weight_layout(module: nn.Module, device: torch.device | None = None) -> Layo
     """The layers of a module that has parameters, nested as its children are.
 
     A module with parameters of its own is one layer, whatever it contains; any other is the list of those of its
-    children that have parameters, each child once.
+    children that have parameters, each child once. A module that only wraps one of its children, as a skip connection
+    does, says so by the name of that child, ``blocks_are_of``, and is laid out as the child is.
     """
     layout = ParameterLayout.of(module)
     positions = torch.arange(layout.size, device=device).split([p.numel() for p in layout.parameters])
@@ -103,6 +104,9 @@ def _layout(module: nn.Module, places: dict[int, Tensor]) -> Layout:
     children = [child for child in module.children() if any(True for _ in child.parameters())]
     if not children or any(True for _ in module.parameters(recurse=False)):
         return Layer(module, torch.cat([places[id(p)] for p in module.parameters()]))
+    wrapped = getattr(type(module), "blocks_are_of", None)
+    if wrapped is not None and children == [getattr(module, wrapped)]:
+        return _layout(children[0], places)
     return [_layout(child, places) for child in children]
 
 

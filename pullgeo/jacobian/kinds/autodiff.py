@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from pullgeo._torch.state import left_alone
 from pullgeo._torch.substitutes import Substituting, Watching
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.checks import needs_whole_batch
 from pullgeo.jacobian.contractions import gram
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tangents import one_thread_at_a_time, over_stack, second_tangent, tangent, tracked
@@ -84,11 +86,13 @@ class Autodiff(Jacobian):
         """
         self._check_second()
 
-        def pulled(x: Tensor) -> Tensor:
-            return _pull(self.function, x, w.unsqueeze(0)).squeeze(0)
+        def along(x: Tensor, T: Tensor, w: Tensor) -> Tensor:
+            def pulled(x: Tensor) -> Tensor:
+                return _pull(self.function, x, w.unsqueeze(0)).squeeze(0)
 
-        moved = tracked(lambda: _push(pulled, self.x, T, self.signature.in_shape, self.switches))
-        return gram(moved, T)
+            return _push(pulled, x, T, self.signature.in_shape, self.switches)
+
+        return gram(tracked(along, self.x, T, w), T)
 
     def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """Tangents of cotangents, transposed. Cost: k times a few backward passes.
@@ -113,17 +117,28 @@ class AutodiffWeight(WeightKind):
 
     Coordinates are those of ``torch.nn.utils.parameters_to_vector(module.parameters())``. Every sample has its own
     Jacobian with respect to shared weights, so samples run one after another: exact for every module, and slower than
-    a rule by about the factor that batching would win.
+    a rule by about the factor that batching would win. A module that holds something for each place of the batch, such
+    as a mask, runs on the whole batch for each of its samples.
+
+    Args:
+        module: any module.
+        x: the batch that the module was called with.
+        signature: of the samples that this is about.
+        samples: which of the batch these are; all of them if ``None``.
     """
 
     module: nn.Module
-    x: Shaped[Tensor, "b *x"]
+    x: Shaped[Tensor, "n *x"]
     signature: Signature
+    samples: range | None = None
 
     def at(self, part: slice) -> "AutodiffWeight":
         """Some of the samples."""
-        x = self.x[part]
-        return AutodiffWeight(self.module, x, replace(self.signature, batch=len(x)))
+        samples = self._samples[part]
+        some = AutodiffWeight(self.module, self.x, replace(self.signature, batch=len(samples)), samples)
+        if "_together" in vars(self):
+            vars(some)["_together"] = self._together
+        return some
 
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``J_θ T``. Cost: per sample one forward pass and k tangent passes."""
@@ -145,19 +160,37 @@ class AutodiffWeight(WeightKind):
         terms = [J.second_push(T[:, i : i + 1], S[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
         return torch.cat(terms, 1) if terms else T.new_zeros(len(T), 0, *self.signature.out_shape)
 
+    @property
+    def _samples(self) -> range:
+        return range(len(self.x)) if self.samples is None else self.samples
+
+    @cached_property
+    def _together(self) -> bool:
+        """Whether a sample can only be computed in its batch."""
+
+        def run(x: Tensor) -> Any:
+            with left_alone(self.module):
+                return self.module(x)
+
+        with torch.no_grad():
+            return needs_whole_batch(run, self.x, run(self.x.clone()))
+
     def _per_sample(self) -> Iterator[Autodiff]:
         layout = ParameterLayout.of(self.module)
         theta, slots = layout.vector().unsqueeze(0), _slots(self.module, layout)
         signature = replace(self.signature, batch=1)
+        together = self._together
         seen: Watching | None = None
-        for i in range(len(self.x)):
+        for i in self._samples:
 
-            def run(theta: Tensor, sample: Tensor = self.x[i : i + 1]) -> Tensor:
+            def run(theta: Tensor, i: int = i) -> Tensor:
                 named = layout.named(theta.squeeze(0))
                 values = {slot: named[name] for slot, name in slots.items()}
                 with left_alone(self.module):
                     # a copy, because the module may work in place
-                    return functional_call(self.module, values, (sample.clone(),), tie_weights=False)
+                    batch = self.x.clone() if together else self.x[i : i + 1].clone()
+                    y: Tensor = functional_call(self.module, values, (batch,), tie_weights=False)
+                    return y[i : i + 1] if together else y
 
             if seen is None:
                 seen = watched(run, theta)[1]
@@ -198,11 +231,11 @@ def _second_push(function: Map, x: Tensor, T: Tensor, S: Tensor, out_shape: tupl
     if len(T) == 0:
         return T.new_zeros(0, len(x), *out_shape)
 
-    def twice(t: Tensor, s: Tensor) -> Tensor:
-        return second_tangent(function, x, t, s, backward)
+    def twice(x: Tensor, T: Tensor, S: Tensor) -> Tensor:
+        return over_stack(lambda t, s: second_tangent(function, x, t, s, backward), T, S)
 
     with differentiable_kernels():
-        return tracked(lambda: over_stack(twice, T, S))
+        return tracked(twice, x, T, S)
 
 
 def _pull(function: Map, x: Tensor, W: Tensor) -> Tensor:

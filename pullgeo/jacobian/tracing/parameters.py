@@ -11,6 +11,7 @@ from torch.func import vjp, vmap
 from pullgeo._torch.substitutes import SUBSTITUTES
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.kinds.autodiff import Autodiff, Map, differentiable_kernels
+from pullgeo.jacobian.plain_memory import unshared
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tangents import over_stack, tangent
 from pullgeo.jacobian.tracing.operations import Function, functions_named, name_of, writes_in_place
@@ -53,7 +54,8 @@ class SharedAutodiff(Jacobian):
 
     @property
     def _repeated(self) -> Autodiff:
-        return Autodiff(vmap(self.function), self.value.expand(self.signature.batch, *self.value.shape), self.signature)
+        repeated = unshared(self.value.expand(self.signature.batch, *self.value.shape))
+        return Autodiff(vmap(self.function), repeated, self.signature)
 
 
 def shared(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -78,7 +80,7 @@ def shared(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[s
                 return pick(function(*_with(args, operand, value), **_with(kwargs, operand, value)))
 
             signature = Signature(tape.batch, tuple(operand.shape), shape, piece.dtype, piece.device)
-            return SharedAutodiff(of_one, operand.state.value, signature)
+            return SharedAutodiff(of_one, unshared(operand.state.value), signature)
 
         return tape.emit(piece, [(operand, derivative(operand)) for operand in operands], per_sample=per_sample)
 

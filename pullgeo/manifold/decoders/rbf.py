@@ -8,6 +8,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from pullgeo.errors import OptionError, ShapeError
+from pullgeo.jacobian.plain_memory import outside_inference
 
 LEAST = 1e-3
 """The least error that is believed, in units of the root mean square of all errors."""
@@ -57,9 +58,9 @@ class RBFDeviation(nn.Module):
             raise OptionError("RBFDeviation: floor and rates must be positive and weights not negative.")
         self.centers: Tensor
         self.rates: Tensor
-        self.register_buffer("centers", centers)
-        self.register_buffer("rates", rates)
-        self.weights = nn.Parameter(weights)
+        self.register_buffer("centers", outside_inference(centers))
+        self.register_buffer("rates", outside_inference(rates))
+        self.weights = nn.Parameter(outside_inference(weights))
         self.floor = floor
 
     @classmethod
