@@ -10,7 +10,9 @@ While a map is differentiated automatically, `Substituting` puts these formulas 
   hard sigmoid, as that of CELU, is rounded to single precision;
 * tables of embeddings: their sparse gradients cannot be reshaped;
 * unpooling: where windows overlap, reverse mode counts what they share twice;
-* bilinear forms: tangents would be moved one by one.
+* bilinear forms, Mish: tangents would be moved one by one;
+* recurrent layers: the kernels of libraries keep what a backward pass needs only while gradients are on (oneDNN) or in
+  train mode (cuDNN), have no second derivative, and move tangents one by one; torch's own do without all that.
 
 ``tests/fuzz/sweep_operations.py`` finds them, by trying all operations of torch.
 """
@@ -19,7 +21,7 @@ import functools
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import _VF, Tensor, nn
 from torch.jit._trace import TopLevelTracedModule
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -38,6 +40,12 @@ def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """``x/6 + 1/2`` clipped to [0, 1]."""
     y = (input / 6 + 0.5).clamp(0, 1)
+    return input.copy_(y) if inplace else y
+
+
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """``x tanh(softplus(x))``."""
+    y = input * torch.tanh(F.softplus(input))
     return input.copy_(y) if inplace else y
 
 
@@ -136,6 +144,23 @@ def _writing(substitute: Function) -> Function:
     return write
 
 
+def _by_torch_itself(recurrent: Function) -> Function:
+    """A recurrent layer by torch's own kernels, which are made of operations with every derivative."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        libraries: Any = (torch.backends.mkldnn, torch.backends.cudnn)
+        before = [library.enabled for library in libraries]
+        try:
+            for library in libraries:
+                library.enabled = False
+            return recurrent(*args, **kwargs)
+        finally:
+            for library, enabled in zip(libraries, before, strict=True):
+                library.enabled = enabled
+
+    return run
+
+
 _NAMED: dict[str, Function] = {
     "torch._weight_norm": weight_norm,
     "bilinear": bilinear,
@@ -196,17 +221,22 @@ _NAMED: dict[str, Function] = {
     "cumprod": kink_functions.cumprod,
     "layer_norm": kink_functions.layer_norm,
     "F.instance_norm": kink_functions.instance_norm,
+    "F.mish": mish,
 }
 
-SUBSTITUTES: dict[Function, Function] = {
-    function: substitute
-    for name, plain in _NAMED.items()
-    for suffix, substitute in (("", plain), ("_", _writing(plain)))
-    for function in functions_named(name + suffix)
-} | {
-    function: _unpooled(function, axes)
-    for axes, function in enumerate((F.max_unpool1d, F.max_unpool2d, F.max_unpool3d), 1)
-}
+SUBSTITUTES: dict[Function, Function] = (
+    {
+        function: substitute
+        for name, plain in _NAMED.items()
+        for suffix, substitute in (("", plain), ("_", _writing(plain)))
+        for function in functions_named(name + suffix)
+    }
+    | {
+        function: _unpooled(function, axes)
+        for axes, function in enumerate((F.max_unpool1d, F.max_unpool2d, F.max_unpool3d), 1)
+    }
+    | {layer: _by_torch_itself(layer) for layer in (_VF.lstm, _VF.gru, _VF.rnn_tanh, _VF.rnn_relu)}
+)
 """What to compute in place of what, under all the names that it goes by and in place."""
 
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.plain_memory import hold_outside_inference
 from pullgeo.curve.base import Curve
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import ShapeError
@@ -40,6 +41,7 @@ class CubicSpline(Curve):
     params: Float[Tensor, "b m d"]
 
     def __post_init__(self) -> None:
+        hold_outside_inference(self)
         b, d = self.begin.shape if self.begin.ndim == 2 else (-1, -1)
         if self.end.shape != (b, d) or self.params.ndim != 3 or self.params.shape[::2] != (b, d):
             raise ShapeError(

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.plain_memory import hold_outside_inference
 from pullgeo.curve.arc_length import equal_arcs
 from pullgeo.curve.base import Curve
 from pullgeo.errors import DtypeError, OptionError, ShapeError
@@ -35,6 +36,7 @@ class DiscreteCurve(Curve):
     nodes: Float[Tensor, "b n d"]
 
     def __post_init__(self) -> None:
+        hold_outside_inference(self)
         if self.nodes.ndim != 3 or self.nodes.shape[1] < 2:
             raise ShapeError(
                 f"DiscreteCurve: nodes must have shape (b, T + 1, d) with T >= 1, got {tuple(self.nodes.shape)}."

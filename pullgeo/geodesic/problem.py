@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pullgeo._torch.grad_mode import check_grad_mode, check_transforms
+from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.errors import DtypeError, NonFiniteError, ShapeError
 from pullgeo.geodesic.energy.base import Space
 
@@ -37,7 +38,7 @@ class BoundaryValue:
         if self.z0.dtype != self.z1.dtype:
             raise DtypeError(f"BoundaryValue: z0 is {self.z0.dtype} and z1 is {self.z1.dtype}; make them the same.")
         try:
-            z0, z1 = torch.broadcast_tensors(self.z0, self.z1)
+            z0, z1 = torch.broadcast_tensors(outside_inference(self.z0), outside_inference(self.z1))
         except RuntimeError as error:
             raise ShapeError(f"BoundaryValue: {shapes} do not broadcast. Give (b, d) or (d,) each.") from error
         if z0.ndim not in (1, 2) or self.z0.shape[-1] != self.z1.shape[-1]:

@@ -3,12 +3,14 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo._repr import ShortRepr, shape_text
+from pullgeo._torch.plain_memory import JACOBIAN_PRODUCTS, take_any_tensors
 from pullgeo.errors import OptionError
 from pullgeo.jacobian.contractions import combined, flat, gram, outer
 from pullgeo.jacobian.signature import Signature
@@ -30,6 +32,11 @@ class Jacobian(ShortRepr, ABC):
     """
 
     signature: Signature
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let the products of every kind take stacks that were made under ``torch.inference_mode``."""
+        super().__init_subclass__(**kwargs)
+        take_any_tensors(cls, JACOBIAN_PRODUCTS)
 
     chunk_size: int | None = None
     """How many tangents or cotangents a contraction moves at a time; ``None`` chooses. See `in_chunks`."""
@@ -235,6 +242,9 @@ class Jacobian(ShortRepr, ABC):
         parts = self.parts(n_rows, c.shape[1] * c.shape[2] * c.element_size())
         sums = [torch.einsum("kbn,obn->kbo", c, flat(move(basis[part])).square()) for part in parts]
         return torch.cat(sums, 2) if sums else c.new_zeros(*c.shape[:2], 0)
+
+
+take_any_tensors(Jacobian, JACOBIAN_PRODUCTS)
 
 
 class LinearKind(Jacobian):

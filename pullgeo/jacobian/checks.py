@@ -13,7 +13,15 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.rnn import PackedSequence
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-from pullgeo.errors import CoupledSamplesError, DeviceError, DtypeError, ModuleError, OptionError, ShapeError
+from pullgeo.errors import (
+    CoupledSamplesError,
+    DeviceError,
+    DtypeError,
+    GradModeError,
+    ModuleError,
+    OptionError,
+    ShapeError,
+)
 from pullgeo.jacobian.boundary import FAILURES, name_of, value_of
 
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
@@ -82,6 +90,7 @@ def check_module(module: nn.Module, x: Tensor, wrt: str, chosen: Sequence[Tensor
             reach.
         DtypeError: all parameters are floating point numbers of another precision than ``x``.
         DeviceError: all parameters are on another device than ``x``.
+        GradModeError: parameters or buffers were made under ``torch.inference_mode``, which is over.
     """
     parameters = list(module.parameters())
     if any(is_lazy(p) for p in parameters):
@@ -90,6 +99,7 @@ def check_module(module: nn.Module, x: Tensor, wrt: str, chosen: Sequence[Tensor
         )
     check_fixed(module)
     _check_parameters(module, parameters if chosen is None else chosen, wrt)
+    _check_recorded(module)
     if wrt == "weight":
         for name, child in module.named_modules():
             if isinstance(child, ScriptModule) and any(True for _ in child.parameters()):
@@ -132,6 +142,19 @@ def _check_parameters(module: nn.Module, parameters: Sequence[Tensor], wrt: str)
                 "linearize: the module's parameters are sharded over processes (DTensor), so a product of one process "
                 "has only a part of them. Gather them first, by FSDPModule.unshard() or DTensor.full_tensor()."
             )
+
+
+def _check_recorded(module: nn.Module) -> None:
+    if torch.is_inference_mode_enabled():
+        return
+    held = [*module.named_parameters(), *module.named_buffers()]
+    unusable = [name for name, tensor in held if tensor is not None and tensor.is_inference()]
+    if unusable:
+        raise GradModeError(
+            f"linearize: {len(unusable)} of the parameters and buffers of {type(module).__name__} ({unusable[0]} is "
+            "the first) were made under torch.inference_mode(), and torch takes no derivatives with such tensors. "
+            "copy.deepcopy(module), outside of inference mode, has ordinary ones; or build the module outside."
+        )
 
 
 def check_fixed(module: nn.Module) -> None:
@@ -239,10 +262,12 @@ def check_rounding(name: str, y: Tensor, x: Tensor) -> None:
 
 
 def check_independence(name: str, function: Callable[..., Any], inputs: Sequence[Tensor], y: Tensor) -> None:
-    """Raise if the last two samples by themselves give something else than in company.
+    """Raise if the last two samples give something else when the others change.
 
     Where nothing is known of a function this shows whether it has a Jacobian per sample: otherwise the other samples'
-    tangents would be added to a sample's own. A function that takes no batch of another size cannot be checked.
+    tangents would be added to a sample's own. The others are left out; where that changes anything they are replaced by
+    samples of the same batch, as the function may hold something for each place of a batch of this size, such as a
+    mask.
 
     Args:
         name: of the function, for the message.
@@ -253,27 +278,53 @@ def check_independence(name: str, function: Callable[..., Any], inputs: Sequence
     Raises:
         CoupledSamplesError: the values differ by far more than rounding.
 
-    Cost: a forward pass of two samples.
+    Cost: a forward pass of two samples; one of the whole batch if the function does not take two, or not alike.
     """
-    if len(y) < 2:
+    if len(y) < 2 or not y.numel():
         return
     few = min(2, len(y) - 1)  # batch norm does not take one sample
-    try:
-        with torch.no_grad():
-            alone = value_of(lambda _: function(*(x[-few:].clone() for x in inputs)), inputs[0])
-            within = y[-few:]
-            if not isinstance(alone, Tensor) or alone.ndim != within.ndim or len(alone) != few or not within.numel():
-                return
-            allowed = 10 * torch.finfo(y.dtype).eps ** 0.5 * within.abs().max()
-            coupled = alone.shape != within.shape or bool(((alone - within).abs() > allowed).any())
-    except FAILURES:  # another size of batch, or values that cannot be looked at inside a transform
+    if _agree(function, [x[-few:] for x in inputs], y[-few:], few) is True:
         return
-    if coupled:
+    rest = len(y) - few
+    changed = [torch.cat([x[-1:].expand(rest, *x.shape[1:]), x[-few:]]) for x in inputs]
+    if _agree(function, changed, y[-few:], few) is False:
         raise CoupledSamplesError(
             f"linearize: {name} gives other values for a sample when other samples are in the batch, or draws random "
             "numbers, so there is no Jacobian per sample. Let it reduce over the dimensions after the first only, and "
             "call .eval() on the modules in it."
         )
+
+
+def needs_whole_batch(function: Callable[[Tensor], Any], x: Tensor, y: Tensor) -> bool:
+    """Whether a function of independent samples must see them all, each in its place, to give the value of one.
+
+    So it is where it holds something for each place, such as a mask or a condition with the batch's length.
+
+    Args:
+        function: of a batch.
+        x: the batch.
+        y: the function's value there.
+
+    Cost: a forward pass of one sample, and one of the batch.
+    """
+    if len(y) < 2 or not y.numel():
+        return False
+    if _agree(function, [x[:1]], y[:1], 1) is not True:
+        return True
+    return _agree(function, [x.roll(1, 0)], y.roll(1, 0), len(y)) is not True
+
+
+def _agree(function: Callable[..., Any], inputs: Sequence[Tensor], expected: Tensor, last: int) -> bool | None:
+    """Whether the last samples of batches have the expected values; ``None`` where the function does not take them."""
+    try:
+        with torch.no_grad():
+            value = value_of(lambda _: function(*(x.clone() for x in inputs)), inputs[0])
+            if not isinstance(value, Tensor) or value.ndim != expected.ndim or len(value) != len(inputs[0]):
+                return None
+            got, allowed = value[-last:], 10 * torch.finfo(expected.dtype).eps ** 0.5 * expected.abs().max()
+            return got.shape == expected.shape and not bool(((got - expected).abs() > allowed).any())
+    except FAILURES:  # another size of batch, or values that cannot be looked at inside a transform
+        return None
 
 
 def _is_random(child: nn.Module) -> bool:

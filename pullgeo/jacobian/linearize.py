@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import OutOfMemoryError, Tensor, nn
 
+from pullgeo._torch.plain_memory import inference_named, outside_inference, unshared
 from pullgeo._torch.state import left_alone
 from pullgeo.errors import ModuleError, PullgeoError
 from pullgeo.jacobian.base import Jacobian
@@ -30,7 +31,8 @@ def linearize(
 
     Args:
         module: a network, or with ``wrt="input"`` any function of a batch that treats samples independently.
-        x: a batch of points, ``(b, *x)``.
+        x: a batch of points, ``(b, *x)``. Batches that were made under ``torch.inference_mode`` are copied, and so are
+            those whose entries share memory, as after ``expand``.
         wrt: ``"input"`` or ``"weight"``. Weights are one vector of length P, in the order of
             ``torch.nn.utils.parameters_to_vector(module.parameters())``; complex ones count twice, as
             ``torch.view_as_real`` orders them.
@@ -53,6 +55,7 @@ def linearize(
         ModuleError: it has no parameters for ``wrt="weight"``, is not materialised, does not return one tensor with a
             row per sample, switches gradients off, or does what torch cannot differentiate. Products raise it too,
             with torch's error as its cause. What the module raises when it is called by itself stays what it is.
+        GradModeError: its weights were made under ``torch.inference_mode``.
 
     Cost: one forward pass; nothing of the Jacobian is multiplied out.
 
@@ -66,8 +69,10 @@ def linearize(
     """
     check_wrt(wrt)
     check_batch(x, wrt)
+    x = unshared(outside_inference(x))
     try:
-        return _linearized(module, x, wrt, parameters)
+        with inference_named():
+            return _linearized(module, x, wrt, parameters)
     except FAILURES as error:
         if isinstance(error, PullgeoError | OutOfMemoryError):
             raise

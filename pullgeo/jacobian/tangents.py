@@ -1,11 +1,14 @@
 """Tangents and cotangents of any function, whatever torch's transforms lack for one of its operations."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from threading import RLock
 
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
+
+from pullgeo._torch.plain_memory import outside_inference, unshared
 
 Map = Callable[[Tensor], Tensor]
 
@@ -54,20 +57,23 @@ def over_stack(move: Callable[..., Tensor], *stacks: Tensor) -> Tensor:
         move: of one entry of each stack.
         stacks: at least one entry long.
     """
+    stacks = tuple(map(unshared, stacks))
     try:
         return vmap(move, randomness="same")(*stacks)
     except RuntimeError:  # such as writing into a tensor that is the same for the whole stack; a true error comes again
         return torch.stack([move(*entries) for entries in zip(*stacks, strict=True)])
 
 
-def tracked(compute: Callable[[], Tensor]) -> Tensor:
-    """What is computed while gradients are on, detached if they were off.
+def tracked(compute: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """What is computed of tensors while gradients are on, detached if they were off.
 
     Tangents of cotangents of ``linalg.solve``, ``det`` and ``slogdet``, batched over tangents, come out wrong in torch
-    while gradients are off: their formulas then take a value that is being differentiated for a constant.
+    while gradients are off: their formulas then take a value that is being differentiated for a constant. Inference
+    mode is left for the same reason, and the tensors are copied out of it.
     """
     if torch.is_grad_enabled():
-        return compute()
-    with torch.enable_grad():
-        value = compute()
+        return compute(*tensors)
+    leaving = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    with leaving, torch.enable_grad():
+        value = compute(*map(outside_inference, tensors))
     return value.detach()

@@ -31,6 +31,7 @@ class ChannelBlocks(Metric):
     blocks: Float[Tensor, "b s c d"]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.blocks.ndim != 4 or self.blocks.shape[2] != self.blocks.shape[3]:
             raise ShapeError(f"ChannelBlocks: expected blocks (b, s, c, c), got {tuple(self.blocks.shape)}.")
 

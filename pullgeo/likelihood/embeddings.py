@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pullgeo._torch.plain_memory import outside_inference
+
 
 class Whitening(nn.Module):
     """``μ/σ``: Gaussians with fixed standard deviations.
@@ -18,7 +20,7 @@ class Whitening(nn.Module):
 
     def __init__(self, sigma: float | Tensor) -> None:
         super().__init__()
-        self.register_buffer("sigma", torch.as_tensor(sigma), persistent=False)
+        self.register_buffer("sigma", outside_inference(torch.as_tensor(sigma)), persistent=False)
 
     def forward(self, eta: Float[Tensor, "b *out"]) -> Float[Tensor, "b *out"]:
         """``μ/σ``."""

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.plain_memory import hold_outside_inference
 from pullgeo.errors import ShapeError
 from pullgeo.likelihood.base import Likelihood, euclidean, per_sample, positive
 from pullgeo.likelihood.embeddings import Whitening
@@ -36,6 +37,7 @@ class Gaussian(Likelihood):
     sigma: float | Float[Tensor, "..."] = 1.0
 
     def __post_init__(self) -> None:
+        hold_outside_inference(self)
         positive("Gaussian: sigma", self.sigma)
 
     def fisher(self, eta: Float[Tensor, "b *out"]) -> Diagonal:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo._torch.grad_mode import check_transforms
+from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.errors import GeometryError, NonFiniteError
 from pullgeo.geodesic.energy.base import QuadraticModel
 from pullgeo.geodesic.problem import BoundaryValue
@@ -206,6 +207,7 @@ class Manifold(Curved):
         if not bool(torch.isfinite(v).all()):
             raise NonFiniteError(f"{type(self).__name__}.parallel_transport: a tangent holds NaN or infinity.")
         b = len(curve(torch.zeros(1, dtype=v.dtype, device=v.device)))
+        v = outside_inference(v)
         v = v.expand(b, -1) if v.ndim == 1 else v
         double = self.in_double().connection
         return transport.parallel_transport(double, curve, v.double()).to(v.dtype)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.errors import DtypeError, GradModeError, NonFiniteError, ShapeError
 from pullgeo.manifold import volume
 from pullgeo.manifold.second_fundamental import Immersion
@@ -194,7 +195,7 @@ class Chart(geoopt.Manifold):
                 f"{', '.join(map(str, dtypes))}. Use u.to(x.dtype)."
             )
         try:
-            return tuple(torch.broadcast_tensors(*tensors))
+            return torch.broadcast_tensors(*map(outside_inference, tensors))
         except RuntimeError as error:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
             raise ShapeError(
@@ -272,4 +273,4 @@ def rows(x: Tensor) -> Float[Tensor, "n d"]:
     if not isinstance(x, Tensor) or x.ndim == 0:
         got = "a number" if isinstance(x, Tensor) else type(x).__name__
         raise DtypeError(f"expected a tensor of points (*b, d), got {got}. Use torch.as_tensor(z).")
-    return x.reshape(x.shape[:-1].numel(), x.shape[-1])
+    return outside_inference(x).reshape(x.shape[:-1].numel(), x.shape[-1])

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.errors import OptionError, ShapeError
 from pullgeo.metric.structured import Dense, Diagonal
 
@@ -43,7 +44,7 @@ class LandMetric(nn.Module):
         super().__init__()
         _check("LandMetric", data, sigma=sigma, rho=rho)
         self.data: Tensor
-        self.register_buffer("data", data)
+        self.register_buffer("data", outside_inference(data))
         self.sigma = sigma
         self.rho = rho
 
@@ -105,7 +106,8 @@ class RHVAEMetric(nn.Module):
             )
         self.centroids: Tensor
         self.bumps: Tensor
-        self.register_buffer("centroids", centroids)
+        self.register_buffer("centroids", outside_inference(centroids))
+        factors = outside_inference(factors)
         self.register_buffer("bumps", factors @ factors.mT)
         self.temperature = temperature
         self.regularisation = regularisation
@@ -190,7 +192,7 @@ class KernelDensity(nn.Module):
         super().__init__()
         _check("KernelDensity", data, bandwidth=bandwidth)
         self.data: Tensor
-        self.register_buffer("data", data)
+        self.register_buffer("data", outside_inference(data))
         self.bandwidth = bandwidth
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:

@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo._repr import function_text
+from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.energy.base import QuadraticModel
 from pullgeo.geodesic.energy.segment import expand_segment_energy, linearised, segment_lengths, segment_sum
@@ -83,6 +84,7 @@ class MetricManifold(Manifold):
         Raises:
             SingularMetricError: ``G`` is singular at a point.
         """
+        z, u, w = map(outside_inference, (z, u, w))
         return self._field.metric(z).solve(self._field.lowered_christoffel(z, u, w))
 
     def in_double(self) -> "MetricManifold":

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pullgeo._repr import function_text
+from pullgeo._torch.plain_memory import inference_named, outside_inference
 from pullgeo.errors import ModuleError, NonFiniteError, OptionError, PullgeoError, SingularMetricError
 from pullgeo.geodesic.energy.base import EnergyGradient, Expansion, QuadraticModel
 from pullgeo.jacobian.base import Jacobian
@@ -85,7 +86,9 @@ class PullbackManifold(Manifold):
 
     def decode(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b *out"]:
         """The decoder's output at a batch of latents."""
-        return _through(self.decoder, self.output)(z)
+        with inference_named():
+            value: Tensor = _through(self.decoder, self.output)(outside_inference(z))
+            return value
 
     def metric(self, z: Tensor) -> Metric:
         """``G(z) = JᵀMJ``, held implicitly: ``.dense()`` multiplies it out, ``.inner(u, v)`` pushes two tangents.
@@ -113,6 +116,7 @@ class PullbackManifold(Manifold):
         """
         y, J = self._linearize(z)
         _check_dimensions("connection", z, y)
+        u, w = (outside_inference(u),) * 2 if w is u else (outside_inference(u), outside_inference(w))
         M = self.ambient.metric(y)
         # one tensor for both directions if they are the same, which halves the work
         wide_u = u.unsqueeze(0)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import GeometryError, ShapeError
 from pullgeo.manifold.exponential import Connection
@@ -85,7 +86,7 @@ def _transport(connection: Connection, curve: CurveFunction, v: Tensor, n: int) 
         torch.tensor(a, dtype=v.dtype, device=v.device) for a in (rule.points, rule.inner, rule.outer)
     )
     times = ((torch.arange(n, dtype=v.dtype, device=v.device).unsqueeze(1) + nodes) / n).flatten()
-    points, speeds = (a.to(v.dtype) for a in _follow(curve, times))
+    points, speeds = (outside_inference(a).to(v.dtype) for a in _follow(curve, times))
     if points.shape != (b, len(times), d):
         raise ShapeError(
             f"parallel_transport: at {len(times)} times the curve gives points {tuple(points.shape)}; for tangents "

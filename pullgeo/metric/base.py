@@ -9,8 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo._repr import ShortRepr
+from pullgeo._torch.plain_memory import hold_outside_inference, take_any_tensors
 from pullgeo.errors import RegistryError, ShapeError, SingularMetricError
 from pullgeo.jacobian.base import Jacobian
+
+_OF_TANGENTS = ("apply", "solve", "inner", "norm", "gram", "quadratic")
 
 
 class Metric(ShortRepr, ABC):
@@ -25,6 +28,15 @@ class Metric(ShortRepr, ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(dim={self.dim}, {str(self.dtype).removeprefix('torch.')})"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let the operations of every metric take tangents that were made under ``torch.inference_mode``."""
+        super().__init_subclass__(**kwargs)
+        take_any_tensors(cls, _OF_TANGENTS)
+
+    def __post_init__(self) -> None:
+        """Entries that were made under ``torch.inference_mode`` are copied."""
+        hold_outside_inference(self)
 
     @property
     @abstractmethod
@@ -127,6 +139,9 @@ class Metric(ShortRepr, ABC):
                 f"{type(self).__name__}.{where}: expected vectors of shape (*batch, {self.dim}), got {tuple(v.shape)}. "
                 "Tangents are flat; did you pass a vector of the other space?"
             )
+
+
+take_any_tensors(Metric, _OF_TANGENTS)
 
 
 PullbackRule = Callable[[Any, Any], Metric]

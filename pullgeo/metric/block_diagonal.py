@@ -35,6 +35,7 @@ class BlockDiagonal(Metric):
     dim: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.blocks or len(self.blocks) != len(self.positions):
             raise ShapeError(
                 f"BlockDiagonal: expected as many blocks as positions and at least one, got {len(self.blocks)} and "

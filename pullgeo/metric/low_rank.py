@@ -34,6 +34,7 @@ class LowRank(Metric):
     matrix: Float[Tensor, "*b n r"]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.matrix.ndim < 2:
             raise ShapeError(f"LowRank: expected roots (*b, n, r), got {tuple(self.matrix.shape)}.")
 

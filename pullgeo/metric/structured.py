@@ -19,6 +19,7 @@ class Identity(Metric):
     device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.dim < 0:
             raise ShapeError(f"Identity: dim must not be negative, got {self.dim}.")
 
@@ -125,6 +126,7 @@ class Dense(Metric):
     matrix: Float[Tensor, "*b n m"]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.matrix.ndim < 2 or self.matrix.shape[-1] != self.matrix.shape[-2]:
             raise ShapeError(f"Dense: expected square matrices (*b, n, n), got {tuple(self.matrix.shape)}.")
 

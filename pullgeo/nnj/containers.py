@@ -38,7 +38,8 @@ class SkipConnection(nn.Module):
     """``[x, F(x)]``, concatenated along dimension 1, with ``F`` the chain of the given modules (kept as ``_F``).
 
     Args:
-        layers: the modules of ``F``, which keeps all dimensions of its input but dimension 1.
+        layers: the modules of ``F``, which keeps all dimensions of its input but dimension 1. Blocks over weights are
+            those of ``F``.
         add_hooks: accepted so that older code runs; it has no effect.
 
     Example:
@@ -47,6 +48,8 @@ class SkipConnection(nn.Module):
         >>> nnj.SkipConnection(nnj.Linear(2, 3)).jacobian(torch.zeros(7, 2)).shape
         torch.Size([7, 5, 2])
     """
+
+    blocks_are_of = "_F"
 
     def __init__(self, *layers: nn.Module, add_hooks: bool = False) -> None:
         super().__init__()
@@ -62,7 +65,7 @@ class ResidualBlock(nn.Module):
     """``x + F(x)``, with ``F`` the chain of the given modules (kept as ``_F``).
 
     Args:
-        layers: the modules of ``F``, which ends in the shape it starts from.
+        layers: the modules of ``F``, which ends in the shape it starts from. Blocks over weights are those of ``F``.
         add_hooks: accepted so that older code runs; it has no effect.
 
     Example:
@@ -71,6 +74,8 @@ class ResidualBlock(nn.Module):
         >>> nnj.ResidualBlock(nnj.Linear(2, 2)).jacobian(torch.zeros(7, 2)).shape
         torch.Size([7, 2, 2])
     """
+
+    blocks_are_of = "_F"
 
     def __init__(self, *layers: nn.Module, add_hooks: bool = False) -> None:
         super().__init__()

@@ -41,7 +41,8 @@ def weight_layout(
     """The layers of a module that has parameters, nested as its children are; parameters that do not count are none.
 
     A module with parameters of its own is one layer, whatever it contains; any other is the list of those of its
-    children that have parameters, each child once.
+    children that have parameters, each child once. A module that only wraps one of its children, as a skip connection
+    does, says so by the name of that child, ``blocks_are_of``, and is laid out as the child is.
     """
     layout = ParameterLayout.of(module) if weights is None else weights
     positions = layout.split(torch.arange(layout.size, device=device))
@@ -107,6 +108,9 @@ def _layout(module: nn.Module, places: dict[int, Tensor], weights: ParameterLayo
     if not children or any(id(p) in places for p in module.parameters(recurse=False)):
         own = weights.own(module)
         return Layer(module, own, torch.cat([places[id(p)] for p in own]))
+    wrapped = getattr(type(module), "blocks_are_of", None)
+    if wrapped is not None and children == [getattr(module, wrapped)]:
+        return _layout(children[0], places, weights)
     return [_layout(child, places, weights) for child in children]
 
 

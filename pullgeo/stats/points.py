@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo._torch.grad_mode import check_transforms
+from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.errors import DtypeError, NonFiniteError, ShapeError
 
 Points = Tensor | np.ndarray
@@ -45,7 +46,7 @@ def as_points(where: str, z: Points, *, name: str = "z") -> Float[Tensor, "n d"]
     if isinstance(z, Tensor) and (z.layout != torch.strided or z.device.type == "meta"):
         got = "no values, on the meta device" if z.device.type == "meta" else f"{z.layout}"
         raise DtypeError(f"{where}: {name} must hold its values row by row, got {got}. Use {name}.to_dense().")
-    points = (z.detach() if isinstance(z, Tensor) else _as_tensor(where, z, name)).resolve_conj()
+    points = (outside_inference(z.detach()) if isinstance(z, Tensor) else _as_tensor(where, z, name)).resolve_conj()
     if points.is_complex() or points.dtype == torch.bool:
         raise DtypeError(f"{where}: {name} must hold real numbers, got {points.dtype}.")
     if not points.is_floating_point():
@@ -76,7 +77,7 @@ def as_numbers(where: str, values: object, *, name: str, like: Tensor) -> Float[
         tensor([1., 2.], dtype=torch.float64)
     """
     try:
-        numbers = torch.as_tensor(values, device=like.device)
+        numbers = outside_inference(torch.as_tensor(values, device=like.device))
     except (TypeError, ValueError, RuntimeError) as error:
         raise DtypeError(
             f"{where}: {name} must be real numbers, a tensor or an array of them, got {type(values).__name__}: {error}."

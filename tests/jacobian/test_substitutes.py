@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import _VF, Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from pullgeo._torch.substitutes import SUBSTITUTES
+from pullgeo._torch.substitutes import SUBSTITUTES, Substituting
 from pullgeo.jacobian import AutodiffWeight, linearize
 from pullgeo.jacobian.contractions import flat
 from pullgeo.testing import oracles
@@ -29,6 +29,8 @@ CALLS: list[tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]] = 
     (F.glu, (random(3, 4),), {"dim": 1}),
     (F.hardsigmoid, (5 * random(3, 4),), {}),
     (F.hardsigmoid, (5 * random(3, 4),), {"inplace": True}),
+    (F.mish, (5 * random(3, 4),), {}),
+    (F.mish, (5 * random(3, 4),), {"inplace": True}),
     *[
         (F.embedding_bag, (ROWS, TABLE), {"mode": mode, "padding_idx": padding})
         for mode in ("sum", "mean", "max")
@@ -151,8 +153,26 @@ def test_substitutes_compute_what_torch_computes(i: int) -> None:
             torch.testing.assert_close(left, right, equal_nan=True)  # written into only where torch writes
 
 
+RECURRENT: dict[Callable[..., object], nn.Module] = {
+    _VF.lstm: nn.LSTM(2, 3, batch_first=True),
+    _VF.gru: nn.GRU(2, 3, batch_first=True),
+    _VF.rnn_tanh: nn.RNN(2, 3, batch_first=True),
+    _VF.rnn_relu: nn.RNN(2, 3, batch_first=True, nonlinearity="relu"),
+}
+
+
+@pytest.mark.parametrize("function", RECURRENT)
+def test_recurrent_layers_compute_the_same_by_other_kernels_and_put_them_back(function: Callable[..., object]) -> None:
+    layer, x = RECURRENT[function], random(3, 5, 2).float()
+    before = torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled
+    with Substituting():
+        y = layer(x)[0]
+    torch.testing.assert_close(y, layer(x)[0])
+    assert (torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled) == before
+
+
 def test_every_substitute_is_tried() -> None:
-    tried = {SUBSTITUTES[function] for function, _, _ in CALLS}
+    tried = {SUBSTITUTES[function] for function in [*(function for function, _, _ in CALLS), *RECURRENT]}
     assert {s for f, s in SUBSTITUTES.items() if not f.__name__.endswith("_")} - tried == set()
 
 

@@ -1,10 +1,14 @@
 """Modules beyond torch.nn's own: values, names, and derivatives to the second order."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from pullgeo import linearize, nnj
+from pullgeo.errors import ShapeError
 from pullgeo.testing import oracles
 from tests.nnj.cases import points, random
 
@@ -77,7 +81,7 @@ def test_layers_of_composites_are_kept_under_one_name() -> None:
         net = cls(nn.Linear(3, 3), nn.Tanh(), add_hooks=True)
         assert list(net.state_dict()) == ["_F.0.weight", "_F.0.bias"]
         blocks = net.jTmjp(torch.randn(3, 3), wrt="weight")
-        assert blocks[0][0].shape == (3, 12, 12)
+        assert blocks[0].shape == (3, 12, 12)
 
 
 def test_the_norm_of_zero_is_finite() -> None:
@@ -89,3 +93,43 @@ def test_printing_shows_the_settings() -> None:
     assert repr(nnj.Reshape(2, 3)) == "Reshape(2, 3)"
     assert repr(nnj.Reciprocal(b=0.5)) == "Reciprocal(b=0.5)"
     assert repr(nnj.L2Norm(eps=0.5)) == "L2Norm(eps=0.5)"
+
+
+@pytest.mark.parametrize("cls", [nnj.SkipConnection, nnj.ResidualBlock])
+def test_blocks_of_composites_are_those_of_the_chain_in_them(cls: type[nnj.Module]) -> None:
+    def build() -> list[nn.Module]:
+        inner = cls(nn.Linear(3, 3), nn.Tanh(), nn.Sequential(nn.Linear(3, 2, bias=False), nn.Linear(2, 3)))
+        return [nn.Linear(2, 3), inner, nn.Tanh(), nn.Linear(6 if cls is nnj.SkipConnection else 3, 2)]
+
+    x, sizes = random(3, 2), [9, [12, [6, 9]], 14 if cls is nnj.SkipConnection else 8]
+    for net in (nnj.Sequential(*build()).double(), nnj.convert_to_nnj(nn.Sequential(*build()).double())):
+        J = oracles.dense_jacobian(net, x, "weight")
+        whole = torch.einsum("boi,boj->bij", J, J)
+        expected = oracles.blocks_of(whole, oracles.weight_layout(net))
+        for blocks, reduced in (
+            (net.jTmjp(x, wrt="weight"), lambda t: t),
+            (net.jTmjp(x, wrt="weight", reduction="sum"), lambda t: t.sum(0)),
+        ):
+            assert _mapped(lambda block: block.shape[-1], blocks) == sizes
+            for got, true in zip(_leaves(blocks), _leaves(expected), strict=True):
+                torch.testing.assert_close(got, reduced(true))
+        given = _mapped(lambda size: random(3, size, size), sizes)
+        placed = torch.zeros(3, J.shape[2], J.shape[2], dtype=torch.float64)
+        start = 0
+        for block in _leaves(given):
+            stop = start + block.shape[1]
+            placed[:, start:stop, start:stop] = block
+            start = stop
+        torch.testing.assert_close(net.jmjTp(x, None, given, wrt="weight"), J @ placed @ J.mT)
+        with pytest.raises(ShapeError, match="nested as the containers are"):
+            net.jmjTp(x, None, [given[0], [given[1]], given[2]], wrt="weight")
+        alone = net[1].jTmjp(random(3, 3), wrt="weight")
+        assert _mapped(lambda block: block.shape[-1], alone) == sizes[1]
+
+
+def _mapped(function: Callable[[Any], Any], nested: Any) -> Any:
+    return [_mapped(function, entry) for entry in nested] if isinstance(nested, list) else function(nested)
+
+
+def _leaves(nested: Any) -> list[Any]:
+    return [leaf for entry in nested for leaf in _leaves(entry)] if isinstance(nested, list) else [nested]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from pullgeo._torch.substitutes import Substituting, Watching
 from pullgeo.errors import ModuleError, PullgeoError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.boundary import FAILURES, served, undifferentiable, value_of
+from pullgeo.jacobian.checks import needs_whole_batch
 from pullgeo.jacobian.contractions import gram
 from pullgeo.jacobian.reverse import Reverse
 from pullgeo.jacobian.signature import Signature
@@ -89,12 +91,15 @@ class Autodiff(Jacobian):
         """
         self._check_second()
 
-        def pulled(x: Tensor) -> Tensor:
-            return _pull(self.function, x, w.unsqueeze(0)).squeeze(0)
+        def along(x: Tensor, T: Tensor, w: Tensor) -> Tensor:
+            def pulled(x: Tensor) -> Tensor:
+                return _pull(self.function, x, w.unsqueeze(0)).squeeze(0)
+
+            return _push(pulled, x, T, self.signature.in_shape, self.switches)
 
         def transformed() -> Tensor:
-            moved = tracked(lambda: _push(pulled, self.x, T, self.signature.in_shape, self.switches))
-            return gram(moved.to(T.dtype), T)  # torch may promote numbers that are batched
+            # torch may promote numbers that are batched
+            return gram(tracked(along, self.x, T, w).to(T.dtype), T)
 
         return self._served(transformed, lambda run: run.second(T, w))
 
@@ -131,24 +136,30 @@ class AutodiffWeight(WeightKind):
 
     Coordinates are those of ``torch.nn.utils.parameters_to_vector(module.parameters())``. Every sample has its own
     Jacobian with respect to shared weights, so samples run one after another: exact for every module, and slower than
-    a rule by about the factor that batching would win.
+    a rule by about the factor that batching would win. A module that holds something for each place of the batch, such
+    as a mask, runs on the whole batch for each of its samples.
 
     Args:
-        module: the module.
-        x: the batch.
-        signature: ``(P,) -> (*y)``.
+        module: any module.
+        x: the batch that the module was called with.
+        signature: ``(P,) -> (*y)``, of the samples that this is about.
         layout: the parameters that count, all of the module's if there is none.
+        samples: which of the batch these are; all of them if ``None``.
     """
 
     module: nn.Module
-    x: Shaped[Tensor, "b *x"]
+    x: Shaped[Tensor, "n *x"]
     signature: Signature
     layout: ParameterLayout | None = None
+    samples: range | None = None
 
     def at(self, part: slice) -> "AutodiffWeight":
         """Some of the samples."""
-        x = self.x[part]
-        return AutodiffWeight(self.module, x, replace(self.signature, batch=len(x)), self.layout)
+        samples = self._samples[part]
+        some = replace(self, signature=replace(self.signature, batch=len(samples)), samples=samples)
+        if "_together" in vars(self):
+            vars(some)["_together"] = self._together
+        return some
 
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``J_θ T``. Cost: per sample one forward pass and k tangent passes."""
@@ -184,20 +195,38 @@ class AutodiffWeight(WeightKind):
                 check_connected(J.function, J.x)
             return
 
+    @property
+    def _samples(self) -> range:
+        return range(len(self.x)) if self.samples is None else self.samples
+
+    @cached_property
+    def _together(self) -> bool:
+        """Whether a sample can only be computed in its batch."""
+
+        def run(x: Tensor) -> Any:
+            with left_alone(self.module):
+                return self.module(x)
+
+        with torch.no_grad():
+            return needs_whole_batch(run, self.x, value_of(run, self.x.clone()))
+
     def _per_sample(self) -> Iterator[Autodiff]:
         module = self.module.module if isinstance(self.module, nn.DataParallel) else self.module
         layout = self.layout or ParameterLayout.of(module)
         theta, slots = layout.vector().unsqueeze(0), _slots(module, layout)
         signature = replace(self.signature, batch=1)
+        together = self._together
         seen: Watching | None = None
-        for i in range(len(self.x)):
+        for i in self._samples:
 
-            def run(theta: Tensor, sample: Tensor = self.x[i : i + 1]) -> Tensor:
+            def run(theta: Tensor, i: int = i) -> Tensor:
                 named = layout.named(theta.squeeze(0))
                 values = {slot: named[name] for slot, name in slots.items()}
                 with left_alone(module):
                     # a copy, because the module may work in place
-                    return functional_call(module, values, (sample.clone(),), tie_weights=False)
+                    batch = self.x.clone() if together else self.x[i : i + 1].clone()
+                    y: Tensor = functional_call(module, values, (batch,), tie_weights=False)
+                    return y[i : i + 1] if together else y
 
             run.__name__ = type(self.module).__name__
             if seen is None:
@@ -264,11 +293,11 @@ def _second_push(function: Map, x: Tensor, T: Tensor, S: Tensor, out_shape: tupl
     if len(T) == 0:
         return T.new_zeros(0, len(x), *out_shape)
 
-    def twice(t: Tensor, s: Tensor) -> Tensor:
-        return second_tangent(function, x, t, s, backward)
+    def twice(x: Tensor, T: Tensor, S: Tensor) -> Tensor:
+        return over_stack(lambda t, s: second_tangent(function, x, t, s, backward), T, S)
 
     with differentiable_kernels():
-        return tracked(lambda: over_stack(twice, T, S))
+        return tracked(twice, x, T, S)
 
 
 def _pull(function: Map, x: Tensor, W: Tensor) -> Tensor:

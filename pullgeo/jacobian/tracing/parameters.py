@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vjp, vmap
 
+from pullgeo._torch.plain_memory import unshared
 from pullgeo._torch.substitutes import SUBSTITUTES
 from pullgeo._torch.torch_names import Function, functions_named
 from pullgeo.jacobian.base import Jacobian
@@ -54,7 +55,8 @@ class SharedAutodiff(Jacobian):
 
     @property
     def _repeated(self) -> Autodiff:
-        return Autodiff(vmap(self.function), self.value.expand(self.signature.batch, *self.value.shape), self.signature)
+        repeated = unshared(self.value.expand(self.signature.batch, *self.value.shape))
+        return Autodiff(vmap(self.function), repeated, self.signature)
 
 
 def shared(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -79,7 +81,7 @@ def shared(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[s
                 return pick(function(*_with(args, operand, value), **_with(kwargs, operand, value)))
 
             signature = Signature(tape.batch, tuple(operand.shape), shape, piece.dtype, piece.device)
-            return SharedAutodiff(of_one, operand.state.value, signature)
+            return SharedAutodiff(of_one, unshared(operand.state.value), signature)
 
         return tape.emit(piece, [(operand, derivative(operand)) for operand in operands], per_sample=per_sample)
 

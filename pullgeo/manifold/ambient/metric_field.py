@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.plain_memory import inference_named, outside_inference
 from pullgeo.errors import DtypeError, GeometryError, NonFiniteError, ShapeError
 from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.metric.base import Metric
@@ -35,7 +36,8 @@ class MetricField(Ambient):
             ShapeError: ``metric_fn`` returns no matrix per point.
             DtypeError: it returns numbers of another precision than the points.
         """
-        M = self.metric_fn(y)
+        with inference_named():
+            M = self.metric_fn(outside_inference(y))
         D = torch.Size(y.shape[1:]).numel()
         if isinstance(M, Metric):
             batch = M.diag().shape

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.errors import OptionError, ShapeError
 
 LEAST = 1e-3
@@ -56,9 +57,9 @@ class RBFDeviation(nn.Module):
             raise OptionError("RBFDeviation: floor and rates must be positive and weights not negative.")
         self.centers: Tensor
         self.rates: Tensor
-        self.register_buffer("centers", centers)
-        self.register_buffer("rates", rates)
-        self.weights = nn.Parameter(weights)
+        self.register_buffer("centers", outside_inference(centers))
+        self.register_buffer("rates", outside_inference(rates))
+        self.weights = nn.Parameter(outside_inference(weights))
         self.floor = floor
 
     @classmethod

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pullgeo import nnj
 from pullgeo.errors import ModuleError
 
 Blocks = list[Any]
@@ -102,7 +103,7 @@ def weight_layout(module: nn.Module) -> Tensor | Layout:
     """Positions of each layer's parameters in the flat weight vector, nested as the containers are.
 
     A module with parameters of its own, or without children, is one entry; a container is the list of the entries of
-    its children that have parameters.
+    its children that have parameters. Skip connections and residual blocks are laid out as the chain in them.
 
     Args:
         module: the network.
@@ -130,6 +131,8 @@ def _layout(module: nn.Module, ranges: dict[nn.Parameter, Tensor]) -> Tensor | L
     children = [child for child in module.children() if any(True for _ in child.parameters())]
     if not children or any(True for _ in module.parameters(recurse=False)):
         return torch.cat([ranges[parameter] for parameter in module.parameters()])
+    if isinstance(module, nnj.SkipConnection | nnj.ResidualBlock) and len(children) == 1:
+        return _layout(module._F, ranges)
     return [_layout(child, ranges) for child in children]
 
 
