@@ -79,7 +79,7 @@ class Guard(TorchFunctionMode):
 
 
 def _is_same(new: Tensor, old: Tensor) -> bool:
-    """Whether a conversion had nothing to do, as ``net.to(z.device)``; a transform may have wrapped what it returned."""
+    """Whether a conversion had nothing to do, as ``net.to(z.device)``; transforms may have wrapped what it returned."""
     functorch = torch._C._functorch
     while functorch.is_functorch_wrapped_tensor(new):
         new = functorch.get_unwrapped(new)

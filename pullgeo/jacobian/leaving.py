@@ -36,8 +36,10 @@ def left_alone(function: Any) -> Iterator[None]:
 
 
 def modules_within(function: Any) -> list[nn.Module]:
-    """The modules that a function can be seen to hold: a module itself, the owner of a method, what a ``partial`` binds,
-    the closure, defaults and globals of a function, and what these functions hold.
+    """The modules that a function can be seen to hold.
+
+    A module itself; the owner of a method; what a ``partial`` binds; the closure, defaults and globals of a function;
+    the attributes of an object that can be called; and what such functions hold in turn.
 
     Example:
         >>> net = nn.Linear(2, 3)

@@ -13,14 +13,15 @@ from pullgeo.errors import DtypeError, ModuleError, NonFiniteError, OptionError,
 from pullgeo.geodesic import EnergyExpansion, EnergySlope, Expansion
 from pullgeo.jacobian import Jacobian, combined, flat, gram, linearize
 from pullgeo.jacobian.checks import FAILURES
+from pullgeo.jacobian.returned import checked_tensor
 from pullgeo.manifold.ambient import Ambient, Flat, MetricField, ambient_of
 from pullgeo.manifold.base import Manifold
+from pullgeo.manifold.output import Output, as_picker
 from pullgeo.manifold.precision import in_double, is_single
 from pullgeo.manifold.promotion import Promoted
 from pullgeo.manifold.second_fundamental import Immersion
 from pullgeo.metric import Dense, Metric
 from pullgeo.typing import Decoder
-
 
 _PROMOTE = "Or give a function, lambda z: decoder(z): every operation in a function is given float64."
 
@@ -42,10 +43,12 @@ class PullbackManifold(Manifold):
               `Metric`, and where there is one an ``embedding``, a module that maps parameters isometrically into
               Euclidean space;
             * an `Ambient` of your own.
-        output: picks the tensor from what the decoder returns, if that is not a tensor: ``lambda out: out.mean``.
+        output: picks the tensor from what the decoder returns, if that is a tuple, a dict, a distribution, or the
+            like: a function, ``lambda out: out.mean``; or for short its position, key or attribute: ``0``, ``"mean"``.
 
     Raises:
-        OptionError: the decoder cannot be called, or nothing in the list is what ``ambient`` is.
+        OptionError: the decoder cannot be called, nothing in the list is what ``ambient`` is, or ``output`` picks
+            nothing.
 
     Source: Arvanitidis, Hansen, Hauberg, *Latent Space Oddity*, ICLR 2018, section 3; ambient metrics: Arvanitidis,
     Hauberg, Schölkopf, *Geometrically Enriched Latent Spaces*, AISTATS 2021; Fisher-Rao: Arvanitidis,
@@ -68,7 +71,7 @@ class PullbackManifold(Manifold):
         self,
         decoder: Decoder,
         ambient: Metric | geoopt.Manifold | MetricField | Ambient | Any | None = None,
-        output: Callable[[Any], Tensor] | None = None,
+        output: Output | None = None,
     ) -> None:
         super().__init__()
         if not callable(decoder) or isinstance(decoder, type):
@@ -76,11 +79,15 @@ class PullbackManifold(Manifold):
             raise OptionError(f"PullbackManifold: decoder must be a torch.nn.Module or a function, got {got}.")
         self.decoder = decoder
         self.ambient = ambient_of(ambient)
-        self.output = output
+        self.output = as_picker(output)
 
     def decode(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b *out"]:
-        """The decoder's output at a batch of latents."""
-        return _through(self.decoder, self.output)(z)
+        """The decoder's output at a batch of latents.
+
+        Raises:
+            ModuleError: it is not a tensor; the message lists what it holds.
+        """
+        return checked_tensor(_name(self.decoder), _through(self.decoder, self.output)(z))
 
     def metric(self, z: Tensor) -> Metric:
         """``G(z) = JᵀMJ``, held implicitly: ``.dense()`` multiplies it out, ``.inner(u, v)`` pushes two tangents.
@@ -229,7 +236,7 @@ class PullbackManifold(Manifold):
         try:
             y, J = linearize(self._map, z)
         except RuntimeError as error:
-            if isinstance(error, PullgeoError | torch.OutOfMemoryError):
+            if isinstance(error, PullgeoError | torch.OutOfMemoryError | RecursionError):
                 raise
             self._explain(z)
             raise
@@ -275,6 +282,10 @@ class PullbackManifold(Manifold):
             f"PullbackManifold: the decoder cannot be called with {z.dtype} latents of shape {tuple(z.shape)}: "
             f"{cause}. It must map a batch (b, d) to (b, *out); is d = {z.shape[1]} what it takes?"
         ) from cause
+
+
+def _name(decoder: Decoder) -> str:
+    return getattr(decoder, "__name__", type(decoder).__name__)
 
 
 def _takes(function: Decoder, z: Tensor) -> bool:
