@@ -1,5 +1,6 @@
 """What a user names on the command line, loaded: arrays in files and decoders in modules."""
 
+import functools
 import importlib
 import inspect
 import sys
@@ -147,9 +148,9 @@ def _check_not_hidden(name: str, found: Any, folder: Path) -> None:
 def _attribute(module: Any, module_name: str, attribute: str) -> Any:
     found = module
     for part in attribute.split("."):
-        if not guarded(
-            f"--decoder: {module_name}:{attribute} failed", lambda found=found, part=part: hasattr(found, part)
-        ):
+        # a property runs code of the user's
+        has = guarded(f"--decoder: {module_name}:{attribute} failed", functools.partial(hasattr, found, part))
+        if not has:
             public = ", ".join(name for name in vars(module) if not name.startswith("_")) or "no public names"
             raise ModuleError(f"--decoder: module {module_name} has no {attribute!r}; it has {public}.")
         found = getattr(found, part)

@@ -13,6 +13,7 @@ _HARMLESS = frozenset({"requires_grad_", "share_memory_", "rename_", "__set__", 
 _AUGMENTED = frozenset({"__setitem__"} | {f"__i{name}__" for name in ("add", "sub", "mul", "div", "truediv", "pow")})
 _DATA: Any = vars(torch._C.TensorBase)["data"]
 _SET_DATA, _GET_DATA = _DATA.__set__, _DATA.__get__
+GET_GRAD: Any = vars(torch._C.TensorBase)["grad"].__get__
 _TO_NUMPY = (Tensor.numpy, Tensor.__array__)
 
 
@@ -54,11 +55,16 @@ class Guard(TorchFunctionMode):
         named = kwargs or {}
         target = args[0] if args else named.get("tensor", named.get("input"))
         if func == _SET_DATA:
-            if _is_same(args[1], target):
+            if _is_same(args[1], args[0]):
                 return None
             raise self._refused("their .data is set, as .double(), .half() and .to(...) of a module do")
         if isinstance(target, Tensor) and self._is_weight(target) and _writes(func):
             raise self._refused(f"{func.__name__} writes into them, as load_state_dict and optimisers do")
+        if self._refusal is not None and _writes(func):  # load_state_dict goes on with the buffers
+            raise self._refusal
+        if func == GET_GRAD and isinstance(target, nn.Parameter):  # conversions look there; transforms warn of it
+            with torch._C._DisableFuncTorch():
+                return func(*args, **named)
         if func in _TO_NUMPY:
             return _to_numpy(func, args, named)
         value = func(*args, **named)
@@ -97,7 +103,11 @@ def _writes(func: Any) -> bool:
 
 def _to_numpy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     try:
-        return func(*args, **kwargs)
+        if torch._C._functorch.is_functorch_wrapped_tensor(args[0]):
+            return func(*args, **kwargs)
+        # a constant, which transforms keep from numpy all the same
+        with torch._C._DisableFuncTorch():
+            return func(*args, **kwargs)
     except ModuleError:  # of a guard around this one
         raise
     except (RuntimeError, TypeError) as error:

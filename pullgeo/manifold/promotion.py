@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from pullgeo.jacobian.guard import Guard
+from pullgeo.jacobian.guard import GET_GRAD, Guard
 
 _LOWER = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -72,6 +72,8 @@ class _Promoting(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "__set__":  # the guard has a say in that
             return func(*args)
+        if name == "__get__":
+            return func(*args) if func == GET_GRAD else _double(func(*args))
         # what is written into must stay the tensor that it is
         written = int(name == "__setitem__" or (name.endswith("_") and not name.endswith("__")))
         return _double(func(*args[:written], *_double(args[written:]), **_double(kwargs or {})))

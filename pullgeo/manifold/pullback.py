@@ -215,7 +215,7 @@ class PullbackManifold(Manifold):
 
     def _value(self, z: Tensor) -> Tensor:
         """The map's value, of points that it may write into."""
-        return self._map(z.clone())
+        return checked_tensor(_name(self.decoder), self._map(z.clone()))
 
     def _linearize(self, z: Tensor) -> tuple[Tensor, Jacobian]:
         self._check_points("metric", z)
@@ -241,7 +241,8 @@ class PullbackManifold(Manifold):
             self._explain(z)
             raise
         if torch.finfo(y.dtype).eps > torch.finfo(z.dtype).eps:
-            way = _PROMOTE if isinstance(self._map, nn.Module) else "Or use manifold.in_double()."
+            owner = getattr(self._map, "__self__", self._map)
+            way = _PROMOTE if isinstance(owner, nn.Module) else "Or use manifold.in_double()."
             raise DtypeError(
                 f"PullbackManifold: the decoder returned {y.dtype} for {z.dtype} latents. Geometry needs the precision "
                 "of the latents all the way: leave torch.autocast where it is measured, let the decoder not cast its "

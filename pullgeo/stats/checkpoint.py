@@ -206,6 +206,8 @@ def _stored(file: Path, number: int, size: int) -> tuple[np.ndarray, np.ndarray]
             length, names, own = stored["length"], stored["status"], stored["number"]
     except DAMAGE:
         return None
+    if not all(isinstance(part, np.ndarray) for part in (length, names, own)):  # bytes of no array
+        return None
     shaped = length.shape == names.shape == (size,) and length.dtype == np.float64 and names.dtype.kind == "U"
     if not shaped or own.shape != () or own.dtype.kind not in "iu" or int(own) != number:
         return None

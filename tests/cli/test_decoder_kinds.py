@@ -1,9 +1,12 @@
 """Every kind of decoder in every precision, on every path of the command that takes one."""
 
+import base64
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.cli.conftest import Folder
 from tests.viz.reading import figures_in
@@ -76,25 +79,27 @@ KINDS = (
 PATHS = {
     "bare": [],
     "pictures": ["--image-shape", "3,5"],
-    "all": ["--image-shape", "3,5", "--labels", "y.npy", "--pairs", "2", "--seed", "1"],
+    "all": ["--image-shape", "1,3,5", "--labels", "y.npy", "--pairs", "2", "--seed", "1"],
+    "labels": ["--labels", "y.npy"],
 }
 
 
 @pytest.fixture(autouse=True)
 def light_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without plotly's library, and figures without their thousands of cells."""
-    monkeypatch.setattr("pullgeo.viz.page.get_plotlyjs", lambda: "")
+    monkeypatch.setattr(sys.modules["pullgeo.viz.page"], "get_plotlyjs", lambda: "")
     monkeypatch.setattr("pullgeo.viz.sprites._GRID", 3)
 
 
 def volumes(page: Path) -> np.ndarray:
-    latents = next(trace for trace in figures_in(page)[0]["data"] if trace.get("name") == "latents")
-    values = latents["customdata"]
-    if isinstance(values, dict):  # plotly packs arrays
-        import base64
-
-        values = np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]).reshape(-1, 2)
-    return np.asarray(values, dtype=float)[:, 1]
+    """log √det G at the latents, in their order, as the page says."""
+    rows = []
+    for trace in figures_in(page)[0]["data"]:
+        values = trace.get("customdata")
+        if isinstance(values, dict) and "legend2" not in trace.values():  # plotly packs arrays
+            rows.append(np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]).reshape(-1, 2))
+    found = np.concatenate(rows)
+    return found[found[:, 0].argsort(), 1]
 
 
 @pytest.mark.parametrize("weights", ["float32", "float64"])
@@ -103,20 +108,23 @@ def test_every_decoder_takes_every_path(folder: Folder, kind: str, weights: str)
     folder.module("theirs", MODEL.replace("DTYPE", weights))
     z = np.load(folder.path / "z.npy")
     found = {}
-    for latents in ("float32", "float64"):
+    for latents, path in (("float32", "pictures"), ("float64", "all")):
         np.save(folder.path / "z.npy", z.astype(latents))
-        for path, options in PATHS.items():
-            done = folder.report("--pairs", "1", "--segments", "2", *options, decoder=f"theirs:{kind}")
-            assert (done.code, done.err) == (0, ""), (latents, path)
-            assert folder.left() == {"page.html"}
-            if path == "pictures":
-                found[latents] = volumes(folder.path / "page.html")
-    import sys
-
-    import torch
-
+        done = folder.report("--pairs", "1", "--segments", "2", *PATHS[path], decoder=f"theirs:{kind}")
+        assert (done.code, done.err) == (0, "")
+        assert folder.left() == {"page.html"}
+        found[latents] = volumes(folder.path / "page.html")
     net = sys.modules["theirs"].model.net.double()
     J = torch.stack([torch.autograd.functional.jacobian(net, point) for point in torch.as_tensor(z)])
     truth = (J.mT @ J).logdet() / 2
     for values in found.values():
         np.testing.assert_allclose(values, truth, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("path", ["bare", "labels"])
+@pytest.mark.parametrize("latents", ["float32", "float64"])
+def test_pages_without_pictures_take_a_method_of_a_float32_module(folder: Folder, path: str, latents: str):
+    folder.module("theirs", MODEL.replace("DTYPE", "float32"))
+    np.save(folder.path / "z.npy", np.load(folder.path / "z.npy").astype(latents))
+    done = folder.report("--pairs", "1", "--segments", "2", *PATHS[path], decoder="theirs:method")
+    assert (done.code, done.err) == (0, "")
