@@ -11,6 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
 from pullgeo.errors import CoupledSamplesError, DeviceError, DtypeError, ModuleError, OptionError, ShapeError
+from pullgeo.jacobian.returned import checked_tensor
 
 FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What a ``forward`` may raise when it meets tensors that it does not expect."""
@@ -123,11 +124,7 @@ def checked_value(function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
     """
     y = function(x)
     name = type(function).__name__ if isinstance(function, nn.Module) else getattr(function, "__name__", "the function")
-    if not isinstance(y, Tensor):
-        raise ModuleError(
-            f"linearize: {name} returned {type(y).__name__}, expected a torch.Tensor. "
-            "Wrap it in a function or module that returns the tensor whose derivative you want."
-        )
+    y = checked_tensor(name, y)
     if y.ndim == 0 or len(y) != len(x):
         raise ModuleError(
             f"linearize: {name} maps a batch of {len(x)} to shape {tuple(y.shape)}, expected ({len(x)}, *out). "

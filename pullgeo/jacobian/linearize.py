@@ -11,6 +11,7 @@ from pullgeo.errors import ModuleError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.chain_weight import chain_stages
 from pullgeo.jacobian.checks import check_batch, check_independence, check_module, check_wrt, checked_value
+from pullgeo.jacobian.guard import Guard
 from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight, watched
 from pullgeo.jacobian.registry import rule_for, weight_rule_for
 from pullgeo.jacobian.signature import Signature
@@ -119,10 +120,10 @@ def _weight_by_autodiff(module: nn.Module, x: Tensor, y: Tensor) -> Jacobian:
 
 
 def _sparing(function: Decoder) -> Callable[[Tensor], Any]:
-    """The function, kept from writing into its argument, should it work in place, and from leaving traces on itself."""
+    """The function, kept from writing into its argument and into weights, and from leaving traces on itself."""
 
     def spare(x: Tensor) -> Any:
-        with left_alone(function):
+        with left_alone(function), Guard():
             return function(x.clone())
 
     spare.__name__ = (

@@ -1,1 +1,1 @@
-"""x"""
+"""What knows nothing of geometry."""
