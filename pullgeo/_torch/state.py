@@ -3,27 +3,30 @@
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any
 
 from torch import nn
 from torch.jit import ScriptModule
 
 _BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
+_DEPTH = 5
+"""Functions that call functions, so many times, are looked into."""
 
 
 @contextmanager
 def left_alone(function: Any) -> Iterator[None]:
-    """Puts attributes and buffers of a module back as they were, and lets no hooks of its backward pass run.
+    """Puts attributes and buffers of modules back as they were, and lets no hooks of their backward pass run.
 
     A ``forward`` may keep what it computed, as the hook of ``torch.nn.utils.weight_norm`` does. Inside a transform of
     torch that is a tensor of the transform, which cannot be used, copied or pickled afterwards.
 
     Args:
-        function: a module, a bound method of one, or any other function, which nothing is known of.
+        function: a module, or any function; see `modules_within`.
     """
-    owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
     # what is compiled keeps its attributes out of reach, and sets none while it runs
-    children = [m for m in owner.modules() if not isinstance(m, ScriptModule)] if isinstance(owner, nn.Module) else []
+    children = [m for owner in modules_within(function) for m in owner.modules() if not isinstance(m, ScriptModule)]
     held = [(attributes, attributes.copy()) for child in children for attributes in (vars(child), child._buffers)]
     for child in children:
         # they change gradients on their way, not what forward computes; torch runs them in a function without rules
@@ -35,3 +38,63 @@ def left_alone(function: Any) -> Iterator[None]:
             if attributes.keys() != before.keys() or any(attributes[name] is not before[name] for name in before):
                 attributes.clear()
                 attributes.update(before)
+
+
+def modules_within(function: Any) -> list[nn.Module]:
+    """The modules that a function can be seen to hold.
+
+    A module itself; the owner of a method; what a ``partial`` binds; the closure, defaults and globals of a function;
+    the attributes of an object that can be called; and what such functions hold in turn.
+
+    Example:
+        >>> net = nn.Linear(2, 3)
+        >>> modules_within(lambda z: net(z).exp()) == modules_within(partial(net.forward)) == [net]
+        True
+    """
+    found: dict[int, nn.Module] = {}
+    seen: set[int] = set()
+
+    def look(thing: Any, depth: int) -> None:
+        if id(thing) in seen or depth > _DEPTH:
+            return
+        seen.add(id(thing))
+        if isinstance(thing, nn.Module):
+            found[id(thing)] = thing
+        for inner in _held(thing):
+            look(inner, depth + 1)
+
+    look(function, 0)
+    return list(found.values())
+
+
+def _held(thing: Any) -> list[Any]:
+    """What a function, or an object that can be called, holds."""
+    if isinstance(thing, MethodType):
+        owner = thing.__self__
+        # an object that is no module may keep one in its attributes
+        return [owner, thing.__func__, *([] if isinstance(owner, nn.Module | type) else _attributes(owner))]
+    if isinstance(thing, partial):
+        return [thing.func, *thing.args, *thing.keywords.values()]
+    if isinstance(thing, FunctionType):
+        cells = [cell.cell_contents for cell in thing.__closure__ or () if _is_filled(cell)]
+        names = [thing.__globals__[name] for name in thing.__code__.co_names if name in thing.__globals__]
+        usable = [value for value in names if isinstance(value, nn.Module | FunctionType | MethodType | partial)]
+        return [*cells, *usable, *(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]
+    if isinstance(thing, list | tuple):
+        return list(thing)
+    if isinstance(thing, dict):
+        return list(thing.values())
+    if callable(thing) and not isinstance(thing, type):
+        return [value for value in _attributes(thing) if callable(value)]
+    return []
+
+
+def _attributes(thing: Any) -> list[Any]:
+    return list(getattr(thing, "__dict__", {}).values())
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        return False

@@ -39,7 +39,7 @@ example: a model in my_model.py, in the folder you are in
 
   def load_decoder():                         # takes nothing, returns the trained decoder
       decoder = nn.Sequential(nn.Linear(2, 128), nn.Tanh(), nn.Linear(128, 784), nn.Sigmoid())
-      decoder.load_state_dict(torch.load("decoder.pt"))
+      decoder.load_state_dict(torch.load("decoder.pt", weights_only=True))
       return decoder.eval()
 
   # once, in Python: the latents (n, d) of your data, and their classes (n,) if there are any
@@ -54,7 +54,14 @@ what --decoder may name
   my_model:load_decoder           a function without arguments that returns the decoder
   my_model:decoder                a torch.nn.Module that exists when my_model is imported
   my_model:vae.decoder            an attribute of it
-  my_model:decode                 a function of latents (b, d); it must take float64 as well
+  my_model:vae.decode             a method of it
+  my_model:decode                 a function of latents (b, d), in torch's operations; weights in it may be float32
+
+Naming a decoder imports its module, which runs the code in it, as `python my_model.py` would: name only modules that
+you trust. The current folder is searched first for that import, and for nothing else.
+
+A decoder that returns several things is told which one to take: --decoder-output 0 for the first of a tuple,
+--decoder-output mean for the entry of a dict or the attribute of a distribution.
 
 A geodesic that was not found is drawn dashed and red, and the page says why and what to do.
 """
@@ -80,7 +87,13 @@ def parser() -> argparse.ArgumentParser:
         epilog=_REPORT_EXAMPLES,
         formatter_class=style,
     )
-    two.add_argument("--decoder", required=True, metavar="MODULE:NAME", help="your decoder, see below")
+    two.add_argument("--decoder", required=True, metavar="MODULE:NAME", help="your decoder, see below; imports MODULE")
+    two.add_argument(
+        "--decoder-output",
+        type=_key,
+        metavar="KEY_OR_INDEX",
+        help="which part of what the decoder returns, if that is a tuple, a dict, or a distribution: 0, mean",
+    )
     two.add_argument(
         "--latents", required=True, type=Path, metavar="Z.NPY", help="array (n, d) of latents, d at least 2"
     )
@@ -109,6 +122,10 @@ def parser() -> argparse.ArgumentParser:
 def _add_output(command: argparse.ArgumentParser, default: str) -> None:
     words = "where to write the page (%(default)s); an older page of this name is replaced"
     command.add_argument("-o", "--output", type=Path, default=Path(default), metavar="PAGE.HTML", help=words)
+
+
+def _key(text: str) -> str | int:
+    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
 def _shape(text: str) -> tuple[int, ...]:

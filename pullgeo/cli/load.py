@@ -1,22 +1,23 @@
 """What a user names on the command line, loaded: arrays in files and decoders in modules."""
 
+import functools
 import importlib
 import inspect
 import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pullgeo.errors import DataError, ModuleError, OptionError, PullgeoError
+from pullgeo.cli.failure import guarded
+from pullgeo.errors import DataError, ModuleError, OptionError
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.typing import Decoder
-
-Result = TypeVar("Result")
+from pullgeo.viz.batches import at_home, evaluated
 
 
 def load_array(option: str, path: Path) -> np.ndarray:
@@ -41,13 +42,13 @@ def load_array(option: str, path: Path) -> np.ndarray:
 
 
 def load_decoder(name: str) -> Decoder:
-    """The decoder that ``module:attribute`` names, with the current folder on the module path.
+    """The decoder that ``module:attribute`` names, of a module in the current folder or an installed one.
 
     What can be called without arguments is a factory, and what it returns is the decoder.
 
     Raises:
         OptionError: the name is not of this form.
-        ModuleError: the module cannot be imported, has no such attribute, or what it names is no decoder.
+        ModuleError: the module cannot be imported, has no such attribute, or what it names cannot be a decoder.
     """
     module_name, colon, attribute = name.partition(":")
     if not (module_name and colon and attribute):
@@ -76,42 +77,33 @@ def try_out(manifold: PullbackManifold, z: Tensor) -> None:
         PullgeoError: what pullgeo has to say of the decoder.
         ModuleError: the decoder itself failed.
     """
-    few = z[:2]
+    home = evaluated(manifold)
+    few = at_home(home, z[:2])
     shape = f"{tuple(few.shape)} of {str(few.dtype).removeprefix('torch.')}"
-    guarded(f"--decoder: it failed on latents {shape}", lambda: manifold.metric(few).dense())
-    double = manifold.in_double()
-    line = torch.stack([few[:1], few[:1], few[-1:]], dim=1).double()
     fix = (
         "Geodesics are solved in double precision: name the torch.nn.Module itself, which is converted for that, or "
         "let the function take float64 latents."
     )
     guarded(
+        f"--decoder: it failed on latents {shape}",
+        lambda: home.metric(few).dense(),
+        fix if few.dtype == torch.float64 else "",
+    )
+    double = manifold.in_double()
+    line = torch.stack([few[:1], few[:1], few[-1:]], dim=1).double()
+    guarded(
         "--decoder: it failed on float64 latents or has no second derivative", lambda: double.expand_energy(line), fix
     )
 
 
-def guarded(failure: str, action: Callable[[], Result], fix: str = "") -> Result:
-    """Run code of the user's; whatever it raises becomes one sentence that says where it was.
-
-    Raises:
-        PullgeoError: unchanged, where the code got an error of this package.
-        ModuleError: it raised anything else.
-    """
-    try:
-        return action()
-    except PullgeoError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise ModuleError(f"{failure}: {_summary(error)}. {fix}") from error
-
-
 def _module(name: str) -> Any:
     here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     importlib.invalidate_caches()
     try:
-        return guarded(f"--decoder: module {name} failed when it was imported", lambda: importlib.import_module(name))
+        with _first_on_path(here):
+            found = guarded(
+                f"--decoder: module {name} failed when it was imported", lambda: importlib.import_module(name)
+            )
     except ModuleError as error:
         cause = error.__cause__
         if (
@@ -124,12 +116,41 @@ def _module(name: str) -> Any:
                 "folder it is in, or install it."
             ) from cause
         raise
+    _check_not_hidden(name, found, Path(here))
+    return found
+
+
+@contextmanager
+def _first_on_path(folder: str) -> Iterator[None]:
+    """The folder is searched first for modules; afterwards last, for what they import later: it hides nothing then."""
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:  # the module may have changed the path
+            sys.path.remove(folder)
+        if folder not in sys.path:
+            sys.path.append(folder)
+
+
+def _check_not_hidden(name: str, found: Any, folder: Path) -> None:
+    """Raise where the folder has such a module, and another one of the same name was loaded before."""
+    path = folder.joinpath(*name.split("."))
+    ours = [file.resolve() for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()]
+    loaded = getattr(found, "__file__", None)
+    if ours and (loaded is None or Path(loaded).resolve() not in ours):
+        raise ModuleError(
+            f"--decoder: {ours[0].name} in this folder has the name of a module that is loaded already, {name} "
+            f"({loaded or 'built in'}). Rename the file."
+        )
 
 
 def _attribute(module: Any, module_name: str, attribute: str) -> Any:
     found = module
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        # a property runs code of the user's
+        has = guarded(f"--decoder: {module_name}:{attribute} failed", functools.partial(hasattr, found, part))
+        if not has:
             public = ", ".join(name for name in vars(module) if not name.startswith("_")) or "no public names"
             raise ModuleError(f"--decoder: module {module_name} has no {attribute!r}; it has {public}.")
         found = getattr(found, part)
@@ -144,23 +165,3 @@ def _takes_nothing(found: Callable[..., Any]) -> bool:
     except (TypeError, ValueError):  # it needs arguments, or is built in and does not tell
         return False
     return True
-
-
-def _summary(error: BaseException) -> str:
-    """What was raised and in which of the user's lines, the last one outside of installed packages."""
-    words = " ".join(str(error).split()).rstrip(".")
-    said = f"{type(error).__name__}: {words}" if words else type(error).__name__
-    if isinstance(error, SyntaxError):
-        return said
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
-    return f"{said} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else said
-
-
-def _is_users(filename: str) -> bool:
-    ours = Path(__file__).parents[1]
-    path = Path(filename)
-    return path.exists() and ours not in path.parents and "site-packages" not in path.parts and not _is_standard(path)
-
-
-def _is_standard(path: Path) -> bool:
-    return Path(importlib.__file__).parents[1] in path.parents

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pullgeo.errors import DataError
+from pullgeo.numerics.atomic_file import check_writable
 from pullgeo.viz.page import Section, page
 
 
@@ -14,13 +15,23 @@ def check_output(path: Path) -> None:
     Raises:
         DataError: the path is a folder, or its folder is missing or cannot be written to.
     """
-    if path.is_dir():
-        raise DataError(f"--output: {path} is a folder, expected the path of a file such as {path / 'page.html'}.")
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise DataError(f"--output: there is no folder {folder}. Make it first, or write somewhere else.")
-    if not os.access(folder, os.W_OK):
-        raise DataError(f"--output: the folder {folder} cannot be written to. Write somewhere else.")
+    try:
+        if path.is_dir():
+            raise DataError(f"--output: {path} is a folder, expected the path of a file such as {path / 'page.html'}.")
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            raise DataError(f"--output: there is no folder {folder}. Make it first, or write somewhere else.")
+        if not os.access(folder, os.W_OK):
+            raise DataError(f"--output: the folder {folder} cannot be written to. Write somewhere else.")
+        check_writable(path)
+    except OSError as error:
+        raise DataError(
+            f"--output: {path} cannot be written: {error.strerror or error}. Write somewhere else."
+        ) from error
+    except ValueError as error:  # a NUL byte
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"--output: {str(path)!r} cannot be the name of a file: {error}.") from error
 
 
 def write_page(sections: Sequence[Section], path: Path, *, title: str, lead: str) -> None:

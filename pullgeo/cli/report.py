@@ -3,8 +3,6 @@
 from argparse import Namespace
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from pullgeo.cli.load import load_array, load_decoder, try_out
 from pullgeo.cli.output import check_output, write_page
@@ -49,8 +47,7 @@ def run(arguments: Namespace) -> None:
         )
     chosen = choose_pairs(z, labels, arguments.pairs, np.random.default_rng(arguments.seed))
     decoder = load_decoder(arguments.decoder)
-    manifold = PullbackManifold(decoder)
-    z = z.to(_dtype_of(decoder, z))
+    manifold = PullbackManifold(decoder, output=arguments.decoder_output)
     try_out(manifold, z)
 
     print(f"{len(z)} latents of dimension {z.shape[1]}. Solving for {len(chosen)} geodesics ...")
@@ -68,9 +65,3 @@ def run(arguments: Namespace) -> None:
         converged=converged,
     )
     write_page(sections, arguments.output, title="Latent geometry", lead=lead)
-
-
-def _dtype_of(decoder: object, z: Tensor) -> torch.dtype:
-    """The precision that a module wants; a function takes what the file holds."""
-    weights = decoder.parameters() if isinstance(decoder, nn.Module) else iter(())
-    return next((w.dtype for w in weights if w.is_floating_point()), z.dtype)

@@ -1,6 +1,7 @@
 """A manifold evaluated in float32 for callers that count in float64."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.geodesic.energy.base import QuadraticModel, SingleSpace, Space
@@ -29,10 +30,21 @@ class InSingle:
         return self.space.chord_lengths(layers.float()).double()
 
 
-def rough(manifold: Space, space: Space) -> Space:
-    """The manifold in float32, if it offers that, for what need not be exact; else the space."""
+def rough(manifold: Space, space: Space, z: Float[Tensor, "p d"]) -> Space:
+    """The manifold in float32, if it offers that, for what need not be exact; else the space.
+
+    A decoder may lower its precision further, as ``torch.autocast`` within it does: too rough for a search.
+
+    Args:
+        manifold: as it was given.
+        space: the same in float64.
+        z: points, of which one is tried.
+    """
     single = manifold.in_single() if isinstance(manifold, SingleSpace) else None
-    return space if single is None else InSingle(single)
+    if single is None or not len(z):
+        return space
+    point = z[:1].detach().float().unsqueeze(1).expand(-1, 3, -1)
+    return space if single.energy(point).dtype != torch.float32 else InSingle(single)
 
 
 def precision(space: Space) -> float:

@@ -60,12 +60,12 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
             f"solve: solver must be a solver with its options, such as Newton(segments=32), got {solver!r}."
         )
     space, z0, z1 = problem.manifold.in_double(), problem.z0.double(), problem.z1.double()
-    near = rough(problem.manifold, space)
     if isinstance(solver, Discretising):
-        space = near = solver.discretised(space)
+        space = solver.discretised(space)
     with torch.no_grad():
         if isinstance(guarded := space, GuardedSpace):
             guarded.check_ends(torch.cat([z0, z1]))
+        near = space if isinstance(solver, Discretising) else rough(problem.manifold, space, z0)
         found = solver.minimise(space, near, z0.detach(), z1.detach())
     solution = _solution(space, near, found, z0, z1, problem.z0.dtype)
     if isinstance(solver, Refining) and solver.rtol is not None:

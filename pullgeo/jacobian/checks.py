@@ -23,6 +23,7 @@ from pullgeo.errors import (
     ShapeError,
 )
 from pullgeo.jacobian.boundary import FAILURES, name_of, value_of
+from pullgeo.jacobian.returned import checked_tensor
 
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
@@ -216,13 +217,8 @@ def checked_value(function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
     Raises:
         ModuleError: the value is no such tensor.
     """
-    y = value_of(function, x)
     name = name_of(function)
-    if not isinstance(y, Tensor):
-        raise ModuleError(
-            f"linearize: {name} returned {type(y).__name__}, expected a torch.Tensor. "
-            "Wrap it in a function or module that returns the tensor whose derivative you want."
-        )
+    y = checked_tensor(name, value_of(function, x))
     if y.is_nested or y.layout is not torch.strided:
         kind, use = ("nested", "torch.nested.to_padded_tensor(y, 0.0)") if y.is_nested else (y.layout, "y.to_dense()")
         raise ModuleError(f"linearize: {name} returned a {kind} tensor, expected a dense one. Let it return {use}.")

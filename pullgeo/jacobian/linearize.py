@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import OutOfMemoryError, Tensor, nn
 
+from pullgeo._torch.guard import Guard
 from pullgeo._torch.plain_memory import inference_named, outside_inference, unshared
 from pullgeo._torch.state import left_alone
 from pullgeo.errors import ModuleError, PullgeoError
@@ -151,10 +152,10 @@ def _is_cut_off(y: Tensor) -> bool:
 
 
 def _sparing(function: Decoder) -> Callable[[Tensor], Any]:
-    """The function, kept from writing into its argument, should it work in place, and from leaving traces on itself."""
+    """The function, kept from writing into its argument and into weights, and from leaving traces on itself."""
 
     def spare(x: Tensor) -> Any:
-        with left_alone(function):
+        with left_alone(function), Guard():
             return function(x.clone())
 
     spare.__name__ = name_of(function)

@@ -11,21 +11,27 @@ from torch import Tensor, nn
 
 from pullgeo._repr import function_text
 from pullgeo._torch.plain_memory import inference_named, outside_inference
-from pullgeo.errors import ModuleError, NonFiniteError, OptionError, PullgeoError, SingularMetricError
+from pullgeo.errors import DtypeError, ModuleError, NonFiniteError, OptionError, PullgeoError, SingularMetricError
 from pullgeo.geodesic.energy.base import EnergyGradient, Expansion, QuadraticModel
 from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.boundary import FAILURES
 from pullgeo.jacobian.contractions import combined, flat, gram
 from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.returned import checked_tensor
 from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.manifold.ambient.convert import ambient_of
 from pullgeo.manifold.ambient.flat import Flat
 from pullgeo.manifold.ambient.metric_field import MetricFn
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.float64.convert import in_double, is_single
+from pullgeo.manifold.float64.promote import Promoted
+from pullgeo.manifold.output import Output, as_picker
 from pullgeo.manifold.second_fundamental import Immersion
 from pullgeo.metric.base import Metric
 from pullgeo.metric.structured import Dense
 from pullgeo.typing import Decoder
+
+_PROMOTE = "Or give a function, lambda z: decoder(z): every operation in a function is given float64."
 
 
 class PullbackManifold(Manifold):
@@ -45,10 +51,12 @@ class PullbackManifold(Manifold):
               `Metric`, and where there is one an ``embedding``, a module that maps parameters isometrically into
               Euclidean space;
             * an `Ambient` of your own.
-        output: picks the tensor from what the decoder returns, if that is not a tensor: ``lambda out: out.mean``.
+        output: picks the tensor from what the decoder returns, if that is a tuple, a dict, a distribution, or the
+            like: a function, ``lambda out: out.mean``; or for short its position, key or attribute: ``0``, ``"mean"``.
 
     Raises:
-        OptionError: the decoder cannot be called, or nothing in the list is what ``ambient`` is.
+        OptionError: the decoder cannot be called, nothing in the list is what ``ambient`` is, or ``output`` picks
+            nothing.
 
     Source: Arvanitidis, Hansen, Hauberg, *Latent Space Oddity*, ICLR 2018, section 3; ambient metrics: Arvanitidis,
     Hauberg, Schölkopf, *Geometrically Enriched Latent Spaces*, AISTATS 2021; Fisher-Rao: Arvanitidis,
@@ -71,7 +79,7 @@ class PullbackManifold(Manifold):
         self,
         decoder: Decoder,
         ambient: Metric | geoopt.Manifold | MetricFn | Ambient | Any | None = None,
-        output: Callable[[Any], Tensor] | None = None,
+        output: Output | None = None,
     ) -> None:
         super().__init__()
         if not callable(decoder) or isinstance(decoder, type):
@@ -79,16 +87,19 @@ class PullbackManifold(Manifold):
             raise OptionError(f"PullbackManifold: decoder must be a torch.nn.Module or a function, got {got}.")
         self.decoder = decoder
         self.ambient = ambient_of(ambient)
-        self.output = output
+        self.output = as_picker(output)
 
     def __repr__(self) -> str:
         return f"PullbackManifold({function_text(self.decoder)}, ambient={self.ambient})"
 
     def decode(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b *out"]:
-        """The decoder's output at a batch of latents."""
+        """The decoder's output at a batch of latents.
+
+        Raises:
+            ModuleError: it is not a tensor; the message lists what it holds.
+        """
         with inference_named():
-            value: Tensor = _through(self.decoder, self.output)(outside_inference(z))
-            return value
+            return checked_tensor(_name(self.decoder), _through(self.decoder, self.output)(outside_inference(z)))
 
     def metric(self, z: Tensor) -> Metric:
         """``G(z) = JᵀMJ``, held implicitly: ``.dense()`` multiplies it out, ``.inner(u, v)`` pushes two tangents.
@@ -152,7 +163,8 @@ class PullbackManifold(Manifold):
 
     def in_single(self) -> "PullbackManifold | None":
         """This manifold if its decoder is in float32: solvers begin with it, as it takes half the time."""
-        return self if self.ambient.fits_single and is_single(self.decoder) else None
+        lowered = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+        return self if self.ambient.fits_single and is_single(self.decoder) and not lowered else None
 
     def check_ends(self, z: Float[Tensor, "n d"]) -> None:
         """Raise unless the decoder has a Jacobian at these points, and the ambient space can measure at their images.
@@ -185,15 +197,15 @@ class PullbackManifold(Manifold):
 
     def energy(self, nodes: Float[Tensor, "b nodes d"]) -> Float[Tensor, " b"]:
         """The discrete energy of the curves' images: of chords in flat space, of geodesic or midpoint segments else."""
-        return self.ambient.energy(self._map, nodes)
+        return self.ambient.energy(self._value, nodes)
 
     def slope(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyGradient:
         """The discrete energy with its exact gradient, without second derivatives of the decoder."""
-        return self.ambient.slope(self._map, nodes)
+        return self.ambient.slope(self._value, nodes)
 
     def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> QuadraticModel:
         """The discrete energy with its exact gradient and banded Hessian."""
-        return self.ambient.expand_energy(self.expand, self._map, nodes)
+        return self.ambient.expand_energy(self.expand, self._value, nodes)
 
     def gauss_newton_energy(self, nodes: Float[Tensor, "b nodes d"]) -> QuadraticModel:
         """`expand_energy` with a Hessian that does without second derivatives of the decoder."""
@@ -203,16 +215,20 @@ class PullbackManifold(Manifold):
             nothing = z.new_zeros(len(z), z.shape[1], z.shape[1])
             return Expansion(flat(y.unsqueeze(0)).squeeze(0), lambda w: (J.columns(), nothing))
 
-        return self.ambient.expand_energy(expand, self._map, nodes)
+        return self.ambient.expand_energy(expand, self._value, nodes)
 
     def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
         """Lengths in the output between all points of successive layers."""
-        return self.ambient.chord_lengths(self._map, layers)
+        return self.ambient.chord_lengths(self._value, layers)
 
     @property
     def _map(self) -> Decoder:
         """The decoder with what follows on it, up to the space that measures."""
         return _through(self.decoder, self.output, self.ambient.embedding)
+
+    def _value(self, z: Tensor) -> Tensor:
+        """The map's value, of points that it may write into."""
+        return checked_tensor(_name(self.decoder), self._map(z.clone()))
 
     def _linearize(self, z: Tensor) -> tuple[Tensor, Jacobian]:
         self._check_points("metric", z)
@@ -231,18 +247,67 @@ class PullbackManifold(Manifold):
         # torch's forward mode refuses points that share memory, as one point does that is broadcast against tangents
         z = z.contiguous()
         try:
-            return linearize(self._map, z)
+            y, J = linearize(self._map, z)
         except RuntimeError as error:
-            if isinstance(error, PullgeoError | torch.OutOfMemoryError):
+            if isinstance(error, PullgeoError | torch.OutOfMemoryError | RecursionError):
                 raise
-            try:
-                self._map(z)
-            except RuntimeError as own:
-                raise ModuleError(
-                    f"PullbackManifold: the decoder cannot be called with {z.dtype} latents of shape {tuple(z.shape)}: "
-                    f"{own}. It must map a batch (b, d) to (b, *out); is d = {z.shape[1]} what it takes?"
-                ) from own
+            self._explain(z)
             raise
+        if torch.finfo(y.dtype).eps > torch.finfo(z.dtype).eps:
+            owner = getattr(self._map, "__self__", self._map)
+            way = _PROMOTE if isinstance(owner, nn.Module) else "Or use manifold.in_double()."
+            raise DtypeError(
+                f"PullbackManifold: the decoder returned {y.dtype} for {z.dtype} latents. Geometry needs the precision "
+                "of the latents all the way: leave torch.autocast where it is measured, let the decoder not cast its "
+                f"input or output, and give latents in the precision that it works in. {way}"
+            )
+        return y, J
+
+    def _explain(self, z: Tensor) -> None:
+        """Raise what the decoder, by itself, has against some points, by name.
+
+        Raises:
+            DtypeError: their precision.
+            ModuleError: anything else.
+        """
+        try:
+            self._value(z)
+        except RuntimeError as own:
+            cause: RuntimeError = own
+        else:
+            return
+        if isinstance(cause, PullgeoError):
+            raise cause
+        if z.dtype == torch.float64 and _takes(self._map, z.float()):
+            raise DtypeError(
+                f"PullbackManifold: the decoder takes float32 latents, got {z.dtype}: {cause}. Use z.float()."
+            ) from cause
+        if z.dtype == torch.float64 and _takes(Promoted(self._map), z):
+            raise DtypeError(
+                f"PullbackManifold: geometry runs in float64, and the decoder computes with another precision inside: "
+                f"{cause}. It casts its input, as z.float() does, or holds constants that are not buffers. Write "
+                f"z.to(self.weight.dtype), and register_buffer for constants. {_PROMOTE}"
+            ) from cause
+        if z.dtype != torch.float64 and _takes(self._map, z.double()):
+            raise DtypeError(
+                f"PullbackManifold: the decoder takes float64 latents, got {z.dtype}: {cause}. Use z.double()."
+            ) from cause
+        raise ModuleError(
+            f"PullbackManifold: the decoder cannot be called with {z.dtype} latents of shape {tuple(z.shape)}: "
+            f"{cause}. It must map a batch (b, d) to (b, *out); is d = {z.shape[1]} what it takes?"
+        ) from cause
+
+
+def _name(decoder: Decoder) -> str:
+    return getattr(decoder, "__name__", type(decoder).__name__)
+
+
+def _takes(function: Decoder, z: Tensor) -> bool:
+    try:
+        function(z.clone())
+    except FAILURES:
+        return False
+    return True
 
 
 def _check_dimensions(where: str, z: Tensor, y: Tensor) -> None:

@@ -2,28 +2,56 @@
 
 import hashlib
 import json
+import logging
+import lzma
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pullgeo._version import __version__
-from pullgeo.errors import DataError
+from pullgeo.errors import DataError, OptionError
 from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.atomic_file import atomic_file, write_atomically
 
 PROBES = 16
 """Straight lines whose energies tell one manifold from another."""
 
 PROBE_TOLERANCE = 1e-9
 """Relative difference of energies that the same manifold may have on another processor."""
+
+MAX_NOTE = 2**20
+"""Bytes of the longest note that is read."""
+
+DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    ArithmeticError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+)
+"""What numpy and zipfile raise when they read a damaged archive."""
+
+_log = logging.getLogger("pullgeo")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +71,22 @@ class Checkpoint:
         """A new folder, or one that the same computation has begun to fill.
 
         Raises:
-            DataError: the folder holds another computation, or something else.
+            DataError: the folder cannot be used, holds another computation, or something else.
         """
         folder = Path(path)
         note = folder / "computation.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if not note.exists():
+            if not os.path.lexists(note):
                 if any(folder.glob("batch-*.npz")):
                     raise DataError(f"pairwise_distances: cache {folder} has batches but no {note.name}. Empty it.")
-                _write(note, json.dumps(fingerprint, indent=1).encode())
-            known = json.loads(note.read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise DataError(f"pairwise_distances: cache {folder} cannot be used: {error}. Name a folder.") from error
+                write_atomically(note, json.dumps(fingerprint, indent=1))
+            known = _noted(note)
+        except OSError as error:
+            raise DataError(
+                f"pairwise_distances: cache {folder} cannot be used: {error.strerror or error}. Name a folder that can "
+                "be written to."
+            ) from error
         different = sorted(key for key in {*known, *fingerprint} if not _same(known.get(key), fingerprint.get(key)))
         if different:
             raise DataError(
@@ -66,22 +97,29 @@ class Checkpoint:
 
     def load(self, number: int, size: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Lengths and statuses of a batch; ``None`` if it is not there, or not as it was written."""
-        try:
-            with np.load(self._file(number), allow_pickle=False) as stored:
-                length, names = stored["length"], stored["status"]
-                status = np.array([Status[name] for name in names.tolist()], dtype=object)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        file = self._file(number)
+        if not os.path.lexists(file):
             return None
-        return (length, status) if length.shape == status.shape == (size,) else None
+        found = _stored(file, number, size) if file.is_file() else None
+        if found is None:
+            _log.warning("pairwise_distances: %s is damaged, and its %d pairs are solved for again.", file, size)
+        return found
 
     def save(self, number: int, length: np.ndarray, status: np.ndarray) -> None:
-        """Keep a batch."""
-        temporary = self._file(number).with_suffix(f".{uuid4().hex}.part")
-        with temporary.open("wb") as file:
-            np.savez(file, length=length, status=np.array([s.name for s in status], dtype=str))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._file(number))
+        """Keep a batch.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        names = np.array([s.name for s in status], dtype=str)
+        try:
+            with atomic_file(self._file(number)) as file:
+                np.savez(file, number=number, length=length, status=names)
+        except OSError as error:
+            raise DataError(
+                f"pairwise_distances: batch {number} cannot be written to cache {self.folder}: "
+                f"{error.strerror or error}. Batches written before are complete; make room and call again."
+            ) from error
 
     def _file(self, number: int) -> Path:
         return self.folder / f"batch-{number:07d}.npz"
@@ -130,16 +168,62 @@ def _digest(values: Tensor) -> str:
     return hashlib.sha256(values.numpy(force=True).tobytes()).hexdigest()[:32] + f"/{tuple(values.shape)}"
 
 
+def check_cache(cache: Any) -> None:
+    """Raise unless it can be the path of a folder.
+
+    Raises:
+        OptionError: it cannot.
+    """
+    path = os.fspath(cache) if isinstance(cache, str | os.PathLike) else None
+    if not isinstance(path, str) or not path.strip() or "\0" in path:
+        raise OptionError(f"pairwise_distances: cache must be the path of a folder, a str or a Path, got {cache!r}.")
+
+
+def _noted(note: Path) -> dict[str, Any]:
+    """What a folder says of the computation in it.
+
+    Raises:
+        DataError: it is not what was written.
+        OSError: it cannot be read.
+    """
+    advice = f"pairwise_distances: {note} is not the note of a computation"
+    if not note.is_file() or note.stat().st_size > MAX_NOTE:
+        raise DataError(f"{advice}: it is {'too large' if note.is_file() else 'not a file'}. Name another folder.")
+    try:
+        known = json.loads(note.read_bytes().decode())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{advice}: {error}. It is damaged: empty the folder, or name another one.") from error
+    if not isinstance(known, dict):
+        raise DataError(f"{advice}: it holds {known!r:.40}, expected an object. Empty the folder, or name another one.")
+    return known
+
+
+def _stored(file: Path, number: int, size: int) -> tuple[np.ndarray, np.ndarray] | None:
+    try:
+        with file.open("rb") as stream:
+            stored = np.load(stream, allow_pickle=False)
+            if not isinstance(stored, np.lib.npyio.NpzFile):
+                return None
+            length, names, own = stored["length"], stored["status"], stored["number"]
+    except DAMAGE:
+        return None
+    if not all(isinstance(part, np.ndarray) for part in (length, names, own)):  # bytes of no array
+        return None
+    shaped = length.shape == names.shape == (size,) and length.dtype == np.float64 and names.dtype.kind == "U"
+    if not shaped or own.shape != () or own.dtype.kind not in "iu" or int(own) != number:
+        return None
+    if not set(names.tolist()) <= set(Status.__members__):
+        return None
+    status = np.array([Status[name] for name in names.tolist()], dtype=object)
+    solved = np.array([s.converged for s in status], dtype=bool)
+    good = np.isfinite(length) & (length >= 0)
+    return (length, status) if bool(np.where(solved, good, np.isnan(length)).all()) else None
+
+
 def _same(known: Any, new: Any) -> bool:
-    if isinstance(known, list) and isinstance(new, list) and len(known) == len(new):
-        return all(_same(a, b) for a, b in zip(known, new, strict=True))
-    if isinstance(known, float) and isinstance(new, float):
+    if isinstance(known, list) and isinstance(new, list):
+        return len(known) == len(new) and all(_same(a, b) for a, b in zip(known, new, strict=True))
+    if type(known) is float and type(new) is float:
         same = abs(known - new) <= PROBE_TOLERANCE * max(abs(known), abs(new))
         return same or (known != known and new != new)  # NaN is what the decoder says there
-    return bool(known == new)
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(f".{uuid4().hex}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    return type(known) is type(new) and bool(known == new)

@@ -14,7 +14,7 @@ from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count, check_manifold
-from pullgeo.stats.checkpoint import Checkpoint, fingerprint
+from pullgeo.stats.checkpoint import Checkpoint, check_cache, fingerprint
 from pullgeo.stats.geodesic_distances import solve_pairs
 from pullgeo.stats.graph_distances import GraphReport, NeighbourGraph, graph_distances
 from pullgeo.stats.points import Points, as_points
@@ -109,8 +109,8 @@ def pairwise_distances(
         solver: how geodesics are found; ``Newton()`` if ``None``.
         batch_size: the number of pairs solved together, which bounds memory.
         cache: a folder that keeps every finished batch of the exact method. The same call finds what is there and goes
-            on with the rest, to a matrix that is the same to the last bit; workers on other machines must see the
-            folder. The caller removes it.
+            on with the rest, to a matrix that is the same to the last bit, and solves again for batches whose files
+            are damaged; workers on other machines must see the folder. The caller removes it.
         progress: show a progress bar, counting pairs (joblib's backends "multiprocessing" and "ray" cannot).
         return_status: return the matrix of statuses too, or the report on the graph.
 
@@ -122,9 +122,10 @@ def pairwise_distances(
 
     Raises:
         ShapeError, DtypeError, NonFiniteError: the points are no finite ``(n, d)``; the message names the row.
-        OptionError: ``batch_size`` is not a positive whole number, ``method`` is something else, or there is a
-            ``cache`` for a graph.
-        DataError: ``cache`` holds distances of other points, another manifold or another solver.
+        OptionError: ``batch_size`` is not a positive whole number, ``method`` is something else, ``cache`` is not a
+            path, or there is one for a graph.
+        DataError: ``cache`` holds distances of other points, another manifold or another solver, or something else; or
+            it cannot be written to.
 
     Cost: n(n-1)/2 geodesics (nm with ``y``), and 16 bytes for each entry of the matrix with its status; for a graph,
     four decoded points for each edge, and n searches for shortest paths.
@@ -142,6 +143,8 @@ def pairwise_distances(
     check_count(where, "batch_size", batch_size)
     if not isinstance(method, NeighbourGraph) and method not in ("exact", "graph"):
         raise OptionError(f"{where}: method must be 'exact', 'graph' or a NeighbourGraph(...), got {method!r}.")
+    if cache is not None:
+        check_cache(cache)
     points = as_points(where, z)
     others = None if y is None else as_points(where, y, name="y").to(points.device)
     if others is not None and points.shape[1] != others.shape[1]:
@@ -158,7 +161,7 @@ def pairwise_distances(
         return (D, report) if return_status else D
     checkpoint = None
     if cache is not None:
-        checkpoint = Checkpoint.open(cache, fingerprint(manifold, solver, points, others, batch_size))
+        checkpoint = Checkpoint.open(cache, fingerprint(manifold, solver, points, others, int(batch_size)))
     i, j = _pairs(len(points), None if others is None else len(others))
     targets = points if others is None else others
     length, found = solve_pairs(manifold, solver, points, targets, i, j, batch_size, progress, checkpoint)

@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from pullgeo._torch.state import modules_within
 from pullgeo.errors import NonFiniteError
+from pullgeo.geodesic.energy.base import SingleSpace
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.pullback import PullbackManifold
 
@@ -15,20 +17,32 @@ from pullgeo.manifold.pullback import PullbackManifold
 _BUDGET = 2**23
 
 
+def evaluated(manifold: Manifold) -> Manifold:
+    """The manifold in the precision in which figures evaluate it: float32 if its decoder is, float64 otherwise.
+
+    A decoder may be a module, or a function of which nobody knows what is in it. What is known to work with float32 is
+    taken as it is; anything else is evaluated as solvers do, which convert modules and functions alike.
+    """
+    single = manifold.in_single() if isinstance(manifold, SingleSpace) else None
+    return single if isinstance(single, Manifold) else manifold.in_double()
+
+
 def at_home(manifold: Manifold, z: Tensor) -> Tensor:
-    """The points in the precision and on the device of the manifold's weights, if it has any."""
-    tensors = (t for t in (*manifold.parameters(), *manifold.buffers()) if t.is_floating_point())
-    first = next(tensors, None)
-    return z if first is None else z.to(first)
+    """The points in the precision of a manifold that is `evaluated`, and on the device of its weights, if any."""
+    single = isinstance(manifold, SingleSpace) and manifold.in_single() is not None
+    weights = (t for module in modules_within(manifold) for t in (*module.parameters(), *module.buffers()))
+    first = next(weights, z)
+    return z.to(device=first.device, dtype=torch.float32 if single else torch.float64)
 
 
 def evaluate(manifold: Manifold, function: Callable[[Tensor], Tensor], z: Float[Tensor, "n d"]) -> Tensor:
     """``function(z)`` in batches that suit the size of the manifold's output, without a graph."""
     d = z.shape[1]
     with torch.no_grad():
-        size = manifold.decode(z[:1]).numel() if isinstance(manifold, PullbackManifold) else d * d
-        rows = max(1, _BUDGET // (size * (d + 1)))
-        return torch.cat([function(batch) for batch in z.split(rows)])
+        # a decoder may write into the latents that it is given
+        size = manifold.decode(z[:1].clone()).numel() if isinstance(manifold, PullbackManifold) else d * d
+        rows = max(1, _BUDGET // max(1, size * (d + 1)))
+        return torch.cat([function(batch.clone()) for batch in z.split(rows)])
 
 
 def log_volumes(manifold: Manifold, z: Float[Tensor, "n d"], where: str) -> Float64[np.ndarray, " n"]:

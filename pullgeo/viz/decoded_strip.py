@@ -12,7 +12,8 @@ from jaxtyping import Float64, UInt8
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.solution import Solution
 from pullgeo.manifold.base import Manifold
-from pullgeo.viz.batches import at_home
+from pullgeo.stats.arguments import check_manifold
+from pullgeo.viz.batches import at_home, evaluated
 from pullgeo.viz.classes import visible
 from pullgeo.viz.lengths import cumulative_lengths, curve_points, straight_lines
 from pullgeo.viz.pairs import chosen_pairs, converged_mask, pair_names
@@ -86,6 +87,8 @@ def decoded_strip(
     where = "decoded_strip"
     if not isinstance(steps, int) or steps < 2:
         raise OptionError(f"{where}: steps must be a whole number of at least 2, got {steps!r}.")
+    check_manifold(where, manifold)
+    manifold = evaluated(manifold)
     chosen = chosen_pairs(where, solution, pairs)
     named = pair_names(where, solution, names)
     fine = (steps - 1) * _CHORDS + 1

@@ -11,8 +11,9 @@ from torch import Tensor
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.solution import Solution
 from pullgeo.manifold.base import Manifold
+from pullgeo.stats.arguments import check_manifold
 from pullgeo.stats.points import Points, as_points
-from pullgeo.viz.batches import at_home, log_volumes
+from pullgeo.viz.batches import at_home, evaluated, log_volumes
 from pullgeo.viz.classes import Labels, classes_of
 from pullgeo.viz.curves import Curves, curves_of
 from pullgeo.viz.indicatrices import indicatrix_trace
@@ -88,6 +89,8 @@ def latent_map(
     where = "latent_map"
     _check_count(where, "resolution", resolution, 1)
     _check_count(where, "indicatrices", indicatrices, 0)
+    check_manifold(where, manifold)
+    manifold = evaluated(manifold)
     points = at_home(manifold, as_points(where, z))
     plane = plane_through(where, points, dims, anchor)
     classes = None if labels is None else classes_of(where, labels, len(points))

@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from pullgeo._version import __version__
 from pullgeo.errors import OptionError
-from pullgeo.viz.atomic import write_atomically
+from pullgeo.numerics.atomic_file import write_atomically
 from pullgeo.viz.table import Cell, Table
 
 # A browser enforces what the page promises: nothing is fetched. Plotly compiles its WebGL programs with eval.

@@ -80,7 +80,7 @@ def pictures_of(where: str, manifold: Manifold, z: Float[Tensor, "n d"], image_s
         return None
     z = at_home(manifold, z)
     with torch.no_grad():
-        out = manifold.decode(z[:1]).shape[1:]
+        out = manifold.decode(z[:1].clone()).shape[1:]
     shape = given or _as_picture(tuple(out))
     if shape is None:
         return None

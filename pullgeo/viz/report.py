@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pullgeo.geodesic.solution import Solution
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.points import Points, as_points
-from pullgeo.viz.batches import at_home
+from pullgeo.viz.batches import at_home, evaluated
 from pullgeo.viz.classes import Labels
 from pullgeo.viz.decoded_strip import decoded_strip
 from pullgeo.viz.latent_map import latent_map
@@ -67,6 +67,7 @@ def latent_report(
         Section("The latent map", _MAP, figure),
         Section("Geodesics and straight lines", _PAIRS, pairs_table(manifold, solution, names)),
     ]
+    manifold = evaluated(manifold)
     points = at_home(manifold, as_points("latent_report", z))
     if pictures_of("latent_report", manifold, points[:1], image_shape) is not None:
         strips = decoded_strip(manifold, solution, image_shape=image_shape, names=names)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pullgeo.geodesic.solution import Solution
 from pullgeo.manifold.base import Manifold
+from pullgeo.stats.arguments import check_manifold
 from pullgeo.viz.lengths import straight_lengths
 from pullgeo.viz.pairs import pair_names
 
@@ -60,6 +61,7 @@ def pairs_table(manifold: Manifold, solution: Solution, names: Sequence[str] | N
         >>> [cell.text for cell in viz.pairs_table(manifold, solution).rows[0]][-1]
         'converged'
     """
+    check_manifold("pairs_table", manifold)
     pair_names("pairs_table", solution, names)
     straight = straight_lengths(manifold, solution).tolist()
     length, error = (t.detach().tolist() for t in (solution.length, solution.error_estimate))

@@ -1,11 +1,14 @@
 """Whatever a user gets wrong ends in one sentence, exit code 2, and no file."""
 
+import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pullgeo import __version__
 from pullgeo.__main__ import main
@@ -76,7 +79,7 @@ def test_a_function_that_only_takes_single_precision_is_told_apart(folder: Folde
     folder.module("theirs", "def net(z):\n    return z.sin() if z.dtype.itemsize < 8 else z.no_such_method()")
     np.save(folder.path / "z.npy", np.load(folder.path / "z.npy").astype(np.float32))
     assert_one_sentence(
-        folder.report(decoder="theirs:net"), "failed on float64 latents", "name the torch.nn.Module itself"
+        folder.report(decoder="theirs:net"), "failed on latents (2, 2) of float64", "name the torch.nn.Module itself"
     )
 
 
@@ -200,18 +203,39 @@ def test_outputs(folder: Folder, command: str, output: str, words: str):
     assert folder.left() == set()
 
 
+@pytest.mark.parametrize("command", ["demo", "report"])
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [("/dev/null", "not a file"), ("n" * 300, "name too long"), ("a\0b.html", "null byte"), ("pipe", "not a file")],
+)
+def test_outputs_that_are_no_files(folder: Folder, command: str, output: str, words: str):
+    os.mkfifo(folder.path / "pipe")
+    options = ["--decoder", "my_model:load", "--latents", "z.npy"] if command == "report" else []
+    done = folder.run(command, *options, "-o", output)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert words in done.err
+    assert folder.left() == {"pipe"}
+
+
+def test_a_link_to_a_page_stays_one(folder: Folder):
+    (folder.path / "real").mkdir()
+    (folder.path / "page.html").symlink_to("real/page.html")
+    assert folder.report("--pairs", "1", "--segments", "4").code == 0
+    assert (folder.path / "page.html").is_symlink()
+    assert (folder.path / "real" / "page.html").stat().st_size > 1e6
+
+
 def test_a_folder_that_cannot_be_written_to(folder: Folder, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert_one_sentence(folder.report(), "cannot be written to")
 
 
 def test_a_disk_that_is_full_at_the_end(folder: Folder, monkeypatch: pytest.MonkeyPatch):
-    def full(self: Path, text: str, **_: object) -> int:
-        self.write_bytes(b"<!doctype")
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     (folder.path / "page.html").write_bytes(b"old")
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("os.fsync", full)
     assert_one_sentence(folder.report("--pairs", "1", "--segments", "4"), "--output", "No space left on device")
     assert folder.left() == {"page.html"}
     assert (folder.path / "page.html").read_bytes() == b"old"
@@ -227,13 +251,89 @@ def test_an_interrupt_ends_quietly(folder: Folder, monkeypatch: pytest.MonkeyPat
     assert folder.left() == set()
 
 
-def test_mistakes_of_our_own_are_not_masked(folder: Folder, monkeypatch: pytest.MonkeyPatch):
-    def broken(*_: object, **__: object) -> None:
-        raise IndexError("a bug")
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even this")
 
-    monkeypatch.setattr("pullgeo.cli.report.latent_report", broken)
-    with pytest.raises(IndexError, match="a bug"):
-        folder.report("--pairs", "1", "--segments", "4")
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (IndexError("a bug"), "IndexError: a bug"),
+        (KeyError("weights"), "KeyError: 'weights'"),
+        (RecursionError("too deep"), "RecursionError: too deep"),
+        (MemoryError(), "MemoryError"),
+        (SystemExit(0), "SystemExit: 0"),
+        (StopIteration(), "StopIteration"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "OutOfMemoryError: CUDA out of memory"),
+        (BrokenPipeError(32, "Broken pipe"), "BrokenPipeError: [Errno 32] Broken pipe"),
+        (UnprintableError(), "UnprintableError"),
+        (ExceptionGroup("several", [ValueError("one")]), "ExceptionGroup: several"),
+    ],
+)
+@pytest.mark.parametrize("command", ["report", "demo"])
+def test_anything_unexpected_is_one_sentence_and_a_failure(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, error: BaseException, words: str, command: str
+):
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    where = {"report": "choose_pairs", "demo": "zoo.digits_vae"}[command]
+    monkeypatch.setattr(f"pullgeo.cli.{command}.{where}", broken)
+    (folder.path / "page.html").write_text("old")
+    done = folder.report() if command == "report" else folder.run("demo", "-o", "page.html")
+    assert done.code == 1
+    assert done.err.startswith(f"pullgeo {command}: stopped by {words}")
+    assert "Nothing was written. Set PULLGEO_DEBUG=1 for the traceback." in done.err
+    assert done.err.count("\n") == 1
+    assert folder.left() == {"page.html"}
+    assert (folder.path / "page.html").read_text() == "old"
+
+
+@pytest.mark.parametrize(("value", "shown"), [("1", True), ("yes", True), ("0", False), ("", False)])
+def test_the_traceback_is_there_for_those_who_ask(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, value: str, shown: bool
+):
+    monkeypatch.setenv("PULLGEO_DEBUG", value)
+    folder.module("theirs", "def net():\n    raise KeyError('weights')")
+    done = folder.report(decoder="theirs:net")
+    assert done.code == 2
+    assert ("Traceback" in done.err) is shown
+    assert done.err.splitlines()[-1].startswith("pullgeo report: --decoder: theirs:net() failed: KeyError: 'weights'")
+    assert done.err.rstrip().endswith("Set PULLGEO_DEBUG=1 for the traceback.")
+
+
+LATE = """
+import torch
+from torch import nn
+torch.manual_seed(0)
+net = nn.Linear(2, 15)
+calls = 0
+
+def decode(z):
+    global calls
+    calls += 1
+    if calls > 40:
+        raise {error}
+    return net(z).tanh()
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        ("KeyError('late')", 1, "stopped by KeyError: 'late' (theirs.py, line 12)"),
+        ("SystemExit(3)", 1, "stopped by SystemExit: 3 (theirs.py, line 12)"),
+        ("MemoryError()", 1, "stopped by MemoryError (theirs.py, line 12)"),
+        ("RecursionError('deep')", 1, "stopped by RecursionError: deep (theirs.py, line 12)"),
+        ("KeyboardInterrupt", 130, "interrupted, nothing was written"),
+    ],
+)
+def test_decoders_that_fail_late(folder: Folder, error: str, code: int, words: str):
+    folder.module("theirs", LATE.replace("{error}", error))
+    done = folder.report("--pairs", "1", "--segments", "4", decoder="theirs:decode")
+    assert (done.code, words in done.err, done.err.count("\n")) == (code, True, 1), done.err
+    assert folder.left() == set()
 
 
 def test_no_command_prints_the_help(capsys: pytest.CaptureFixture):
@@ -247,6 +347,8 @@ def test_no_command_prints_the_help(capsys: pytest.CaptureFixture):
         (["--help"], ["demo", "report", "pullgeo report --help"]),
         (["demo", "--help"], ["--output", "pullgeo demo -o"]),
         (["report", "--help"], ["--decoder my_model:load_decoder", "np.save", "--image-shape 28,28", "vae.decoder"]),
+        (["report", "--help"], ['torch.load("decoder.pt", weights_only=True)', "imports its module", "trust"]),
+        (["report", "--help"], ["--decoder-output 0", "--decoder-output mean", "vae.decode "]),
     ],
 )
 def test_help_teaches_by_example(argv: list[str], words: list[str], capsys: pytest.CaptureFixture):
@@ -275,3 +377,54 @@ def test_as_a_process(folder: Folder):
     assert done.stdout == ""
     assert done.stderr.startswith("pullgeo report: --decoder: my_model:number is a int")
     assert folder.left() == set()
+
+
+def test_the_folder_is_first_on_the_path_for_the_import_alone(folder: Folder):
+    folder.module("helper", "value = 15")
+    folder.module("colorsys", "raise RuntimeError('this hides the standard library')")
+    folder.module(
+        "theirs",
+        "import sys\nfrom torch import nn\nfrom helper import value\nfirst = sys.path[0]\n"
+        "def net():\n    import later\n    return nn.Sequential(nn.Linear(2, value), later.Act())",
+    )
+    folder.module("later", "from torch import nn\nAct = nn.Tanh")
+    before = list(sys.path)
+    assert folder.report("--pairs", "1", "--segments", "4", decoder="theirs:net").code == 0
+    assert sys.modules["theirs"].first == str(folder.path)
+    assert sys.path == [*before, str(folder.path)]
+    sys.modules.pop("colorsys", None)
+    assert importlib.import_module("colorsys").__file__ != str(folder.path / "colorsys.py")
+
+
+@pytest.mark.parametrize("name", ["random", "json", "numpy", "torch"])
+def test_a_file_with_the_name_of_a_loaded_module_is_told_apart(folder: Folder, name: str):
+    folder.module(name, "def net(z):\n    return z")
+    assert_one_sentence(folder.report(decoder=f"{name}:net"), f"{name}.py in this folder", "Rename the file")
+
+
+@pytest.mark.parametrize(
+    ("text", "option", "code", "words"),
+    [
+        ("return net(z), z", "0", 0, ""),
+        ("return net(z), z", "-2", 0, ""),
+        ("return {'mean': net(z), 'n': 3}", "mean", 0, ""),
+        ("return torch.distributions.Normal(net(z), 1.0)", "mean", 0, ""),
+        ("return net(z), z", None, 2, "[0] of shape (2, 15), [1] of shape (2, 2)"),
+        ("return [net(z)]", None, 2, "output=lambda out: out[0]"),
+        ("return {'mean': net(z), 'n': 3}", None, 2, "output=lambda out: out['mean']"),
+        ("return torch.distributions.Normal(net(z), 1.0)", None, 2, "output=lambda out: out.mean"),
+        ("return {}", None, 2, "returned dict, expected a torch.Tensor"),
+        ("return None", None, 2, "returned NoneType, expected a torch.Tensor"),
+        ("return net(z), z", "2", 2, "output=2 names no tensor"),
+        ("return net(z), z", "mean", 2, "output='mean' names no tensor"),
+        ("return {'mean': net(z), 'n': 3}", "n", 2, "which holds 'mean' of shape"),
+        ("return net(z)", "0", 2, "which needs no output="),
+    ],
+)
+def test_decoders_that_return_several_things(folder: Folder, text: str, option: str | None, code: int, words: str):
+    folder.module("theirs", f"import torch\nnet = torch.nn.Linear(2, 15)\ndef decode(z):\n    {text}")
+    options = [] if option is None else [f"--decoder-output={option}"]
+    done = folder.report("--pairs", "1", "--segments", "2", *options, decoder="theirs:decode")
+    assert done.code == code, done.err
+    assert words in done.err
+    assert folder.left() == ({"page.html"} if code == 0 else set())

@@ -48,8 +48,18 @@ def fits_single(stage: object) -> bool:
 
 
 def with_tensors(module: Module, tensors: dict[int, Tensor]) -> Module:
-    """A copy of a module in which the tensors with the given ``id`` are replaced, by ones that need not be leaves."""
-    return copied(module, tensors)
+    """A copy of a module in which the tensors with the given ``id`` are replaced, by ones that need not be leaves.
+
+    Raises:
+        ModuleError: the module holds something that Python cannot copy, such as a lock or an open file.
+    """
+    try:
+        return copied(module, tensors)
+    except (TypeError, RuntimeError, AttributeError) as error:
+        raise ModuleError(
+            f"{type(module).__name__} cannot be copied, as its evaluation in float64 needs: {error}. Call .double() on "
+            "the module before, or keep what cannot be copied outside of it."
+        ) from error
 
 
 def _in_double(thing: Any) -> Any:
@@ -63,6 +73,7 @@ def _in_double(thing: Any) -> Any:
         if not any(t.is_floating_point() and t.dtype != torch.float64 for t in tensors):
             return thing
         _check_convertible(thing)
+        tensors += [t for t in _attributes(thing) if not t.is_leaf]
         return with_tensors(thing, {id(t): t.double() if t.is_floating_point() else t for t in tensors})
     if isinstance(thing, MethodType) and isinstance(thing.__self__, nn.Module | Metric):
         return MethodType(thing.__func__, _in_double(thing.__self__))
@@ -106,6 +117,16 @@ def _precisions(thing: Any) -> set[torch.dtype]:
 def _module_of(thing: Any) -> nn.Module | None:
     owner = thing.__self__ if isinstance(thing, MethodType) else thing
     return owner if isinstance(owner, nn.Module) else None
+
+
+def _attributes(module: nn.Module) -> list[Tensor]:
+    """Tensors that are attributes and no parameters: what ``torch.nn.utils.weight_norm`` or a ``forward`` keeps."""
+    found: list[Tensor] = []
+    for child in module.modules():
+        for value in vars(child).values():
+            entries = value if type(value) in (list, tuple) else value.values() if type(value) is dict else (value,)
+            found += [entry for entry in entries if isinstance(entry, Tensor)]
+    return found
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
