@@ -12,6 +12,12 @@ from pullgeo.geodesic.matrix_free import LARGE, solve_free
 from pullgeo.geodesic.solver import Minimised
 from pullgeo.geodesic.space import Space
 
+RIDGE = 1e-8
+"""Share of the Gauss-Newton diagonal that makes a semidefinite Hessian definite."""
+
+PROXIMAL_STEPS = 4
+"""Steps after which nothing is left of what this share changes: the least curvature of T segments is about 1 / T²."""
+
 
 def differentiable(
     space: Space, found: Minimised, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
@@ -67,11 +73,18 @@ class _Solved(torch.autograd.Function):
             curve = attach(ctx.space, nodes, *ends)
             outputs = (curve, ctx.space.energy(curve), ctx.space.energy(curve[:, ::2]))
             wanted = [x for x in (*ends, *inputs[2:]) if x.requires_grad]
-            if not any(output.requires_grad for output in outputs):
+            # the energy of a decoder that is constant depends on nothing
+            connected = [i for i, output in enumerate(outputs) if output.requires_grad]
+            if not connected:
                 check_same_weights("the derivative of a geodesic", [None])
             # the graph behind the inputs is the caller's, who may go through it again
             found = torch.autograd.grad(
-                outputs, wanted, weights, allow_unused=True, create_graph=twice, retain_graph=True
+                [outputs[i] for i in connected],
+                wanted,
+                [weights[i] for i in connected],
+                allow_unused=True,
+                create_graph=twice,
+                retain_graph=True,
             )
         check_same_weights("the derivative of a geodesic", found[len(found) - len(inputs[2:]) :])
         gradients = iter(found)
@@ -98,12 +111,49 @@ def attach(
         step = _FreeSolve.apply(space, joined.detach(), gradient[:, 1:-1])
         return torch.cat([z0.unsqueeze(1), inner - (step - step.detach()), z1.unsqueeze(1)], 1)
     at = space.expand_energy(joined)
-    factor = BlockBanded(tuple(band.detach() for band in at.hessian.bands)).cholesky()
-    step = factor.solve(at.gradient)
-    # where H is singular the nodes stay as they are: the energy's first derivative needs no more (envelope theorem)
-    good = factor.good.view(-1, 1, 1) & torch.isfinite(step.detach())
-    step = torch.where(good, step - step.detach(), 0.0)
-    return torch.cat([z0.unsqueeze(1), inner - step, z1.unsqueeze(1)], 1)
+    hessian = BlockBanded(tuple(band.detach() for band in at.hessian.bands))
+    step = _newton_step(hessian, at.damping.detach(), at.gradient)
+    return torch.cat([z0.unsqueeze(1), inner - (step - step.detach()), z1.unsqueeze(1)], 1)
+
+
+def _newton_step(
+    hessian: BlockBanded, unit: Float[Tensor, "p m d"], gradient: Float[Tensor, "p m d"]
+) -> Float[Tensor, "p m d"]:
+    """``H⁻¹ g``, differentiable with respect to g.
+
+    Where H is indefinite it is 0, and the nodes stay as they are: the energy's first derivative needs no more
+    (envelope theorem).
+    """
+    factor = hessian.cholesky()
+    if bool(factor.good.all()):
+        return factor.solve(gradient)
+    # what is not used must not be computed either: zero times infinity spoils derivatives
+    step = torch.zeros_like(gradient)
+    definite, rest = factor.good.nonzero().squeeze(1), (~factor.good).nonzero().squeeze(1)
+    if len(definite):
+        step = step.index_put((definite,), hessian[definite].cholesky().solve(gradient[definite]))
+    unit = unit[rest].clamp(min=1e-12 * unit[rest].flatten(1).amax(1)[:, None, None])
+    ridged = hessian[rest].shifted(RIDGE * unit)
+    semidefinite = ridged.cholesky().good
+    rest = rest[semidefinite]
+    if len(rest):
+        step = step.index_put((rest,), _semidefinite(hessian[rest], ridged[semidefinite], gradient[rest]))
+    return step
+
+
+def _semidefinite(
+    hessian: BlockBanded, ridged: BlockBanded, gradient: Float[Tensor, "p m d"]
+) -> Float[Tensor, "p m d"]:
+    """``H⁺ g`` for Hessians that are only semidefinite, as where the metric is singular.
+
+    At a minimum the gradient's derivatives lie in the range of H. There the proximal iteration
+    ``s += (H + εD)⁻¹ (g - H s)`` divides the error by 1 + λ/ε at every step, for each eigenvalue λ > 0 in units of D.
+    """
+    factor = ridged.cholesky()
+    step = factor.solve(gradient)
+    for _ in range(PROXIMAL_STEPS - 1):
+        step = step + factor.solve(gradient - hessian.matvec(step))
+    return step
 
 
 class _FreeSolve(torch.autograd.Function):
