@@ -5,6 +5,7 @@ from pullgeo.geodesic.chords import chord_energy, chord_lengths, chord_slope, ex
 from pullgeo.geodesic.corridor import Corridor
 from pullgeo.geodesic.defined import where_defined
 from pullgeo.geodesic.grad_mode import check_grad_mode, check_same_weights, check_transforms
+from pullgeo.geodesic.gradient_of import gradient_of
 from pullgeo.geodesic.implicit import leaves
 from pullgeo.geodesic.left_endpoint import LeftEndpoint
 from pullgeo.geodesic.mapped import expand_mapped_energy, mapped_energy, mapped_lengths
@@ -61,6 +62,7 @@ __all__ = [
     "expand_chord_energy",
     "expand_mapped_energy",
     "expand_segment_energy",
+    "gradient_of",
     "leaves",
     "linearised",
     "mapped_energy",

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pullgeo.geodesic.block_banded import BlockBanded
 from pullgeo.geodesic.grad_mode import check_same_weights
+from pullgeo.geodesic.gradient_of import gradient_of
 from pullgeo.geodesic.matrix_free import LARGE, solve_free
 from pullgeo.geodesic.solver import Minimised
 from pullgeo.geodesic.space import Space
@@ -107,7 +108,7 @@ def attach(
     joined = torch.cat([z0.unsqueeze(1), inner, z1.unsqueeze(1)], 1)
     if nodes.shape[2] >= LARGE:
         joined = joined if joined.requires_grad else joined.requires_grad_()
-        (gradient,) = torch.autograd.grad(space.energy(joined).sum(), joined, create_graph=True)
+        gradient = gradient_of(space.energy(joined), joined, create_graph=True)
         step = _FreeSolve.apply(space, joined.detach(), gradient[:, 1:-1])
         return torch.cat([z0.unsqueeze(1), inner - (step - step.detach()), z1.unsqueeze(1)], 1)
     at = space.expand_energy(joined)

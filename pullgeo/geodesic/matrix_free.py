@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo.geodesic.found import CODES, Found
+from pullgeo.geodesic.gradient_of import gradient_of
 from pullgeo.geodesic.residual import scale_free
 from pullgeo.geodesic.slope import slope
 from pullgeo.geodesic.space import Space
@@ -59,11 +60,12 @@ class Slope:
         with torch.enable_grad():
             x = nodes.detach().requires_grad_()
             energy = space.energy(x)
-            (gradient,) = torch.autograd.grad(energy.sum(), x, create_graph=True)
+            gradient = gradient_of(energy, x, create_graph=True)
 
         def hessian(v: Tensor) -> Tensor:
-            (product,) = torch.autograd.grad(gradient, x, torch.nn.functional.pad(v, (0, 0, 1, 1)), retain_graph=True)
-            return product[:, 1:-1]
+            with torch.enable_grad():
+                along = gradient * torch.nn.functional.pad(v, (0, 0, 1, 1))
+            return gradient_of(along, x, retain_graph=True)[:, 1:-1]
 
         inner = gradient.detach()[:, 1:-1]
         weight = _weight(space, x.detach())

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.geodesic.block_banded import BlockBanded
+from pullgeo.geodesic.gradient_of import gradient_of
 from pullgeo.geodesic.residual import scale_free
 from pullgeo.geodesic.space import EnergyExpansion
 from pullgeo.geodesic.speed import speed_ratio
@@ -87,11 +88,8 @@ def _expanded(
         ends = ends if connected and ends.requires_grad else ends.detach().requires_grad_()
         pieces = segment_energy(ends[:, :d], ends[:, d:])
         # no segment knows of another: the gradient of a sum over segments is that of each
-        (slopes,) = torch.autograd.grad(pieces.sum(), ends, create_graph=True)
-        rows = [
-            torch.autograd.grad(column.sum(), ends, create_graph=connected, retain_graph=True)[0]
-            for column in slopes.unbind(1)
-        ]
+        slopes = gradient_of(pieces, ends, create_graph=True)
+        rows = [gradient_of(column, ends, create_graph=connected, retain_graph=True) for column in slopes.unbind(1)]
     if not connected:
         pieces, slopes = pieces.detach(), slopes.detach()
     blocks = torch.stack(rows, 1)

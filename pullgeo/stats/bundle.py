@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pullgeo.geodesic import EnergyExpansion
+from pullgeo.geodesic import EnergyExpansion, gradient_of
 from pullgeo.manifold import Manifold
 
 NEAR = 4
@@ -121,8 +121,8 @@ def expand(space: Manifold, bundle: Bundle) -> BundleExpansion:
     short = nodes[:, : min(NEAR, segments) + 1].clone().requires_grad_()
     factor = segments / (short.shape[1] - 1)
     with torch.enable_grad():
-        slope = torch.autograd.grad(space.energy(short).sum(), short, create_graph=True)[0][:, 0]
-        rows = [torch.autograd.grad(slope[:, k].sum(), short, retain_graph=True)[0] for k in range(nodes.shape[2])]
+        slope = gradient_of(space.energy(short), short, create_graph=True)[:, 0]
+        rows = [gradient_of(slope[:, k], short, retain_graph=True) for k in range(nodes.shape[2])]
     second = factor * torch.stack(rows, 3)
     return BundleExpansion(at, factor * slope.detach(), second[:, 0], second[:, 1 : short.shape[1] - 1])
 
