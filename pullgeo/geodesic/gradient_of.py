@@ -11,7 +11,9 @@ def gradient_of(
     """``∂ Σ value / ∂ by``, which is zero where the value has no graph: a decoder may be constant, or detached."""
     if not value.requires_grad:
         return torch.zeros_like(by)
+    with torch.enable_grad():
+        total = value.sum()
     found: Tensor = torch.autograd.grad(
-        value.sum(), by, create_graph=create_graph, retain_graph=retain_graph, materialize_grads=True
+        total, by, create_graph=create_graph, retain_graph=retain_graph, materialize_grads=True
     )[0]
     return found

@@ -234,8 +234,9 @@ def _judged(space: Space, nodes: Tensor, at: Slope, tol: float, steps: Tensor) -
 def _weight(space: Space, nodes: Tensor) -> Float[Tensor, "p m"]:
     """``tr G / d`` at the inner nodes."""
     inner = nodes[:, 1:-1]
-    size = (nodes[:, -1] - nodes[:, 0]).abs().amax(1).clamp(min=torch.finfo(nodes.dtype).tiny)
-    step = 1e-6 * torch.maximum(size, nodes.abs().amax((1, 2)))
+    size = torch.maximum((nodes[:, -1] - nodes[:, 0]).abs().amax(1), nodes.abs().amax((1, 2)))
+    # a curve that rests at the origin has no size
+    step = 1e-6 * torch.where(size > 0, size, 1.0)
     total = torch.zeros_like(inner[..., 0])
     for signs in _signs((PROBES, *inner.shape[1:]), nodes):
         near = inner + step[:, None, None] * signs
