@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.geodesic.block_banded import BlockBanded
-from pullgeo.geodesic.residual import scale_free
+from pullgeo.geodesic.residual import relative_rounding, scale_free
 from pullgeo.geodesic.segments import SegmentEnergy
 from pullgeo.geodesic.space import EnergyExpansion, Expansion
 from pullgeo.geodesic.speed import speed_ratio
@@ -128,7 +128,6 @@ def _expand(
     total = factor * squares(pieces.reshape(p, n - 1)).sum(1)
     # the same units as for chords
     damping = 4 * factor * stretch
-    numbers = torch.finfo(nodes.dtype)
     return EnergyExpansion(
         energy=total,
         gradient=gradient,
@@ -140,7 +139,7 @@ def _expand(
         ),
         damping=damping,
         residual=scale_free(gradient, damping.sum(2).amax(1), total),
-        rounding=(factor * reach / total.clamp(min=numbers.tiny)).clamp(min=0).sqrt() * numbers.eps,
+        rounding=relative_rounding(factor * reach, total),
         speed_ratio=speed_ratio(pieces.reshape(p, n - 1)),
         order=2,
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pullgeo.geodesic.block_banded import BlockBanded
 from pullgeo.geodesic.gradient_of import gradient_of
-from pullgeo.geodesic.residual import scale_free
+from pullgeo.geodesic.residual import relative_rounding, scale_free
 from pullgeo.geodesic.space import EnergyExpansion
 from pullgeo.geodesic.speed import speed_ratio
 from pullgeo.geodesic.squares import lengths, squares
@@ -44,7 +44,6 @@ def expand_segment_energy(
     gradient = factor * (slopes[:, :-1, 1] + slopes[:, 1:, 0])
     diagonal = factor * (blocks[:, :-1, 1, :, 1] + blocks[:, 1:, 0, :, 0])
     energy = factor * pieces.sum(1)
-    numbers = torch.finfo(nodes.dtype)
     damping = diagonal.diagonal(dim1=-2, dim2=-1).abs()
     # the same unit as for chords, where the diagonal is 4T JᵀMJ to leading order
     stretch = damping.sum(-1).amax(1)
@@ -55,7 +54,7 @@ def expand_segment_energy(
         hessian=BlockBanded((diagonal, factor * blocks[:, 1:-1, 0, :, 1])),
         damping=damping,
         residual=scale_free(gradient, stretch, energy),
-        rounding=factor * (magnitude / energy.clamp(min=numbers.tiny)).sqrt() * numbers.eps,
+        rounding=relative_rounding(factor**2 * magnitude, energy),
         speed_ratio=speed_ratio(pieces),
         order=order,
     )

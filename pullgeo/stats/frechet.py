@@ -224,7 +224,10 @@ def _groups(where: str, groups: Groups | None, z: Tensor) -> tuple[Tensor, Tenso
 def _start(where: str, start: Points | None, z: Tensor, w: Tensor, group: Tensor, count: int) -> Tensor:
     if start is None:
         total = w.new_zeros(count).index_add(0, group, w)
-        return z.new_zeros(count, z.shape[1]).index_add(0, group, w.unsqueeze(1) * z) / total.unsqueeze(1)
+        # from the first point of each group, so that the mean of equal points is the point to the last bit
+        first = z[[int((group == g).nonzero()[0]) for g in range(count)]]
+        away = w.unsqueeze(1) * (z - first[group])
+        return first + torch.zeros_like(first).index_add(0, group, away) / total.unsqueeze(1)
     p = as_points(where, start, name="start").to(z)
     if p.shape != (count, z.shape[1]):
         raise ShapeError(f"{where}: start must have shape {(count, z.shape[1])}, got {tuple(p.shape)}.")
@@ -235,10 +238,13 @@ def _geodesics(manifold: Manifold, bundle: Bundle, solver: Solver, tol: float) -
     """Geodesics from the centres: those of the bundle, or those that a new search finds if they are shorter."""
     old = followed(manifold, bundle, tol)
     new = manifold.geodesic(bundle.p[bundle.group], bundle.z, solver)
-    shorter = new.converged & ~(old.converged & (old.length <= (1 + SHORTER) * new.length))
-    # lengths that cannot be told from 0 are not compared
-    apart = [Status.DEGENERATE not in ends for ends in zip(old.status, new.status, strict=True)]
-    shorter = shorter & torch.tensor(apart, dtype=torch.bool, device=shorter.device)
+    # lengths that are rounding errors, or known to few digits for them, differ without a reason
+    close = [
+        not {Status.ROUNDING, Status.DEGENERATE, Status.COINCIDENT}.isdisjoint(s)
+        for s in zip(old.status, new.status, strict=True)
+    ]
+    unsure = torch.where(torch.tensor(close, device=new.length.device), old.error_estimate + new.error_estimate, 0.0)
+    shorter = new.converged & ~(old.converged & (old.length <= (1 + SHORTER) * new.length + unsure))
     return _chosen(shorter, new, old), shorter
 
 
