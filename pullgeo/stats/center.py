@@ -74,12 +74,18 @@ def search(
     curves = torch.arange(len(weights), device=zero.device)
     while True:
         done = (now.residual <= tol) | (now.steps >= max_steps) | (now.damping > STALL) | ~torch.isfinite(now.residual)
+        size = now.residual
+        stuck = done & ~(size <= tol)
+        if bool(stuck.any()):
+            # the estimate of rounding errors is doubted until no step helps
+            excused = residual(space, now.bundle, now.found, now.weights, power, MARGIN) <= tol
+            size = torch.where(stuck & excused, 0.0, size)
         gone = done[now.bundle.group]
         p[index[done]], inner[curves[gone]] = now.bundle.p[done], now.bundle.inner[gone]
         damping[index[done]], steps[index[done]], left[index[done]] = (
             now.damping[done],
             now.steps[done],
-            now.residual[done],
+            size[done],
         )
         if bool(done.all()):
             break
@@ -104,7 +110,6 @@ def _step(space: Manifold, now: Search, power: Power) -> Search:
     unit = unit.clamp(min=1e-12 * unit.amax(1, keepdim=True))
     bend = bend + (now.damping.unsqueeze(1) * unit).diag_embed()
     outer = each.slope.unsqueeze(2) * each.slope.unsqueeze(1)
-    # the second derivative of the power is not above zero
     exact = bend - bundle.sum(_weighted(-weights * second, outer))
     # without the second derivative of the power, which is not above zero, this is Weiszfeld's step
     sound = torch.linalg.cholesky_ex(exact)[1] == 0
@@ -134,12 +139,18 @@ def _step(space: Manifold, now: Search, power: Power) -> Search:
 
 
 def residual(
-    space: Manifold, bundle: Bundle, found: BundleExpansion, weights: Float[Tensor, " n"], power: Power
+    space: Manifold,
+    bundle: Bundle,
+    found: BundleExpansion,
+    weights: Float[Tensor, " n"],
+    power: Power,
+    margin: float = 1.0,
 ) -> Float[Tensor, " g"]:
     """How far from stationary each group is, in a unit that no rescaling changes.
 
     The larger of two: the length of the mean tangent vector ``Σ w f'(E) log_p(z)`` over the mean length of those that
-    it is made of, and the largest residual of a curve. Residuals that rounding errors account for are zero.
+    it is made of, and the largest residual of a curve. Residuals that rounding errors account for are zero: mean
+    tangents up to ``margin`` times the errors of their parts.
     """
     at, counts = found.at, weights > 0
     energy = at.energy.clamp(min=0)
@@ -164,7 +175,7 @@ def residual(
     along = torch.einsum("gik,gi->gk", vectors, pull).square()
     norm = torch.where(seen, along / torch.where(seen, values, 1.0), 0.0).sum(1).sqrt()
     norm = (norm - bundle.sum(spare)).clamp(min=0)
-    norm = torch.where(norm <= MARGIN * bundle.sum(_weighted(share, noise)), 0.0, norm)
+    norm = torch.where(norm <= margin * bundle.sum(_weighted(share, noise)), 0.0, norm)
     mean = torch.where(norm > 0, norm / size, 0.0)
     curve = torch.where(counts & ~(at.residual <= MARGIN * at.rounding), at.residual, 0.0)
     left = mean.maximum(bundle.most(torch.nan_to_num(curve, nan=torch.inf)))  # of which the largest is known
