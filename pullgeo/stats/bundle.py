@@ -42,6 +42,11 @@ class Bundle:
         """Largest value in each group."""
         return values.new_zeros(len(self.p)).scatter_reduce(0, self.group, values, "amax")
 
+    def rested(self) -> "Bundle":
+        """The same with the curves between equal points at rest, whatever rounding errors a search has left there."""
+        same = (self.p[self.group] == self.z).all(1)
+        return Bundle(self.p, torch.where(same.view(-1, 1, 1), self.z.unsqueeze(1), self.inner), self.z, self.group)
+
     def moved(self, dp: Float[Tensor, "g d"], dx: Float[Tensor, "n m d"]) -> "Bundle":
         """Steps taken."""
         return Bundle(self.p + dp, self.inner + dx, self.z, self.group)

@@ -16,6 +16,9 @@ STALL = 1e6
 MARGIN = 8.0
 """How far above the estimate of rounding errors a residual may still be nothing but rounding."""
 
+LEAST_ENERGY = 1e-200
+"""Energies below this count as this, so that the third power of their root has an inverse."""
+
 Power = Literal[1, 2]
 
 
@@ -211,5 +214,6 @@ def derivatives(energy: Tensor, power: Power) -> tuple[Tensor, Tensor]:
     """Of ``E^(power/2)`` with respect to E."""
     if power == 2:
         return torch.ones_like(energy), torch.zeros_like(energy)
-    root = energy.clamp(min=1e-24 * float(energy.detach().amax().clamp(min=1e-200))).sqrt()
+    # tight groups stand beside wide ones: what is small for one of them is not for another
+    root = energy.clamp(min=LEAST_ENERGY).sqrt()
     return 1 / (2 * root), -1 / (4 * root**3)

@@ -260,12 +260,20 @@ def _attached(manifold: Manifold, bundle: Bundle, z: Tensor, w: Tensor, power: P
     function theorem gives.
     """
     space = manifold.in_double()
+    bundle = bundle.rested()
+    with torch.no_grad():
+        # a point without weight that cannot be measured says nothing; one that can has a derivative with respect to it
+        keep = ((w > 0) | torch.isfinite(space.energy(bundle.nodes))).nonzero().squeeze(1)
+    bundle = Bundle(bundle.p, bundle.inner[keep], bundle.z[keep], bundle.group[keep])
+    z, w = z[keep], w[keep]
     connected = z.requires_grad or w.requires_grad or space.energy(bundle.nodes[:1]).requires_grad
     if not torch.is_grad_enabled() or not connected:
         return bundle.p, bundle.sum(w * space.energy(bundle.nodes)) / bundle.sum(w)
     begin = bundle.p[bundle.group].clone().requires_grad_()
     inner = bundle.inner.clone().requires_grad_()
     energy = space.energy(torch.cat([begin.unsqueeze(1), inner, z.unsqueeze(1)], 1))
+    if not energy.requires_grad:  # a constant decoder
+        return bundle.p, bundle.sum(w * energy) / bundle.sum(w)
     slope, gradient = torch.autograd.grad(energy.sum(), (begin, inner), create_graph=True)
     each = eliminate(expand(space, bundle), torch.zeros_like(w), gradient, slope)
     first, second = derivatives(energy, power)
