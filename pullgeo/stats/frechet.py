@@ -261,19 +261,20 @@ def _attached(manifold: Manifold, bundle: Bundle, z: Tensor, w: Tensor, power: P
     """
     space = manifold.in_double()
     bundle = bundle.rested()
+    same = (bundle.p[bundle.group] == bundle.z).all(1)
     with torch.no_grad():
         # a point without weight that cannot be measured says nothing; one that can has a derivative with respect to it
         keep = ((w > 0) | torch.isfinite(space.energy(bundle.nodes))).nonzero().squeeze(1)
     bundle = Bundle(bundle.p, bundle.inner[keep], bundle.z[keep], bundle.group[keep])
-    z, w = z[keep], w[keep]
+    z, w, same = z[keep], w[keep], same[keep]
     connected = z.requires_grad or w.requires_grad or space.energy(bundle.nodes[:1]).requires_grad
     if not torch.is_grad_enabled() or not connected:
-        return bundle.p, bundle.sum(w * space.energy(bundle.nodes)) / bundle.sum(w)
+        return bundle.p, _spread(bundle, w, same, space.energy(bundle.nodes))
     begin = bundle.p[bundle.group].clone().requires_grad_()
     inner = bundle.inner.clone().requires_grad_()
     energy = space.energy(torch.cat([begin.unsqueeze(1), inner, z.unsqueeze(1)], 1))
     if not energy.requires_grad:  # a constant decoder
-        return bundle.p, bundle.sum(w * energy) / bundle.sum(w)
+        return bundle.p, _spread(bundle, w, same, energy)
     slope, gradient = torch.autograd.grad(energy.sum(), (begin, inner), create_graph=True)
     each = eliminate(expand(space, bundle), torch.zeros_like(w), gradient, slope)
     first, second = derivatives(energy, power)
@@ -285,4 +286,10 @@ def _attached(manifold: Manifold, bundle: Bundle, z: Tensor, w: Tensor, power: P
     step = torch.linalg.solve_ex(bend.detach(), pull.unsqueeze(2))[0].squeeze(2)
     point = bundle.p - (step - step.detach())
     nodes = torch.cat([point[bundle.group].unsqueeze(1), bundle.inner, z.unsqueeze(1)], 1)
-    return point, bundle.sum(w * space.energy(nodes)) / bundle.sum(w)
+    return point, _spread(bundle, w, same, space.energy(nodes))
+
+
+def _spread(bundle: Bundle, w: Tensor, same: Tensor, energy: Tensor) -> Float[Tensor, " g"]:
+    """``Σ w E / Σ w``; equal points have no distance, even where a decoder's rounding errors depend on the row."""
+    energy = torch.where(same, energy - energy.detach(), energy)
+    return bundle.sum(w * energy) / bundle.sum(w)

@@ -75,7 +75,9 @@ def frechet_median(
     point = found.point.index_put((place,), z[[vertex[g] for g in at]].to(found.point.dtype))
     geodesics = manifold.geodesic(point.double()[found.group], z.double(), solver)
     total = weight.new_zeros(len(point))
-    spread = total.index_add(0, found.group, weight * geodesics.energy) / total.index_add(0, found.group, weight)
+    known = (w > 0) | torch.isfinite(geodesics.energy.detach())
+    share = weight[known] * geodesics.energy[known]
+    spread = total.index_add(0, found.group[known], share) / total.index_add(0, found.group, weight)
     return replace(
         found,
         point=point,

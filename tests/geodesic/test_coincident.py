@@ -121,7 +121,7 @@ EVEN: dict[str, Callable[[Tensor], Tensor]] = {
 def test_even_functions_of_nearly_vanishing_distances(function: str, distance: str) -> None:
     found = hessian(lambda y: EVEN[function](SPHERE.dist(POINT, y)).sum(), NEAR[distance])
     torch.testing.assert_close(found.reshape(2, 2), 2 * SPHERE.metric(POINT).dense()[0], rtol=1e-7, atol=1e-7)
-    assert float((hessian(lambda y: SPHERE.dist2(POINT, y).sum(), NEAR[distance]).reshape(2, 2)[0, 0])) > 3.2
+    assert float(hessian(lambda y: SPHERE.dist2(POINT, y).sum(), NEAR[distance]).reshape(2, 2)[0, 0]) > 3.2
 
 
 def test_a_vanishing_distance_has_the_gradient_in_the_middle() -> None:
