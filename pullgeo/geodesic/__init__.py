@@ -14,6 +14,7 @@ from pullgeo.geodesic.energy.chord import chord_energy, chord_lengths, chord_slo
 from pullgeo.geodesic.energy.gradient import slope_by_autograd
 from pullgeo.geodesic.energy.left_endpoint import LeftEndpoint
 from pullgeo.geodesic.energy.segment import expand_segment_energy, linearised, segment_lengths, segment_sum
+from pullgeo.geodesic.gradient_of import gradient_of
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solve import solve
@@ -60,6 +61,7 @@ __all__ = [
     "expand_chord_energy",
     "expand_mapped_energy",
     "expand_segment_energy",
+    "gradient_of",
     "leaves",
     "linearised",
     "mapped_energy",
