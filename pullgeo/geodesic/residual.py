@@ -17,3 +17,10 @@ def scale_free(
     known = size > 0
     norm = gradient.flatten(1).norm(dim=1) / torch.where(known, size, 1.0).sqrt()
     return torch.where(known | ~torch.isfinite(size), norm, torch.where(energy > 0, torch.inf, 0.0))
+
+
+def relative_rounding(magnitude: Float[Tensor, " p"], energy: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+    """``√(magnitude / energy) ε``: rounding errors of values of this square, relative to a length; never infinite."""
+    numbers = torch.finfo(energy.dtype)
+    # of a ratio, which overflows, no root would be left
+    return numbers.eps * magnitude.clamp(min=0).sqrt() / energy.clamp(min=numbers.tiny).sqrt()

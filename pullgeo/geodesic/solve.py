@@ -10,6 +10,7 @@ from pullgeo._torch.checkpoint import checkpoints_kept
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.energy.base import GuardedSpace, Space
+from pullgeo.geodesic.extrapolated import extrapolated, root
 from pullgeo.geodesic.implicit_diff import differentiable
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.single_precision import precision, rough
@@ -83,25 +84,32 @@ def _solution(
 ) -> Solution:
     same = (z0 == z1).all(1)
     status = tuple(Status.COINCIDENT if point else end for point, end in zip(same.tolist(), found.status, strict=True))
+    # the geodesic between equal points is the point, whatever rounding errors a search has left there
+    still = z0.detach().unsqueeze(1).expand_as(found.nodes)
+    found = replace(found, nodes=torch.where(same[:, None, None], still, found.nodes))
     nodes, energy, coarse_energy = differentiable(space, found, z0, z1)
-    energy, coarse_energy = (torch.where(same, 0.0, e) for e in (energy, coarse_energy))
+    # second derivatives do not vanish with the energy
+    energy, coarse_energy = (torch.where(same, _zero(e), e) for e in (energy, coarse_energy))
     # the same curve seen with every second node: the two lengths tell by how much discretisation has changed it
-    length, coarse_length = _root(energy), _root(coarse_energy)
-    # an energy of first order is there to be compared with, as it is
+    fine, coarse = root(energy.detach()), root(coarse_energy.detach())
+    change = (fine - coarse).abs()
+    # an energy of first order is there to be compared with, as it is; and rounding errors are not to be extrapolated
     gain = 2**found.order - 1 if found.order > 1 else torch.inf
+    share = torch.where(change > ROUNDING * _noise(space, space, found, fine), 1 / gain, 0.0)
+    length = extrapolated(energy, coarse_energy, share)
     # a curve too coarse for its bends does not show the order that extrapolation trusts in: assume the least there is
-    doubt = (length - coarse_length).abs() / (3 if found.order > 1 else 1)
-    doubt = torch.maximum(doubt, _between(space, near, found, length, coarse_length))
-    doubt = doubt + torch.where(length > 0, found.rounding * length, 0.0)
-    doubt = doubt + torch.where(length > 0, found.excess / torch.where(length > 0, 2 * length, 1.0), 0.0)
+    doubt = change / (3 if found.order > 1 else 1)
+    doubt = torch.maximum(doubt, _between(space, near, found, fine, coarse))
+    doubt = doubt + torch.where(fine > 0, found.rounding * fine, 0.0)
+    doubt = doubt + torch.where(fine > 0, found.excess / torch.where(fine > 0, 2 * fine, 1.0), 0.0)
     return Solution(
         curve=DiscreteCurve(nodes.to(dtype)),
-        length=(length + (length - coarse_length) / gain).to(dtype),
+        length=length.to(dtype),
         energy=energy.to(dtype),
         status=status,
         iterations=found.iterations,
         residual=torch.where(same, 0.0, found.residual).to(dtype),
-        error_estimate=doubt.detach().to(dtype),
+        error_estimate=doubt.to(dtype),
         speed_ratio=found.speed_ratio.to(dtype),
         minima=found.minima,
     )
@@ -148,7 +156,7 @@ def _measured(space: Space, nodes: Float[Tensor, "p n d"], finer: int) -> Float[
     """Lengths of curves, measured with so many nodes for each of theirs."""
     segments = finer * (nodes.shape[1] - 1)
     parts = nodes.split(max(1, POINTS // segments))
-    return _root(torch.cat([space.energy(DiscreteCurve(part).resample(segments).nodes) for part in parts]))
+    return root(torch.cat([space.energy(DiscreteCurve(part).resample(segments).nodes) for part in parts]))
 
 
 def _refined(space: Space, solver: Refining, solution: Solution, z0: Tensor, z1: Tensor) -> Solution:
@@ -185,7 +193,6 @@ def _refined(space: Space, solver: Refining, solution: Solution, z0: Tensor, z1:
     return Solution.cat(parts)[torch.tensor(places).argsort().tolist()]
 
 
-def _root(energy: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
-    # a distance has no derivative where it vanishes; zero is the one in the middle
-    positive = energy > 0
-    return torch.where(positive, torch.where(positive, energy, 1.0).sqrt(), energy.clamp(min=0))
+def _zero(energy: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+    """Zeros with the derivatives of the energies, where these are finite."""
+    return torch.where(torch.isfinite(energy), energy - energy.detach(), 0.0)

@@ -227,7 +227,10 @@ def _groups(where: str, groups: Groups | None, z: Tensor) -> tuple[Tensor, Tenso
 def _start(where: str, start: Points | None, z: Tensor, w: Tensor, group: Tensor, count: int) -> Tensor:
     if start is None:
         total = w.new_zeros(count).index_add(0, group, w)
-        return z.new_zeros(count, z.shape[1]).index_add(0, group, w.unsqueeze(1) * z) / total.unsqueeze(1)
+        # from the first point of each group, so that the mean of equal points is the point to the last bit
+        first = z[[int((group == g).nonzero()[0]) for g in range(count)]]
+        away = w.unsqueeze(1) * (z - first[group])
+        return first + torch.zeros_like(first).index_add(0, group, away) / total.unsqueeze(1)
     p = as_points(where, start, name="start").to(z)
     if p.shape != (count, z.shape[1]):
         raise ShapeError(f"{where}: start must have shape {(count, z.shape[1])}, got {tuple(p.shape)}.")
@@ -238,10 +241,13 @@ def _geodesics(manifold: Manifold, bundle: Bundle, solver: Solver, tol: float) -
     """Geodesics from the centres: those of the bundle, or those that a new search finds if they are shorter."""
     old = followed(manifold, bundle, tol)
     new = manifold.geodesic(bundle.p[bundle.group], bundle.z, solver)
-    shorter = new.converged & ~(old.converged & (old.length <= (1 + SHORTER) * new.length))
-    # lengths that cannot be told from 0 are not compared
-    apart = [Status.DEGENERATE not in ends for ends in zip(old.status, new.status, strict=True)]
-    shorter = shorter & torch.tensor(apart, dtype=torch.bool, device=shorter.device)
+    # lengths that are rounding errors, or known to few digits for them, differ without a reason
+    close = [
+        not {Status.ROUNDING, Status.DEGENERATE, Status.COINCIDENT}.isdisjoint(s)
+        for s in zip(old.status, new.status, strict=True)
+    ]
+    unsure = torch.where(torch.tensor(close, device=new.length.device), old.error_estimate + new.error_estimate, 0.0)
+    shorter = new.converged & ~(old.converged & (old.length <= (1 + SHORTER) * new.length + unsure))
     return _chosen(shorter, new, old), shorter
 
 
@@ -257,12 +263,21 @@ def _attached(manifold: Manifold, bundle: Bundle, z: Tensor, w: Tensor, power: P
     function theorem gives.
     """
     space = manifold.in_double()
+    bundle = bundle.rested()
+    same = (bundle.p[bundle.group] == bundle.z).all(1)
+    with torch.no_grad():
+        # a point without weight that cannot be measured says nothing; one that can has a derivative with respect to it
+        keep = ((w > 0) | torch.isfinite(space.energy(bundle.nodes))).nonzero().squeeze(1)
+    bundle = Bundle(bundle.p, bundle.inner[keep], bundle.z[keep], bundle.group[keep])
+    z, w, same = z[keep], w[keep], same[keep]
     connected = z.requires_grad or w.requires_grad or space.energy(bundle.nodes[:1]).requires_grad
     if not torch.is_grad_enabled() or not connected:
-        return bundle.p, bundle.sum(w * space.energy(bundle.nodes)) / bundle.sum(w)
+        return bundle.p, _spread(bundle, w, same, space.energy(bundle.nodes))
     begin = bundle.p[bundle.group].clone().requires_grad_()
     inner = bundle.inner.clone().requires_grad_()
     energy = space.energy(torch.cat([begin.unsqueeze(1), inner, z.unsqueeze(1)], 1))
+    if not energy.requires_grad:  # a constant decoder
+        return bundle.p, _spread(bundle, w, same, energy)
     slope, gradient = torch.autograd.grad(energy.sum(), (begin, inner), create_graph=True)
     each = eliminate(expand(space, bundle), torch.zeros_like(w), gradient, slope)
     first, second = derivatives(energy, power)
@@ -274,4 +289,10 @@ def _attached(manifold: Manifold, bundle: Bundle, z: Tensor, w: Tensor, power: P
     step = torch.linalg.solve_ex(bend.detach(), pull.unsqueeze(2))[0].squeeze(2)
     point = bundle.p - (step - step.detach())
     nodes = torch.cat([point[bundle.group].unsqueeze(1), bundle.inner, z.unsqueeze(1)], 1)
-    return point, bundle.sum(w * space.energy(nodes)) / bundle.sum(w)
+    return point, _spread(bundle, w, same, space.energy(nodes))
+
+
+def _spread(bundle: Bundle, w: Tensor, same: Tensor, energy: Tensor) -> Float[Tensor, " g"]:
+    """``Σ w E / Σ w``; equal points have no distance, even where a decoder's rounding errors depend on the row."""
+    energy = torch.where(same, energy - energy.detach(), energy)
+    return bundle.sum(w * energy) / bundle.sum(w)

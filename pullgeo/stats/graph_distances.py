@@ -85,8 +85,12 @@ class GraphReport:
 
     @property
     def relative_error(self) -> Float64[np.ndarray, " c"]:
-        """``graph / exact - 1`` for each pair; below zero where the search for the geodesic missed the shortest."""
-        return self.graph / self.exact - 1
+        """``graph / exact - 1`` for each pair; below zero where the search for the geodesic missed the shortest.
+
+        NaN where the geodesic was not found, or has no length.
+        """
+        known = self.exact > 0
+        return np.where(known, self.graph / np.where(known, self.exact, 1.0) - 1, np.nan)
 
     def quantile(self, q: float) -> float:
         """The size of the relative error that a share ``q`` of the pairs stays below; NaN without a sample."""

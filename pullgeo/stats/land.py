@@ -20,6 +20,9 @@ from pullgeo.stats.points import Points, as_points
 DIFFERENCE = 1e-3
 """Step of the differences that differentiate the exponential map, relative to the longest tangent."""
 
+LEAST_DIFFERENCE = 1e-6
+"""The least of these steps, relative to the coordinates of the point: those of nearly equal points would drown."""
+
 ASYMMETRY = 1e-5
 """By how much a covariance may differ from its transpose, relative to its largest entry: rounding of float32."""
 
@@ -221,7 +224,7 @@ def _log_volumes(manifold: Manifold, p: Tensor, v: Float[Tensor, "s d"]) -> Floa
     """
     space = manifold.in_double()
     s, d = v.shape
-    step = DIFFERENCE * v.abs().amax()
+    step = torch.maximum(DIFFERENCE * v.abs().amax(), LEAST_DIFFERENCE * p.abs().amax())
     offsets = step * torch.eye(d, dtype=v.dtype, device=v.device).unsqueeze(1)
     with torch.no_grad():
         ends = space.expmap(p, torch.cat([v.unsqueeze(0), v + offsets, v - offsets]).reshape(-1, d))

@@ -77,7 +77,9 @@ def frechet_median(
     point = found.point.index_put((place,), z[[vertex[g] for g in at]].to(found.point.dtype))
     geodesics = manifold.geodesic(point.double()[found.group], z.double(), solver)
     total = weight.new_zeros(len(point))
-    spread = total.index_add(0, found.group, weight * geodesics.energy) / total.index_add(0, found.group, weight)
+    known = (w > 0) | torch.isfinite(geodesics.energy.detach())
+    share = weight[known] * geodesics.energy[known]
+    spread = total.index_add(0, found.group[known], share) / total.index_add(0, found.group, weight)
     return replace(
         found,
         point=point,
@@ -95,28 +97,36 @@ def _vertices(
     vertex = []
     for g in range(len(found.label)):
         member = (found.group == g) & (w > 0)
-        distance = found.geodesics.length.detach().masked_fill(~member, torch.inf)
+        length = found.geodesics.length.detach()
+        # a point that cannot be measured is not the nearest
+        distance = torch.where(member & torch.isfinite(length), length, torch.inf)
+        known = distance[torch.isfinite(distance)]
         i = int(distance.argmin())
         vertex.append(-1)
-        if distance[i] <= NEAR * distance[member].mean():
-            pull, failed = _pull(manifold, z[member].double(), z[i].double(), w[member], solver)
-            here = member & (z == z[i]).all(1)
-            if failed is None and pull <= w[here].sum() * (1 + tol):
+        if len(known) and distance[i] <= NEAR * known.mean():
+            pull, held, failed = _pull(manifold, z[member].double(), z[i].double(), w[member], solver)
+            if failed is None and pull <= held * (1 + tol):
                 vertex[-1] = i
     return vertex
 
 
 def _pull(
     manifold: Manifold, z: Float[Tensor, "n d"], p: Float[Tensor, " d"], w: Float[Tensor, " n"], solver: Solver | None
-) -> tuple[Tensor, Status | None]:
-    """``‖Σ w_i log_p(z_i) / d_i‖`` over the points other than p, and a status if a geodesic was not found."""
+) -> tuple[Tensor, Tensor, Status | None]:
+    """``‖Σ w_i log_p(z_i) / d_i‖`` over the points other than p, the weight at p, and a status of failure.
+
+    Points that cannot be told from p are at p: no direction leads to them.
+    """
     others = (z != p).any(1)
     if not bool(others.any()):
-        return w.new_zeros(()), None
+        return w.new_zeros(()), w.sum(), None
     with torch.no_grad():
         solution = manifold.geodesic(p, z[others], solver if solver is not None else Newton())
         velocity = solution.curve.velocity(torch.zeros(1, dtype=z.dtype, device=z.device)).squeeze(1)
-        direction = velocity / solution.length.clamp(min=torch.finfo(z.dtype).tiny).unsqueeze(1)
-        mean = (w[others].unsqueeze(1) * direction).sum(0)
+        apart = torch.tensor([s is not Status.DEGENERATE for s in solution.status], device=z.device)
+        apart = apart & ~(solution.length <= 0)
+        direction = velocity[apart] / solution.length[apart].unsqueeze(1)
+        mean = (w[others][apart].unsqueeze(1) * direction).sum(0)
         norm = manifold.in_double().norm(p.unsqueeze(0), mean.unsqueeze(0)).squeeze(0)
-    return norm, next((s for s in solution.status if not s.converged), None)
+    held = w.sum() - w[others][apart].sum()
+    return norm, held, next((s for s in solution.status if not s.converged), None)

@@ -40,8 +40,8 @@ class TangentPCA:
 
     @property
     def ratios(self) -> Float[Tensor, " k"]:
-        """The share of each direction in the total variance."""
-        return self.variances / self.total
+        """The share of each direction in the total variance; 0 where there is none, as of points that coincide."""
+        return self.variances / self.total if self.total > 0 else torch.zeros_like(self.variances)
 
     def points(self, coordinates: Points) -> Float[Tensor, "m d"]:
         """``exp`` of tangents given by coordinates ``(m, k)`` along the directions.

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.geodesic.descent.result import CODES, Found
 from pullgeo.geodesic.energy.base import Space
 from pullgeo.geodesic.energy.gradient import slope
@@ -59,11 +60,12 @@ class Slope:
         with torch.enable_grad():
             x = nodes.detach().requires_grad_()
             energy = space.energy(x)
-            (gradient,) = torch.autograd.grad(energy.sum(), x, create_graph=True)
+            gradient = gradient_of(energy, x, create_graph=True)
 
         def hessian(v: Tensor) -> Tensor:
-            (product,) = torch.autograd.grad(gradient, x, torch.nn.functional.pad(v, (0, 0, 1, 1)), retain_graph=True)
-            return product[:, 1:-1]
+            with torch.enable_grad():
+                along = gradient * torch.nn.functional.pad(v, (0, 0, 1, 1))
+            return gradient_of(along, x, retain_graph=True)[:, 1:-1]
 
         inner = gradient.detach()[:, 1:-1]
         weight = _weight(space, x.detach())
@@ -232,8 +234,9 @@ def _judged(space: Space, nodes: Tensor, at: Slope, tol: float, steps: Tensor) -
 def _weight(space: Space, nodes: Tensor) -> Float[Tensor, "p m"]:
     """``tr G / d`` at the inner nodes."""
     inner = nodes[:, 1:-1]
-    size = (nodes[:, -1] - nodes[:, 0]).abs().amax(1).clamp(min=torch.finfo(nodes.dtype).tiny)
-    step = 1e-6 * torch.maximum(size, nodes.abs().amax((1, 2)))
+    size = torch.maximum((nodes[:, -1] - nodes[:, 0]).abs().amax(1), nodes.abs().amax((1, 2)))
+    # a curve that rests at the origin has no size
+    step = 1e-6 * torch.where(size > 0, size, 1.0)
     total = torch.zeros_like(inner[..., 0])
     for signs in _signs((PROBES, *inner.shape[1:]), nodes):
         near = inner + step[:, None, None] * signs

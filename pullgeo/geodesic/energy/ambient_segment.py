@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pullgeo.geodesic.energy.base import Expansion, QuadraticModel
 from pullgeo.geodesic.energy.segment import SegmentEnergy
-from pullgeo.geodesic.residual import scale_free
+from pullgeo.geodesic.residual import relative_rounding, scale_free
 from pullgeo.geodesic.speed import speed_ratio
 from pullgeo.geodesic.squares import lengths, squares
 from pullgeo.jacobian.linearize import linearize
@@ -128,7 +128,6 @@ def _expand(
     total = factor * squares(pieces.reshape(p, n - 1)).sum(1)
     # the same units as for chords
     damping = 4 * factor * stretch
-    numbers = torch.finfo(nodes.dtype)
     return QuadraticModel(
         energy=total,
         gradient=gradient,
@@ -140,7 +139,7 @@ def _expand(
         ),
         damping=damping,
         residual=scale_free(gradient, damping.sum(2).amax(1), total),
-        rounding=(factor * reach / total.clamp(min=numbers.tiny)).clamp(min=0).sqrt() * numbers.eps,
+        rounding=relative_rounding(factor * reach, total),
         speed_ratio=speed_ratio(pieces.reshape(p, n - 1)),
         order=2,
     )

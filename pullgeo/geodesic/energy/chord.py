@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.geodesic.energy.base import EnergyGradient, Expansion, QuadraticModel
-from pullgeo.geodesic.residual import scale_free
+from pullgeo.geodesic.residual import relative_rounding, scale_free
 from pullgeo.geodesic.speed import speed_ratio
 from pullgeo.numerics.banded.matrix import BlockBanded
 
@@ -113,7 +113,6 @@ def _expand(
     pieces = polygon.pieces(metric)
     energy = pieces.sum(1) + polygon.cut_off(metric)
     stretch = gram.diagonal(dim1=-2, dim2=-1).sum(-1).amax(1)
-    numbers = torch.finfo(nodes.dtype)
     magnitude = (values * _applied(metric, values)).sum(2).amax(1)
     factor = 2.0 * (n - 1)
     return QuadraticModel(
@@ -128,7 +127,7 @@ def _expand(
         ),
         damping=factor * 2 * gram.diagonal(dim1=-2, dim2=-1),
         residual=scale_free(gradient, stretch, energy),
-        rounding=((n - 1) * magnitude / energy.clamp(min=numbers.tiny)).clamp(min=0).sqrt() * numbers.eps,
+        rounding=relative_rounding((n - 1) * magnitude, energy),
         speed_ratio=speed_ratio(pieces),
         order=4,
     )

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.geodesic.energy.base import EnergyGradient, SlopedSpace, Space
 
 CURVES = 64
@@ -28,7 +29,6 @@ def slope_by_autograd(energy: Callable[[Tensor], Tensor], nodes: Float[Tensor, "
     with torch.enable_grad():
         x = nodes.detach().clone().requires_grad_()
         value = energy(x)
-        # a decoder that is constant, or detaches its output, has no graph
-        moved = torch.autograd.grad(value.sum(), x)[0] if value.requires_grad else torch.zeros_like(x)
+        moved = gradient_of(value, x)
     with torch.no_grad():
         return EnergyGradient(value.detach(), moved[:, 1:-1], energy(nodes[:, ::2]))

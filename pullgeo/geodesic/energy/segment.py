@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.geodesic.energy.base import QuadraticModel
-from pullgeo.geodesic.residual import scale_free
+from pullgeo.geodesic.residual import relative_rounding, scale_free
 from pullgeo.geodesic.speed import speed_ratio
 from pullgeo.geodesic.squares import lengths, squares
 from pullgeo.numerics.banded.matrix import BlockBanded
@@ -43,7 +44,6 @@ def expand_segment_energy(
     gradient = factor * (slopes[:, :-1, 1] + slopes[:, 1:, 0])
     diagonal = factor * (blocks[:, :-1, 1, :, 1] + blocks[:, 1:, 0, :, 0])
     energy = factor * pieces.sum(1)
-    numbers = torch.finfo(nodes.dtype)
     damping = diagonal.diagonal(dim1=-2, dim2=-1).abs()
     # the same unit as for chords, where the diagonal is 4T JᵀMJ to leading order
     stretch = damping.sum(-1).amax(1)
@@ -54,7 +54,7 @@ def expand_segment_energy(
         hessian=BlockBanded((diagonal, factor * blocks[:, 1:-1, 0, :, 1])),
         damping=damping,
         residual=scale_free(gradient, stretch, energy),
-        rounding=factor * (magnitude / energy.clamp(min=numbers.tiny)).sqrt() * numbers.eps,
+        rounding=relative_rounding(factor**2 * magnitude, energy),
         speed_ratio=speed_ratio(pieces),
         order=order,
     )
@@ -85,11 +85,8 @@ def _expanded(
         ends = ends if connected and ends.requires_grad else ends.detach().requires_grad_()
         pieces = segment_energy(ends[:, :d], ends[:, d:])
         # no segment knows of another: the gradient of a sum over segments is that of each
-        (slopes,) = torch.autograd.grad(pieces.sum(), ends, create_graph=True)
-        rows = [
-            torch.autograd.grad(column.sum(), ends, create_graph=connected, retain_graph=True)[0]
-            for column in slopes.unbind(1)
-        ]
+        slopes = gradient_of(pieces, ends, create_graph=True)
+        rows = [gradient_of(column, ends, create_graph=connected, retain_graph=True) for column in slopes.unbind(1)]
     if not connected:
         pieces, slopes = pieces.detach(), slopes.detach()
     blocks = torch.stack(rows, 1)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent.assess import assess
@@ -89,8 +90,7 @@ class EnergyMinimizer:
         steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
         found, order = assess(space, nodes, self.tol, steps)
         # the residual's unit changes little from the first curve to the last, on which the last word is spoken
-        gradient = slope(space, nodes).gradient
-        size = gradient.flatten(1).norm(dim=1)
+        size = slope(space, nodes).gradient.flatten(1).norm(dim=1)
         unit = torch.where(size > 0, found.residual / size, 0.0)
         whole = nodes if self.knots is None else DiscreteCurve(nodes).resample(self.knots).nodes
         inner = whole[:, 1:-1].clone().requires_grad_()
@@ -104,7 +104,7 @@ class EnergyMinimizer:
         @torch.enable_grad()
         def closure() -> float:
             energy = space.energy(curve(inner)) / scale
-            (change,) = torch.autograd.grad(energy.sum(), inner)
+            change = gradient_of(energy, inner)
             # a curve that has left the decoder's domain stays there and leaves the others alone
             finite = torch.isfinite(energy.detach())
             inner.grad = torch.where(finite[:, None, None] & torch.isfinite(change), change, 0.0)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.geodesic.energy.base import QuadraticModel
 from pullgeo.manifold.base import Manifold
 
@@ -41,6 +42,11 @@ class Bundle:
     def most(self, values: Float[Tensor, " n"]) -> Float[Tensor, " g"]:
         """Largest value in each group."""
         return values.new_zeros(len(self.p)).scatter_reduce(0, self.group, values, "amax")
+
+    def rested(self) -> "Bundle":
+        """The same with the curves between equal points at rest, whatever rounding errors a search has left there."""
+        same = (self.p[self.group] == self.z).all(1)
+        return Bundle(self.p, torch.where(same.view(-1, 1, 1), self.z.unsqueeze(1), self.inner), self.z, self.group)
 
     def moved(self, dp: Float[Tensor, "g d"], dx: Float[Tensor, "n m d"]) -> "Bundle":
         """Steps taken."""
@@ -121,8 +127,8 @@ def expand(space: Manifold, bundle: Bundle) -> BundleExpansion:
     short = nodes[:, : min(NEAR, segments) + 1].clone().requires_grad_()
     factor = segments / (short.shape[1] - 1)
     with torch.enable_grad():
-        slope = torch.autograd.grad(space.energy(short).sum(), short, create_graph=True)[0][:, 0]
-        rows = [torch.autograd.grad(slope[:, k].sum(), short, retain_graph=True)[0] for k in range(nodes.shape[2])]
+        slope = gradient_of(space.energy(short), short, create_graph=True)[:, 0]
+        rows = [gradient_of(slope[:, k], short, retain_graph=True) for k in range(nodes.shape[2])]
     second = factor * torch.stack(rows, 3)
     return BundleExpansion(at, factor * slope.detach(), second[:, 0], second[:, 1 : short.shape[1] - 1])
 

@@ -79,7 +79,8 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
         check_count("FrechetKMeans", f"n_clusters, with n_samples={len(X)},", self.n_clusters, 1, len(X))
         random = check_random_state(self.random_state)
         runs = [self._run(manifold, X, random) for _ in range(self.n_init)]
-        best = min(runs, key=lambda run: run[2])
+        # not even the least, where a sum of squares is not finite
+        best = min(runs, key=lambda run: run[2] if np.isfinite(run[2]) else np.inf)
         self.cluster_centers_, self.labels_, self.inertia_, self.n_iter_ = best
         return self
 
@@ -122,7 +123,8 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
         while len(chosen) < self.n_clusters:
             D = distances("FrechetKMeans", manifold, X, X[chosen[-1:]], self.solver)[:, 0]
             nearest = np.fmin(nearest, D)
-            share = np.square(nearest)
+            # a point that no geodesic has reached is not drawn, as long as there is another
+            share = np.square(np.where(np.isfinite(nearest), nearest, 0.0))
             share[chosen] = 0
             total = share.sum()
             left = np.setdiff1d(np.arange(len(X)), chosen)

@@ -103,7 +103,9 @@ class GeodesicKNeighbors(ClassifierMixin, BaseEstimator):
         else:
             # a point that is a training point takes its label
             hit = near == 0
-            votes = np.where(hit.any(1, keepdims=True), hit, 1 / np.where(hit, 1, near))
+            # inverse distances in units of the largest, which does not overflow
+            nearest_one = near.min(1, keepdims=True)
+            votes = np.where(hit.any(1, keepdims=True), hit, nearest_one / np.where(hit, 1, near))
         shares = np.zeros((len(near), len(self.classes_)))
         for neighbour, vote in zip(self._y[nearest].T, votes.T, strict=True):
             shares[np.arange(len(near)), neighbour] += vote
