@@ -5,7 +5,7 @@ Add a layer by registering a function with `rule`; see `pullgeo.jacobian.rules` 
 
 from pullgeo.jacobian import rules
 from pullgeo.jacobian.autodiff import Autodiff, AutodiffWeight
-from pullgeo.jacobian.base import Jacobian, LinearKind, Transpose, chunks
+from pullgeo.jacobian.base import ChunkSize, Jacobian, LinearKind, Transpose, added_up, all_added_up, chunks
 from pullgeo.jacobian.batch_sum import BatchSum
 from pullgeo.jacobian.broadcast_weight import BroadcastWeight
 from pullgeo.jacobian.chain import Chain, compose
@@ -25,6 +25,7 @@ from pullgeo.jacobian.local_response import LocalResponse
 from pullgeo.jacobian.lookup_weight import LookupWeight
 from pullgeo.jacobian.normalization import RowNormalization
 from pullgeo.jacobian.parameters import ParameterLayout
+from pullgeo.jacobian.recompute import over_chunks, recomputed
 from pullgeo.jacobian.registry import registered_classes, rule, rule_for, weight_rule, weight_rule_for
 from pullgeo.jacobian.sample_gradients import named_sample_gradients, sample_gradient_norms, sample_gradients
 from pullgeo.jacobian.separable import Separable
@@ -43,6 +44,7 @@ __all__ = [
     "BroadcastWeight",
     "Chain",
     "ConvWeight",
+    "ChunkSize",
     "Convolution",
     "Edge",
     "Elementwise",
@@ -72,6 +74,8 @@ __all__ = [
     "Transpose",
     "WeightGraph",
     "WeightKind",
+    "added_up",
+    "all_added_up",
     "as_weight_kind",
     "check_fixed",
     "chunks",
@@ -85,6 +89,8 @@ __all__ = [
     "one_thread_at_a_time",
     "ones_map",
     "outer",
+    "over_chunks",
+    "recomputed",
     "registered_classes",
     "rule",
     "rule_for",

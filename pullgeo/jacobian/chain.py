@@ -29,6 +29,11 @@ class Chain(Jacobian):
         signature = Signature(last.batch, first.in_shape, last.out_shape, last.dtype, last.device)
         object.__setattr__(self, "signature", signature)
 
+    @property
+    def item_bytes(self) -> int:
+        """As of the widest stage."""
+        return max(stage.item_bytes for stage in self.stages)
+
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``J_L ⋯ J_1 T``, in chunks that stay in cache on their way."""
         return self._in_chunks(self._push, T)

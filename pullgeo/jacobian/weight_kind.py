@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import Jacobian, chunks
+from pullgeo.jacobian.base import Jacobian, added_up, chunks
 from pullgeo.jacobian.linear_map import Reshape
+from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.signature import Signature
 
 SUM_BYTES = 2**24
@@ -29,29 +30,37 @@ class WeightKind(Jacobian):
 
     def pull_squared_summed(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k p"]:
         """``Σ_b (J_b∘J_b)ᵀ w_b``."""
-        total = w.new_zeros(len(w), self.signature.n_in)
-        for part in self._parts():
-            total = total + self.at(part).pull_squared_layerwise(w[:, part]).sum(1)
-        return total
+
+
+        def term(part: slice) -> Tensor:
+            return self.at(part).pull_squared_layerwise(w[:, part]).sum(1)
+
+        total = added_up(over_chunks(self._parts(), term))
+        return w.new_zeros(len(w), self.signature.n_in) if total is None else total
 
     def pull_diag_summed(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, " p"]:
         """``Σ_b Σ_k J_bᵀ W_kb ∘ J_bᵀ V_kb``."""
-        total = W.new_zeros(self.signature.n_in)
-        for part in self._parts():
+
+
+        def term(part: slice) -> Tensor:
             w = W[:, part]
-            total = total + self.at(part).pull_diag(w, w if V is W else V[:, part]).sum(0)
-        return total
+            return self.at(part).pull_diag(w, w if V is W else V[:, part]).sum(0)
+
+        total = added_up(over_chunks(self._parts(), term))
+        return W.new_zeros(self.signature.n_in) if total is None else total
 
     def pull_outer_summed(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "p p"]:
         """``Σ_b J_bᵀ (Σ_k W_kb V_kbᵀ) J_b``."""
-        total = W.new_zeros(self.signature.n_in, self.signature.n_in)
-        for tangents in self._tangents(len(W)):
-            for part in self._parts(tangents.stop - tangents.start):
-                own = self.at(part)
-                left = own.pull(W[tangents, part]).flatten(0, 1)
-                right = left if V is W else own.pull(V[tangents, part]).flatten(0, 1)
-                total = total + left.T @ right
-        return total
+        tiles = [(k, part) for k in self._tangents(len(W)) for part in self._parts(k.stop - k.start)]
+
+        def term(tile: tuple[slice, slice]) -> Tensor:
+            own = self.at(tile[1])
+            left = own.pull(W[tile]).flatten(0, 1)
+            right = left if V is W else own.pull(V[tile]).flatten(0, 1)
+            return left.T @ right
+
+        total = added_up(over_chunks(tiles, term))
+        return W.new_zeros(self.signature.n_in, self.signature.n_in) if total is None else total
 
     def cross_gram(
         self, W: Float[Tensor, "k b *y"], other: "WeightKind", V: Float[Tensor, "l c *z"]

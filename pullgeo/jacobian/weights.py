@@ -9,11 +9,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.jacobian.autodiff import AutodiffWeight
-from pullgeo.jacobian.base import Jacobian, chunks
+from pullgeo.jacobian.base import GRAM_BYTES, Jacobian, added_up, all_added_up
 from pullgeo.jacobian.contract import flat, gram, outer
 from pullgeo.jacobian.graph import Edge, MoveAlong, sweep_backward, sweep_forward
 from pullgeo.jacobian.linear_map import Reshape
 from pullgeo.jacobian.parameters import ParameterLayout
+from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.signature import Signature
 
 
@@ -59,6 +60,9 @@ class Stage:
         """The derivative with respect to the stage's own parameters."""
         return None if self.own is None else self.own.J
 
+
+GRAPH_CHUNKS = 4
+"""How many chunks the graph of the sweep of one chunk may take in a backward pass."""
 
 Swept = Iterable[tuple[Own, Tensor, Tensor]]
 """Parameters with the two cotangents of the node that they move."""
@@ -121,31 +125,41 @@ class WeightGraph(Jacobian):
     def pull_gram(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "l b *y"]) -> Float[Tensor, "b k l"]:
         """``⟨J_θᵀ W_k, J_θᵀ V_l⟩``: with a basis for both the empirical neural tangent kernel ``J_θ J_θᵀ``.
 
-        Cost: one backward sweep of each stack; with a chunk size, one of each pair of their chunks.
+        Cost: one backward sweep of each stack; with a chunk size, or where they take too much memory, one of each pair
+        of their chunks.
         """
-        if self.chunk_size is not None and max(len(W), len(V)) > self.chunk_size:
-            columns = list(self.parts(len(V)))
-            rows = [[self._gram_of(W[left], V[right]) for right in columns] for left in self.parts(len(W))]
-            return torch.cat([torch.cat(row, 2) for row in rows], 1)
-        return self._gram_of(W, V)
+        if self.in_one_piece(max(len(W), len(V))):
+            return self._gram_of(W, V)
+        columns = list(self.sweep_parts(len(V)))
+        tiles = [(left, right) for left in self.sweep_parts(len(W)) for right in columns]
+        found = list(over_chunks(tiles, lambda tile: self._gram_of(W[tile[0]], V[tile[1]])))
+        n = len(columns)
+        return torch.cat([torch.cat(found[i : i + n], 2) for i in range(0, len(found), n)], 1)
 
     def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "b p"]:
         """``Σ_k J_θᵀ W_k ∘ J_θᵀ V_k``, layer by layer and in chunks of k."""
-        total = W.new_zeros(W.shape[1], self.signature.n_in)
-        for part in self.sweep_parts(len(W)):
+
+
+        def term(part: slice) -> Tensor:
             w = W[part]
-            total = total + self._diagonal(self.sweep_pair(w, w if V is W else V[part]))
-        return total
+            return self._diagonal(self.sweep_pair(w, w if V is W else V[part]))
+
+        total = added_up(over_chunks(self.sweep_parts(len(W)), term))
+        return W.new_zeros(W.shape[1], self.signature.n_in) if total is None else total
 
     def pull_blocks(
         self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]
     ) -> list[Float[Tensor, "b _ _"] | None]:
         """Diagonal blocks of ``J_θᵀ (Σ_k W_k V_kᵀ) J_θ``: one per stage, ``None`` where it has no parameters."""
-        totals: dict[int, Tensor] = {}
-        for part in list(self.parts(len(W))) or [slice(0, 0)]:
+        keys = [id(own) for own in self._owners]
+
+        def term(part: slice) -> tuple[Tensor, ...]:
             w = W[part]
             blocks = self._blocks_of(w, w if V is W else V[part])
-            totals = {key: totals[key] + block for key, block in blocks.items()} if totals else blocks
+            return tuple(blocks[key] for key in keys)
+
+        parts = list(self.sweep_parts(len(W))) or [slice(0, 0)]
+        totals = dict(zip(keys, all_added_up(over_chunks(parts, term)), strict=True))
         return [None if stage.own is None else totals[id(stage.own)] for stage in self.stages]
 
     def second(self, T: Float[Tensor, "k b p"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
@@ -222,20 +236,39 @@ class WeightGraph(Jacobian):
 
     def sweep_parts(self, k: int) -> Iterator[slice]:
         """Chunks of a stack of k, of the chunk size, or small enough for the widest node that they pass."""
-        if self.chunk_size is not None:
-            return self.parts(k)
-        widths = [edge.J.signature.n_in for stage in self.stages for edge in stage.edges]
-        widths += [own.J.signature.n_in for own in self._owners if isinstance(own.J, Reshape) or self.is_shared(own)]
+        return self.parts(k, self.sweep_bytes)
+
+    def in_one_piece(self, k: int) -> bool:
+        """Whether k cotangents may be swept at once: within the chunk size, or the memory that a Gram matrix may use."""
+        return k <= self.chunk_size if self.chunk_size is not None else k * self.sweep_bytes <= GRAM_BYTES
+
+    @property
+    def item_bytes(self) -> int:
+        """That of a sweep, or the weights of every sample."""
+        return max(super().item_bytes, self.sweep_bytes)
+
+    @property
+    def sweep_bytes(self) -> int:
+        """What one cotangent of every sample takes on its way through a sweep that contracts layer by layer.
+
+        Where gradients are on, a backward pass keeps the whole sweep of a chunk, so long graphs take smaller chunks.
+        """
+        widths = [edge.J.item_bytes for stage in self.stages for edge in stage.edges]
+        widths += [own.J.item_bytes for own in self._owners if isinstance(own.J, Reshape) or self.is_shared(own)]
         s = self.signature
-        return chunks(k, s.dtype.itemsize * s.batch * max([s.n_out, *widths]))
+        widest = max([s.dtype.itemsize * s.batch * s.n_out, *widths])
+        return max(widest, sum(widths) // GRAPH_CHUNKS) if torch.is_grad_enabled() else widest
 
     def _squared(self, W: Tensor, scale: Float[Tensor, "k b"]) -> Tensor:
         """``Σ_k scale_k (J_θᵀ W_k)²``: the scale waits until a layer contracts, so one sweep serves both factors."""
-        total = W.new_zeros(W.shape[1], self.signature.n_in)
-        for part in self.sweep_parts(len(W)):
+
+
+        def term(part: slice) -> Tensor:
             swept = self.sweep(lambda J, w: J.pull(w), W[part])
-            total = total + self._diagonal((own, times(scale[part], delta), delta) for own, delta in swept)
-        return total
+            return self._diagonal((own, times(scale[part], delta), delta) for own, delta in swept)
+
+        total = added_up(over_chunks(self.sweep_parts(len(W)), term))
+        return W.new_zeros(W.shape[1], self.signature.n_in) if total is None else total
 
     def _diagonal(self, swept: Swept) -> Tensor:
         """The products of both cotangents pulled to the weights, entry by entry."""
