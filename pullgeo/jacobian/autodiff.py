@@ -190,6 +190,7 @@ def _push(function: Map, x: Tensor, T: Tensor, out_shape: tuple[int, ...], backw
     if len(T) == 0:  # vmap refuses to map over nothing
         return T.new_zeros(0, len(x), *out_shape)
 
+    x = x.view_as(x)  # so that a chunk that is computed again sees it, before transforms wrap it
     with differentiable_kernels():
         return over_stack(lambda t: tangent(function, x, t, backward), T)
 
@@ -206,6 +207,7 @@ def _second_push(function: Map, x: Tensor, T: Tensor, S: Tensor, out_shape: tupl
 
 
 def _pull(function: Map, x: Tensor, W: Tensor) -> Tensor:
+    x = x.view_as(x)
     with differentiable_kernels():
         pullback = vjp(function, x)[1]
         if len(W) == 1:

@@ -53,7 +53,6 @@ class BatchSum:
     def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, " p"]:
         """``Σ_b Σ_k J_bᵀ W_kb ∘ J_bᵀ V_kb``: the diagonal of ``Σ_b J_bᵀ (Σ_k W_kb V_kbᵀ) J_b``."""
 
-
         def term(part: slice) -> Tensor:
             w = W[part]
             return self._diagonal(self.J.sweep_pair(w, w if V is W else V[part]))
@@ -73,7 +72,6 @@ class BatchSum:
 
         Cost: for a group that is one linear layer of plain features, one product of matrices.
         """
-
 
         def term(part: slice) -> tuple[Tensor, ...]:
             w, found = W[part], []
@@ -108,7 +106,6 @@ class BatchSum:
         return self.J.signature.n_in
 
     def _squared(self, W: Tensor, scale: Float[Tensor, "k b"]) -> Tensor:
-
 
         def term(part: slice) -> Tensor:
             swept = self.J.sweep(lambda J, w: J.pull(w), W[part])

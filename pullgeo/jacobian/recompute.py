@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from threading import local
 from typing import Any, TypeVar
 from weakref import ReferenceType, ref
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from pullgeo.errors import TensorChangedError
@@ -40,7 +42,7 @@ def over_chunks(chunks: Iterable[Item], compute: Callable[[Item], Answer]) -> It
         yield compute(every[0])
         return
     for chunk in every:
-        yield recomputed(lambda chunk=chunk: compute(chunk))  # type: ignore[misc]
+        yield recomputed(partial(compute, chunk))
 
 
 def recomputed(compute: Callable[[], Answer]) -> Answer:
@@ -80,13 +82,7 @@ def recomputed(compute: Callable[[], Answer]) -> Answer:
     tensors = tuple(search.tensors.values())
     used = search.others_alive(values)
     answers: tuple[Tensor, ...] = _Recomputed.apply((compute, tensors, values, used, _Autocast()), *tensors)
-    return answers[0] if isinstance(value, Tensor) else answers  # type: ignore[return-value]
-
-
-def keep_graph() -> None:
-    """Say that what is being computed uses tensors that cannot be seen, so that its graph has to be kept."""
-    if _state.search is not None:
-        _state.search.incomplete = True
+    return answers[0] if isinstance(value, Tensor) else answers
 
 
 class _Recomputed(torch.autograd.Function):
@@ -145,11 +141,14 @@ class _Search(TorchFunctionMode):
     def __enter__(self) -> "_Search":
         """Begin."""
         _state.search = self
-        return super().__enter__()  # type: ignore[no-any-return]
+        self._hook = register_module_forward_pre_hook(self._called)
+        super().__enter__()
+        return self
 
     def __exit__(self, *reason: Any) -> None:
         """End."""
         _state.search = None
+        self._hook.remove()
         super().__exit__(*reason)
 
     def __torch_function__(
@@ -167,6 +166,9 @@ class _Search(TorchFunctionMode):
             elif base is tensor and not tensor.is_inference():
                 self._others.setdefault(id(tensor), (ref(tensor), tensor._version))
         return func(*args, **kwargs)
+
+    def _called(self, module: nn.Module, args: Any) -> None:
+        self.incomplete = self.incomplete or isinstance(module, torch.jit.ScriptModule)
 
     def others_alive(self, values: tuple[Tensor, ...]) -> list[tuple[ReferenceType[Tensor], int]]:
         """What else was used and lives on, besides the values, with the number of times it had been written into."""

@@ -139,7 +139,6 @@ class WeightGraph(Jacobian):
     def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "b p"]:
         """``Σ_k J_θᵀ W_k ∘ J_θᵀ V_k``, layer by layer and in chunks of k."""
 
-
         def term(part: slice) -> Tensor:
             w = W[part]
             return self._diagonal(self.sweep_pair(w, w if V is W else V[part]))
@@ -239,7 +238,7 @@ class WeightGraph(Jacobian):
         return self.parts(k, self.sweep_bytes)
 
     def in_one_piece(self, k: int) -> bool:
-        """Whether k cotangents may be swept at once: within the chunk size, or the memory that a Gram matrix may use."""
+        """Whether k cotangents may be swept at once: within the chunk size, or what a Gram matrix may hold."""
         return k <= self.chunk_size if self.chunk_size is not None else k * self.sweep_bytes <= GRAM_BYTES
 
     @property
@@ -261,7 +260,6 @@ class WeightGraph(Jacobian):
 
     def _squared(self, W: Tensor, scale: Float[Tensor, "k b"]) -> Tensor:
         """``Σ_k scale_k (J_θᵀ W_k)²``: the scale waits until a layer contracts, so one sweep serves both factors."""
-
 
         def term(part: slice) -> Tensor:
             swept = self.sweep(lambda J, w: J.pull(w), W[part])

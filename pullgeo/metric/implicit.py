@@ -127,7 +127,9 @@ class Implicit(Metric):
             stack = flat(self.factors(slice(None))[0])
         else:
             stack = self.M.root().expand(s.batch, -1, -1).permute(2, 0, 1)
-        return torch.cat(list(over_chunks(self._parts(len(stack)), lambda part: self._pull(stack[part])))).permute(1, 2, 0)
+        return torch.cat(list(over_chunks(self._parts(len(stack)), lambda part: self._pull(stack[part])))).permute(
+            1, 2, 0
+        )
 
     def to_dense(self) -> Dense:
         """The same metric with its matrices multiplied out, for many uses at the same points."""

@@ -13,7 +13,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import OptionError, TargetError
-from pullgeo.jacobian import BatchSum, WeightGraph, as_weight_kind, chunks, flat, linearize
+from pullgeo.jacobian import BatchSum, WeightGraph, added_up, as_weight_kind, chunks, flat, linearize, over_chunks
 from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
 from pullgeo.metric import Implicit, sum_diag
 from pullgeo.nnj.arguments import checked_wrt
@@ -222,10 +222,10 @@ def _summed_pull(J: WeightGraph, W: Tensor) -> Float[Tensor, " p"]:
     found: dict[int, Tensor] = {}
     for own, delta in J.sweep(lambda J, w: J.pull(w), W):
         kind = as_weight_kind(own.J)
-        total = W.new_zeros(kind.signature.n_in)
-        for part in chunks(kind.signature.batch, kind.signature.n_in * W.element_size()):
-            total = total + kind.at(part).pull(delta[:, part]).sum((0, 1))
-        for p, piece in own.split(total):
+        parts = chunks(kind.signature.batch, kind.signature.n_in * W.element_size())
+        terms = over_chunks(parts, lambda part, kind=kind, w=delta: kind.at(part).pull(w[:, part]).sum((0, 1)))  # type: ignore[misc]
+        total = added_up(terms)
+        for p, piece in own.split(W.new_zeros(kind.signature.n_in) if total is None else total):
             found[id(p)] = found[id(p)] + piece if id(p) in found else piece
     return J.in_order(found)
 
