@@ -74,13 +74,7 @@ def jacobians(network: nn.Module, x: Tensor, weights: dict[str, Tensor]) -> Tens
     for sample in x.split(1):
         y = functional_call(network, weights, (sample,)).flatten()
         found = [torch.autograd.grad(e, list(weights.values()), create_graph=True) for e in y]
-        flat = [
-            torch.cat(
-                [torch.zeros_like(w).flatten() if g is None else g.flatten() for g, w in zip(row, weights.values())]
-            )
-            for row in found
-        ]
-        rows.append(torch.stack(flat))
+        rows.append(torch.stack([torch.cat([g.flatten() for g in row]) for row in found]))
     return torch.stack(rows)
 
 
