@@ -70,6 +70,11 @@ class ConvWeight(WeightKind, LinearKind):
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``(Σ_s w_s x_sᵀ, Σ_s w_s)``, the windows of cotangents in chunks."""
+        pieces = self.pull_pieces(W)
+        return torch.cat(pieces, -1) if self.bias else pieces[0]
+
+    def pull_pieces(self, W: Float[Tensor, "k b *y"]) -> list[Float[Tensor, "k b _"]]:
+        """The kernel's, and the bias's."""
         x = self._inputs()
 
         def pulled(part: slice) -> Tensor:
@@ -77,7 +82,7 @@ class ConvWeight(WeightKind, LinearKind):
 
         parts = list(over_chunks(self._cotangent_parts(W), pulled))
         weight = torch.cat(parts) if parts else W.new_zeros(*W.shape[:2], math.prod(self.weight_shape))
-        return self._pack(weight, W.flatten(3).sum(3))
+        return [weight, W.flatten(3).sum(3)] if self.bias else [weight]
 
     def push_squared(self, v: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``v * x² + v_c``: a weight acts on an output once, through one element of the input."""

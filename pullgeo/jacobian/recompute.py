@@ -69,7 +69,7 @@ def recomputed(compute: Callable[[], Answer]) -> Answer:
         >>> torch.allclose(torch.autograd.grad(y.sum(), w)[0], (w * w.exp()).cos() * (1 + w) * w.exp())
         True
     """
-    if not torch.is_grad_enabled() or _state.again or _state.search is not None or _transformed():
+    if not torch.is_grad_enabled() or _state.again or _state.search is not None or transformed():
         return compute()
     search = _Search()
     with torch.no_grad(), search:
@@ -236,6 +236,6 @@ def _base(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _transformed() -> bool:
+def transformed() -> bool:
     """Whether a transform of torch.func or forward mode is under way."""
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0

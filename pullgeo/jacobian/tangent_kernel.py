@@ -108,5 +108,7 @@ def _full(J: WeightGraph, left: Tensor, right: Tensor, first: slice, second: sli
 def _diagonal(J: WeightGraph, stack: Tensor, first: slice, second: slice) -> Float[Tensor, "k b1 b2"]:
     total = stack.new_zeros(len(stack), first.stop - first.start, second.stop - second.start)
     for _, kind, delta, _ in grouped(J, J.sweep_pair(stack, stack)):
-        total = total + kind.at(first).cross_diag(delta[:, first], kind.at(second), delta[:, second])
+        here, w = kind.at(first), delta[:, first]
+        there, v = (here, w) if second == first else (kind.at(second), delta[:, second])
+        total = total + here.cross_diag(w, there, v)
     return total

@@ -28,6 +28,18 @@ class WeightKind(Jacobian):
     def at(self, part: slice) -> "WeightKind":
         """The Jacobians of some of the samples, which follow one another."""
 
+    def pull_pieces(self, W: Float[Tensor, "k b *y"]) -> list[Float[Tensor, "k b _"]]:
+        """``Jᵀ W`` in pieces that follow one another, such as weight and bias, where a kind has them apart."""
+        return [self.pull(W)]
+
+    def pull_into(self, W: Float[Tensor, "k b *y"], targets: list[Float[Tensor, "k b _"]]) -> None:
+        """Write ``Jᵀ W`` into tensors that follow one another, one for each parameter; outside of graphs only."""
+        pieces = self.pull_pieces(W)
+        if len(pieces) != len(targets):
+            pieces = list(torch.cat(pieces, -1).split([target.shape[-1] for target in targets], -1))
+        for target, piece in zip(targets, pieces, strict=True):
+            target.copy_(piece)
+
     def pull_squared_summed(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k p"]:
         """``Σ_b (J_b∘J_b)ᵀ w_b``."""
 
@@ -94,7 +106,7 @@ class WeightKind(Jacobian):
 
         def row(tile: tuple[slice, int, slice]) -> Tensor:
             some, k, part = tile
-            left = self.at(part).pull(W[some, part])
+            left = right(some, part) if other is self and V is W else self.at(part).pull(W[some, part])
             return torch.cat([left @ right(some, c).mT for c in other._parts(k)], 2)
 
         found = over_chunks(tiles, row)

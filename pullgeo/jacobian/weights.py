@@ -14,8 +14,9 @@ from pullgeo.jacobian.contract import flat, gram, outer
 from pullgeo.jacobian.graph import Edge, MoveAlong, sweep_backward, sweep_forward
 from pullgeo.jacobian.linear_map import Reshape
 from pullgeo.jacobian.parameters import ParameterLayout
-from pullgeo.jacobian.recompute import over_chunks
+from pullgeo.jacobian.recompute import over_chunks, transformed
 from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.weight_kind import WeightKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,13 @@ class Own:
         """The parameters with the pieces of a vector that belong to them."""
         pieces = flat.split([p.numel() for p in self.parameters], dim=-1)
         return list(zip(self.parameters, pieces, strict=True))
+
+    def pulled(self, delta: Float[Tensor, "k b *y"]) -> list[tuple[nn.Parameter, Float[Tensor, "k b _"]]]:
+        """The parameters with the cotangents pulled to them."""
+        pieces = self.J.pull_pieces(delta) if isinstance(self.J, WeightKind) else []
+        if len(pieces) == len(self.parameters):
+            return list(zip(self.parameters, pieces, strict=True))
+        return self.split(torch.cat(pieces, -1) if pieces else self.J.pull(delta))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +113,10 @@ class WeightGraph(Jacobian):
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """Cotangents of the output pulled to all weights in one backward sweep."""
-        return self._assembled((own, own.J.pull(delta)) for own, delta in self.sweep(lambda J, w: J.pull(w), W))
+        swept = self.sweep(lambda J, w: J.pull(w), W)
+        if torch.is_grad_enabled() or transformed():
+            return self._assembled(own.pulled(delta) for own, delta in swept)
+        return self._written(swept, W)
 
     def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``(J_θ∘J_θ)ᵀ w`` exactly, in chunks. Cost: n_out backward sweeps for each of the k."""
@@ -116,7 +127,7 @@ class WeightGraph(Jacobian):
     def pull_squared_layerwise(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``(J_θ∘J_θ)ᵀ w`` with off-diagonal terms dropped before every layer: one backward sweep."""
         swept = self.sweep(lambda J, w: J.pull_squared_layerwise(w), w)
-        return self._assembled((own, own.J.pull_squared_layerwise(delta)) for own, delta in swept)
+        return self._assembled(own.split(own.J.pull_squared_layerwise(delta)) for own, delta in swept)
 
     def push_squared_layerwise(self, v: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``(J_θ∘J_θ) v`` with off-diagonal terms dropped after every layer: one forward sweep."""
@@ -280,19 +291,39 @@ class WeightGraph(Jacobian):
         found.update((p, (pulled * other).sum(0)) for p, (pulled, other) in held.pairs.items())
         return self.in_order(found)
 
-    def _assembled(self, pieces: Iterable[tuple[Own, Tensor]]) -> Tensor:
+    def _assembled(self, contributions: Iterable[list[tuple[nn.Parameter, Tensor]]]) -> Tensor:
         """Contributions of the stages to the weights, added up."""
         found: dict[int, Tensor] = {}
-        for own, contribution in pieces:
-            for p, piece in own.split(contribution):
+        for contribution in contributions:
+            for p, piece in contribution:
                 found[id(p)] = found[id(p)] + piece if id(p) in found else piece
         return self.in_order(found)
+
+    def _written(self, swept: Iterable[tuple[Own, Tensor]], W: Tensor) -> Tensor:
+        """What all stages pull, written to where it belongs; no piece of it is held twice."""
+        answer = W.new_empty(*W.shape[:2], self.signature.n_in)
+        layout = self.layout
+        places = dict(zip(map(id, layout.parameters), layout.split(answer), strict=True))
+        written: set[int] = set()
+        for own, delta in swept:
+            if isinstance(own.J, WeightKind) and written.isdisjoint(map(id, own.parameters)):
+                own.J.pull_into(delta, [places[id(p)] for p in own.parameters])
+            else:
+                for p, piece in own.split(own.J.pull(delta)):
+                    places[id(p)].add_(piece) if id(p) in written else places[id(p)].copy_(piece)
+            written.update(map(id, own.parameters))
+        for key, place in places.items():
+            if key not in written:
+                place.zero_()
+        return answer
 
     def in_order(self, found: dict[int, Tensor]) -> Tensor:
         """What was found for each parameter, by its id, in the order of the weights; zeros for those without any."""
         like = next(iter(found.values()))
-        ordered = (found.get(id(p), like.new_zeros(*like.shape[:-1], p.numel())) for p in self.layout.parameters)
-        return torch.cat(list(ordered), dim=-1)
+        lead = like.shape[:-1]
+        pieces = (found[id(p)] if id(p) in found else like.new_zeros(*lead, p.numel()) for p in self.layout.parameters)
+        ordered = list(pieces)
+        return torch.cat(ordered, dim=-1) if len(ordered) > 1 else ordered[0]
 
 
 class Held:
