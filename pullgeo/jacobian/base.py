@@ -23,6 +23,9 @@ ChunkSize = int | Literal["auto"] | None
 CHUNK_BYTES = 2**26
 """Working set of a contraction that would otherwise hold all K pulled cotangents at once."""
 
+CACHE_BYTES = 2**23
+"""The same on a CPU: what its cache still holds between one stage and the next, and what needs no fresh pages."""
+
 GRAM_BYTES = 2**30
 """What a Gram matrix may hold besides itself; below, all stacks are moved once, and above every pair of chunks."""
 
@@ -120,7 +123,9 @@ class Jacobian(ABC):
 
     def parts(self, k: int, item_bytes: int = 0) -> Iterator[slice]:
         """Slices of ``range(k)`` to move one after the other: of the chunk size, else as many as their bytes allow."""
-        return chunks(k, item_bytes) if self.chunk_size is None else chunks(k, 1, self.chunk_size)
+        if self.chunk_size is not None:
+            return chunks(k, 1, self.chunk_size)
+        return chunks(k, item_bytes, CACHE_BYTES if self.signature.device.type == "cpu" else CHUNK_BYTES)
 
     @property
     def item_bytes(self) -> int:

@@ -6,12 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import CHUNK_BYTES, Jacobian, LinearKind, chunks
+from pullgeo.jacobian.base import CACHE_BYTES, CHUNK_BYTES, Jacobian, LinearKind, chunks
 from pullgeo.jacobian.linear_map import Move, Reshape
 from pullgeo.jacobian.signature import Signature
-
-CACHE_BYTES = 2**23
-"""Size of the stack at its widest stage that a CPU still holds in its cache between one stage and the next."""
 
 
 @dataclass(frozen=True, eq=False)
