@@ -117,10 +117,11 @@ class _Recomputed(torch.autograd.Function):
             finally:
                 _state.again = before
             values = (value,) if isinstance(value, Tensor) else value
-            pairs = [(v, c) for v, c in zip(values, cotangents, strict=True) if v.requires_grad]
             inputs = [view for view, want in zip(views, wanted, strict=True) if want]
-            outputs, weights = zip(*pairs, strict=True)
-            found = iter(torch.autograd.grad(outputs, inputs, weights, create_graph=twice, allow_unused=True))
+            # of a number: for cotangents torch imports sympy at the first call
+            terms = [(v * c).sum() for v, c in zip(values, cotangents, strict=True) if v.requires_grad]
+            total = sum(terms[1:], terms[0])
+            found = iter(torch.autograd.grad(total, inputs, create_graph=twice, allow_unused=True))
         return None, *(next(found) if want else None for want in wanted)
 
 
@@ -137,6 +138,7 @@ class _Search(TorchFunctionMode):
         self.tensors: dict[int, Tensor] = {}
         self.incomplete = False
         self._others: dict[int, tuple[ReferenceType[Tensor], int]] = {}
+        self._made: dict[int, ReferenceType[Tensor]] = {}
 
     def __enter__(self) -> "_Search":
         """Begin."""
@@ -160,12 +162,21 @@ class _Search(TorchFunctionMode):
             base = _base(tensor)
             if base.requires_grad:
                 if base is tensor:
-                    self.tensors[id(tensor)] = tensor
+                    if not self._is_made(tensor):
+                        self.tensors[id(tensor)] = tensor
                 else:  # one that a transform has wrapped before it was used
                     self.incomplete = True
             elif base is tensor and not tensor.is_inference():
                 self._others.setdefault(id(tensor), (ref(tensor), tensor._version))
-        return func(*args, **kwargs)
+        answer = func(*args, **kwargs)
+        if torch.is_grad_enabled() or func is Tensor.requires_grad_:  # a part of the function switched gradients on
+            self._made.update((id(tensor), ref(tensor)) for tensor in _tensors_in(answer))
+        return answer
+
+    def _is_made(self, tensor: Tensor) -> bool:
+        """Whether a tensor with a graph was made in here."""
+        reference = self._made.get(id(tensor))
+        return reference is not None and reference() is tensor
 
     def _called(self, module: nn.Module, args: Any) -> None:
         self.incomplete = self.incomplete or isinstance(module, torch.jit.ScriptModule)

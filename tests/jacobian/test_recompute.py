@@ -59,6 +59,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "mlp": mlp,
     "convolutions": convolutions,
     "graph": Gated,
+    "slices": lambda: Selecting(),
     "automatic": Recurrent,
 }
 
@@ -278,6 +279,30 @@ def test_paths_between_what_was_used_count_once() -> None:
     plain = [(a * b + i * b.square(), (a * i).exp()) for i in range(3)]
     total, expected = (sum(u.sum() + 2 * v.sum() for u, v in terms) for terms in (values, plain))
     torch.testing.assert_close(*(torch.autograd.grad(t, a, retain_graph=True) for t in (total, expected)))
+
+
+def test_gradients_that_the_function_takes_itself() -> None:
+    w = torch.randn(3, dtype=torch.float64, requires_grad=True)
+
+    def pulled() -> Tensor:
+        with torch.enable_grad():
+            z = torch.zeros(3, dtype=torch.float64).requires_grad_()
+            (found,) = torch.autograd.grad((z * w.sin()).sum(), z, create_graph=True)
+        return found if torch.is_grad_enabled() else found.detach()
+
+    gradients = [torch.autograd.grad(y.square().sum(), w)[0] for y in (recomputed(pulled), w.sin())]
+    torch.testing.assert_close(*gradients)
+
+
+class Selecting(nn.Module):
+    """Slices, whose transposes are found by differentiating them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 4), nn.Linear(2, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.first(x)).unflatten(1, (2, 2))[:, -1])
 
 
 def test_mixed_precision_is_restored() -> None:
