@@ -102,6 +102,7 @@ class Watching(TorchFunctionMode):
     """Sees whether what runs within this context does what forward mode does not know of.
 
     Attributes:
+        widest: bytes of the largest tensor that it computes.
         switched: whether gradients were switched off or on.
         compiled: whether a module scripted by TorchScript ran; its forward derivatives are zero once it has optimised
             itself.
@@ -109,6 +110,7 @@ class Watching(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
+        self.widest = 0
         self.switched = False
         self.compiled = False
 
@@ -133,4 +135,7 @@ class Watching(TorchFunctionMode):
     ) -> Any:
         """The function itself."""
         self.switched = self.switched or func is torch._C._set_grad_enabled
-        return func(*args, **(kwargs or {}))
+        answer = func(*args, **(kwargs or {}))
+        if isinstance(answer, Tensor):
+            self.widest = max(self.widest, answer.numel() * answer.element_size())
+        return answer

@@ -4,7 +4,7 @@ Add a layer by registering a function with `rule`; see `pullgeo.jacobian.rules` 
 """
 
 from pullgeo.jacobian import rules
-from pullgeo.jacobian.base import Jacobian, LinearKind, Transpose, chunks
+from pullgeo.jacobian.base import ChunkSize, Jacobian, LinearKind, Transpose, added_up, all_added_up, chunks
 from pullgeo.jacobian.checks import check_fixed
 from pullgeo.jacobian.contractions import combined, flat, gram, outer
 from pullgeo.jacobian.explain import Explanation, Row, explain
@@ -21,6 +21,7 @@ from pullgeo.jacobian.kinds.normalization import RowNormalization
 from pullgeo.jacobian.kinds.separable import Separable
 from pullgeo.jacobian.kinds.softmax import LogSoftmax, Softmax
 from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.recompute import over_chunks, recomputed
 from pullgeo.jacobian.registry import registered_classes, rule, rule_for, weight_rule, weight_rule_for
 from pullgeo.jacobian.sample_gradients import named_sample_gradients, sample_gradient_norms, sample_gradients
 from pullgeo.jacobian.signature import Signature
@@ -42,6 +43,7 @@ __all__ = [
     "BatchSum",
     "BroadcastWeight",
     "Chain",
+    "ChunkSize",
     "ConvWeight",
     "Convolution",
     "Edge",
@@ -72,6 +74,8 @@ __all__ = [
     "Transpose",
     "WeightGraph",
     "WeightKind",
+    "added_up",
+    "all_added_up",
     "as_weight_kind",
     "check_fixed",
     "chunks",
@@ -85,6 +89,8 @@ __all__ = [
     "one_thread_at_a_time",
     "ones_map",
     "outer",
+    "over_chunks",
+    "recomputed",
     "registered_classes",
     "rule",
     "rule_for",

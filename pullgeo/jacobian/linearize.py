@@ -90,7 +90,7 @@ def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
     spare = _sparing(function)
     y, seen = watched(lambda x: checked_value(spare, x), x)
     check_independence(spare.__name__, spare, (x,), y)
-    return y, Autodiff(spare, x, Signature.between(x, y), seen.switched, seen.compiled)
+    return y, Autodiff(spare, x, Signature.between(x, y), seen.switched, seen.compiled, seen.widest)
 
 
 def _stages(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Stage]]:

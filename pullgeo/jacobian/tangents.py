@@ -54,6 +54,7 @@ def over_stack(move: Callable[..., Tensor], *stacks: Tensor) -> Tensor:
         move: of one entry of each stack.
         stacks: at least one entry long.
     """
+    stacks = tuple(stack.view_as(stack) for stack in stacks)  # so that a chunk that is computed again sees them
     try:
         return vmap(move, randomness="same")(*stacks)
     except RuntimeError:  # such as writing into a tensor that is the same for the whole stack; a true error comes again

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, OptionError, ShapeError
-from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.base import ChunkSize, Jacobian
 from pullgeo.jacobian.linearize import linearize
 from pullgeo.jacobian.weights.parameters import ParameterLayout
 from pullgeo.nnj import products
@@ -79,7 +79,7 @@ class Module(nn.Module):
         return _value_and_jacobian(self, jacobian, args, kwargs)
 
     def jacobian(
-        self, x: Tensor, val: Tensor | None = None, wrt: str = "input", chunk_size: int | None = None
+        self, x: Tensor, val: Tensor | None = None, wrt: str = "input", chunk_size: ChunkSize = "auto"
     ) -> Tensor | None:
         """``J``, ``(b, n_out, n)``; see `products.jacobian`."""
         return products.jacobian(self, x, val, wrt, chunk_size)
@@ -98,7 +98,7 @@ class Module(nn.Module):
         val: Tensor | None = None,
         matrix: Tensor | None = None,
         wrt: str = "input",
-        chunk_size: int | None = None,
+        chunk_size: ChunkSize = "auto",
     ) -> Tensor | None:
         """``J M`` of ``M (b, n, k)``, ``(b, n_out, k)``; see `products.jmp`."""
         return products.jmp(self, x, val, matrix, wrt, chunk_size)
@@ -109,7 +109,7 @@ class Module(nn.Module):
         val: Tensor | None = None,
         matrix: Tensor | None = None,
         wrt: str = "input",
-        chunk_size: int | None = None,
+        chunk_size: ChunkSize = "auto",
     ) -> Tensor | None:
         """``M J`` of ``M (b, k, n_out)``, ``(b, k, n)``; see `products.mjp`."""
         return products.mjp(self, x, val, matrix, wrt, chunk_size)
@@ -123,7 +123,7 @@ class Module(nn.Module):
         from_diag: bool = False,
         to_diag: bool = False,
         diag_backprop: bool = False,
-        chunk_size: int | None = None,
+        chunk_size: ChunkSize = "auto",
     ) -> Tensor | None:
         """``J M Jᵀ`` of ``M (b, n, n)``, ``(b, n_out, n_out)``; see `products.jmjTp`."""
         return products.jmjTp(self, x, val, matrix, wrt, from_diag, to_diag, diag_backprop, chunk_size)
@@ -139,7 +139,7 @@ class Module(nn.Module):
         diag_backprop: bool = False,
         full: bool = False,
         reduction: str = "none",
-        chunk_size: int | None = None,
+        chunk_size: ChunkSize = "auto",
     ) -> Any:
         """``Jᵀ M J`` of ``M (b, n_out, n_out)``, ``(b, n, n)`` or blocks over weights; see `products.jTmjp`."""
         return products.jTmjp(self, x, val, matrix, wrt, from_diag, to_diag, diag_backprop, full, reduction, chunk_size)

@@ -10,8 +10,8 @@ What all share:
 * ``val``: the module's output at ``x`` if it is at hand, or None. Its shape is checked; answers never depend on it.
 * ``wrt``: ``"input"`` or ``"weight"`` (``"weights"`` is the same). A module without parameters gives None for the
   latter.
-* ``chunk_size``: how many tangents or cotangents are moved at a time, which bounds the memory beside the answer; None
-  chooses for speed.
+* ``chunk_size``: how many tangents or cotangents are moved at a time, which bounds the memory beside the answer;
+  ``"auto"``, and None, bound it by bytes.
 * A matrix need not be symmetric, nor positive; None is the Euclidean metric.
 * Everything is differentiable with respect to ``x``, the weights and the vector or matrix.
 
@@ -29,7 +29,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import OptionError
-from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.base import ChunkSize, Jacobian
 from pullgeo.jacobian.contractions import flat
 from pullgeo.jacobian.linearize import linearize
 from pullgeo.jacobian.weights.batch_sum import BatchSum
@@ -47,7 +47,7 @@ Matrix = Float[Tensor, "b *m"]
 
 
 def jacobian(
-    module: Decoder, x: Points, val: Tensor | None = None, wrt: str = "input", chunk_size: int | None = None
+    module: Decoder, x: Points, val: Tensor | None = None, wrt: str = "input", chunk_size: ChunkSize = "auto"
 ) -> Float[Tensor, "b n_out n"] | None:
     """``J`` itself.
 
@@ -106,7 +106,7 @@ def jmp(
     val: Tensor | None = None,
     matrix: Matrix | None = None,
     wrt: str = "input",
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
 ) -> Float[Tensor, "b n_out k"] | None:
     """``J M``: the k columns of a matrix pushed forward.
 
@@ -133,7 +133,7 @@ def mjp(
     val: Tensor | None = None,
     matrix: Matrix | None = None,
     wrt: str = "input",
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
 ) -> Float[Tensor, "b k n"] | None:
     """``M J``: the k rows of a matrix pulled back.
 
@@ -162,7 +162,7 @@ def jmjTp(
     from_diag: bool = False,
     to_diag: bool = False,
     diag_backprop: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
 ) -> Float[Tensor, "b n_out ..."] | None:
     """``J M Jᵀ``: a metric pushed forward.
 
@@ -219,7 +219,7 @@ def jTmjp(
     diag_backprop: bool = False,
     full: bool = False,
     reduction: str = "none",
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
 ) -> Float[Tensor, "..."] | list[Any] | None:
     """``Jᵀ M J``: a metric pulled back.
 
@@ -300,7 +300,7 @@ def _over_batch(
 
 
 def _linearized(
-    where: str, module: Decoder, x: Tensor, val: Tensor | None, wrt: Wrt, chunk_size: int | None = None
+    where: str, module: Decoder, x: Tensor, val: Tensor | None, wrt: Wrt, chunk_size: ChunkSize = "auto"
 ) -> Jacobian | None:
     if wrt == "weight" and isinstance(module, nn.Module) and not any(True for _ in module.parameters()):
         return None

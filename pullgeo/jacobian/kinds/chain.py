@@ -6,12 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import CHUNK_BYTES, Jacobian, LinearKind, chunks
+from pullgeo.jacobian.base import CACHE_BYTES, CHUNK_BYTES, Jacobian, LinearKind, chunks
 from pullgeo.jacobian.kinds.linear_map import Move, Reshape
 from pullgeo.jacobian.signature import Signature
-
-CACHE_BYTES = 2**23
-"""Size of the stack at its widest stage that a CPU still holds in its cache between one stage and the next."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +25,11 @@ class Chain(Jacobian):
         first, last = self.stages[0].signature, self.stages[-1].signature
         signature = Signature(last.batch, first.in_shape, last.out_shape, last.dtype, last.device)
         object.__setattr__(self, "signature", signature)
+
+    @property
+    def item_bytes(self) -> int:
+        """As of the widest stage."""
+        return max(stage.item_bytes for stage in self.stages)
 
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``J_L ⋯ J_1 T``, in chunks that stay in cache on their way."""

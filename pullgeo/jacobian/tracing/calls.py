@@ -140,7 +140,7 @@ class Calls:
         check_independence(type(module).__name__, lambda *parts: output(module, packed.call(list(parts))), copies, y)
         vectors = [input.reshape(tape.batch, input.shape[1:].numel()) for input in inputs]
         vector: Any = torch.cat(vectors, 1)
-        J = Autodiff(packed, plain(vector), tape.signature(vector, y), seen.switched, seen.compiled)
+        J = Autodiff(packed, plain(vector), tape.signature(vector, y), seen.switched, seen.compiled, seen.widest)
         own = None
         if tape.of_weights and any(True for _ in module.parameters()):
             if _has_tensors((args, kwargs)):
