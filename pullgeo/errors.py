@@ -45,6 +45,10 @@ class GradModeError(PullgeoError, RuntimeError):
     """Derivatives are needed where torch has switched them off, beyond what a function can switch on again."""
 
 
+class TensorChangedError(PullgeoError, RuntimeError):
+    """A tensor was written into after a product had used it and before the backward pass of that product."""
+
+
 class RegistryError(PullgeoError, ValueError):
     """A rule is registered twice, or for something that is not a module class."""
 

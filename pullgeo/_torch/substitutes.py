@@ -271,6 +271,7 @@ class Watching(TorchFunctionMode):
     """Sees whether what runs within this context does what forward mode does not know of.
 
     Attributes:
+        widest: bytes of the largest tensor that it computes.
         switched: whether gradients were switched off or on.
         compiled: whether a module scripted by TorchScript ran; its forward derivatives are zero once it has optimised
             itself.
@@ -280,6 +281,7 @@ class Watching(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
+        self.widest = 0
         self.switched = False
         self.compiled = False
         self.nested = False
@@ -313,4 +315,7 @@ class Watching(TorchFunctionMode):
         self.switched = self.switched or func is torch._C._set_grad_enabled
         self.nested = self.nested or func in _DIFFERENTIATES
         self.left = self.left or func in _LEAVES
-        return func(*args, **(kwargs or {}))
+        answer = func(*args, **(kwargs or {}))
+        if isinstance(answer, Tensor):
+            self.widest = max(self.widest, answer.numel() * answer.element_size())
+        return answer

@@ -20,7 +20,6 @@ from pullgeo.jacobian.kinds.normalization import RowNormalization
 from pullgeo.jacobian.kinds.separable import Separable
 from pullgeo.jacobian.kinds.softmax import LogSoftmax, Softmax
 from pullgeo.jacobian.linearize import linearize
-from pullgeo.jacobian.partial_weight import PartialWeight
 from pullgeo.jacobian.registry import registered_classes, rule, rule_for, weight_rule, weight_rule_for
 from pullgeo.jacobian.sample_gradients import named_sample_gradients, sample_gradient_norms, sample_gradients
 from pullgeo.jacobian.signature import Signature
@@ -32,6 +31,7 @@ from pullgeo.jacobian.weights.conv import ConvWeight
 from pullgeo.jacobian.weights.linear import LinearWeight
 from pullgeo.jacobian.weights.lookup import LookupWeight
 from pullgeo.jacobian.weights.parameters import ParameterLayout
+from pullgeo.jacobian.weights.partial import PartialWeight
 from pullgeo.jacobian.weights.shared import SharedWeight
 from pullgeo.jacobian.weights.weight_graph import WeightGraph
 
@@ -41,6 +41,7 @@ __all__ = [
     "BatchSum",
     "BroadcastWeight",
     "Chain",
+    "ChunkSize",
     "ConvWeight",
     "Convolution",
     "Edge",

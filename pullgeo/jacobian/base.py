@@ -1,9 +1,10 @@
 """What every Jacobian can do."""
 
 import copy
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,12 +14,22 @@ from pullgeo._repr import ShortRepr, shape_text
 from pullgeo._torch.plain_memory import JACOBIAN_PRODUCTS, take_any_tensors
 from pullgeo.errors import OptionError
 from pullgeo.jacobian.contractions import combined, flat, gram, outer
+from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.signature import Signature
 
 _Move = Callable[[Tensor], Tensor]
 
+ChunkSize = int | Literal["auto"] | None
+"""How many tangents or cotangents are moved at a time; ``"auto"``, and ``None``, bound the memory by bytes."""
+
 CHUNK_BYTES = 2**26
 """Working set of a contraction that would otherwise hold all K pulled cotangents at once."""
+
+CACHE_BYTES = 2**23
+"""The same on a CPU: what its cache still holds between one stage and the next, and what needs no fresh pages."""
+
+GRAM_BYTES = 2**30
+"""What a Gram matrix may hold besides itself; below, all stacks are moved once, and above every pair of chunks."""
 
 
 class Jacobian(ShortRepr, ABC):
@@ -108,7 +119,7 @@ class Jacobian(ShortRepr, ABC):
         """The name of the kind; what is composed names its parts as well."""
         return type(self).__name__
 
-    def in_chunks(self, size: int | None) -> "Jacobian":
+    def in_chunks(self, size: ChunkSize) -> "Jacobian":
         """The same map, whose contractions move at most ``size`` tangents or cotangents at a time.
 
         This bounds what ``dense``, ``columns``, grams, diagonals and outer products hold besides their answer. ``push``
@@ -117,17 +128,29 @@ class Jacobian(ShortRepr, ABC):
         Raises:
             OptionError: the size is not a positive number.
         """
-        if size is None:
+        if size is None or (isinstance(size, str) and size == "auto"):
             return self
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise OptionError(f"in_chunks: size must be a positive number of tangents or None, got {size!r}.")
+            raise OptionError(f'in_chunks: size must be a positive number of tangents or "auto", got {size!r}.')
         bounded = copy.copy(self)
         object.__setattr__(bounded, "chunk_size", size)
         return bounded
 
     def parts(self, k: int, item_bytes: int = 0) -> Iterator[slice]:
         """Slices of ``range(k)`` to move one after the other: of the chunk size, else as many as their bytes allow."""
-        return chunks(k, item_bytes) if self.chunk_size is None else chunks(k, 1, self.chunk_size)
+        if self.chunk_size is not None:
+            return chunks(k, 1, self.chunk_size)
+        return chunks(k, item_bytes, CACHE_BYTES if self.signature.device.type == "cpu" else CHUNK_BYTES)
+
+    @property
+    def item_bytes(self) -> int:
+        """What one tangent or cotangent of every sample takes on its way, where it is widest."""
+        s = self.signature
+        return max(s.n_in, s.n_out) * s.batch * s.dtype.itemsize
+
+    def in_one_piece(self, k: int) -> bool:
+        """Whether k may be moved at once: within the chunk size, or the memory that a Gram matrix may use."""
+        return k <= self.chunk_size if self.chunk_size is not None else k * self.item_bytes <= GRAM_BYTES
 
     def push_in_chunks(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``J T``, at most the chunk size at a time."""
@@ -184,11 +207,11 @@ class Jacobian(ShortRepr, ABC):
 
     def push_diag(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "b *y"]:
         """``Σ_k J T_k ∘ J S_k``: the diagonal of ``J (Σ_k T_k S_kᵀ) Jᵀ``; pushed in chunks."""
-        return self._sum_of_products(self.push, T, S, self.signature.n_out)
+        return self._sum_of_products(self.push, T, S)
 
     def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "b *x"]:
         """``Σ_k Jᵀ W_k ∘ Jᵀ V_k``: the diagonal of ``Jᵀ (Σ_k W_k V_kᵀ) J``; pulled in chunks."""
-        return self._sum_of_products(self.pull, W, V, self.signature.n_in)
+        return self._sum_of_products(self.pull, W, V)
 
     def push_outer(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "b n_out n_out"]:
         """``J (Σ_k T_k S_kᵀ) Jᵀ``."""
@@ -204,43 +227,50 @@ class Jacobian(ShortRepr, ABC):
         return Transpose(self)
 
     def _moved(self, move: _Move, stack: Tensor) -> Tensor:
-        if self.chunk_size is None or len(stack) <= self.chunk_size:
+        parts = list(self.parts(len(stack), self.item_bytes))
+        if len(parts) < 2:
             return move(stack)
-        return torch.cat([move(stack[part]) for part in self.parts(len(stack))])
+        return torch.cat(list(over_chunks(parts, lambda part: move(stack[part]))))
 
     def _gram(self, move: _Move, back: _Move, T: Tensor, S: Tensor) -> Tensor:
-        if self.chunk_size is not None and max(len(T), len(S)) > self.chunk_size:
-            return torch.cat([gram(back(move(T[part])), S) for part in self.parts(len(T))], 1)
+        if not self.in_one_piece(max(len(T), len(S))):
+            parts = self.parts(len(T), self.item_bytes)
+            return torch.cat(list(over_chunks(parts, lambda part: gram(back(move(T[part])), S))), 1)
         moved = move(T)
         return gram(moved, moved if S is T else move(S))
 
     def _sum_of_outers(self, move: _Move, T: Tensor, S: Tensor) -> Tensor:
-        total: Tensor | None = None
-        for part in self.parts(len(T)):
+        def term(part: slice) -> Tensor:
             moved = move(T[part])
-            term = outer(moved, moved if S is T else move(S[part]))
-            total = term if total is None else total + term
+            return outer(moved, moved if S is T else move(S[part]))
+
+        total = added_up(over_chunks(self.parts(len(T), self.item_bytes), term))
         return outer(move(T), move(S)) if total is None else total
 
-    def _sum_of_products(self, move: _Move, T: Tensor, S: Tensor, n: int) -> Tensor:
-        total: Tensor | None = None
-        for part in self.parts(len(T), n * T.shape[1] * T.element_size()):
+    def _sum_of_products(self, move: _Move, T: Tensor, S: Tensor) -> Tensor:
+        def term(part: slice) -> Tensor:
             moved = move(T[part])
-            term = (moved * (moved if S is T else move(S[part]))).sum(0)
-            total = term if total is None else total + term
+            return (moved * (moved if S is T else move(S[part]))).sum(0)
+
+        total = added_up(over_chunks(self.parts(len(T), self.item_bytes), term))
         return move(T).sum(0) if total is None else total
 
     def _sum_of_squared_columns(self, move: _Move, basis: Tensor, c: Tensor, n_moved: int) -> Tensor:
         """``Σ_n c_n (A e_n)²`` from the columns of A, which the moved basis gives."""
-        total = c.new_zeros(*c.shape[:2], n_moved)
-        for part in self.parts(len(basis), n_moved * c.shape[1] * c.element_size()):
-            total = total + torch.einsum("kbn,nbo->kbo", c[:, :, part], flat(move(basis[part])).square())
-        return total
+
+        def term(part: slice) -> Tensor:
+            return torch.einsum("kbn,nbo->kbo", c[:, :, part], flat(move(basis[part])).square())
+
+        total = added_up(over_chunks(self.parts(len(basis), self.item_bytes), term))
+        return c.new_zeros(*c.shape[:2], n_moved) if total is None else total
 
     def _sums_of_squared_rows(self, move: _Move, basis: Tensor, c: Tensor, n_rows: int) -> Tensor:
         """``⟨c, (Aᵀ e_o)²⟩`` for every o, from the rows of A, which the moved basis gives."""
-        parts = self.parts(n_rows, c.shape[1] * c.shape[2] * c.element_size())
-        sums = [torch.einsum("kbn,obn->kbo", c, flat(move(basis[part])).square()) for part in parts]
+
+        def rows(part: slice) -> Tensor:
+            return torch.einsum("kbn,obn->kbo", c, flat(move(basis[part])).square())
+
+        sums = list(over_chunks(self.parts(n_rows, self.item_bytes), rows))
         return torch.cat(sums, 2) if sums else c.new_zeros(*c.shape[:2], 0)
 
 
@@ -313,11 +343,16 @@ class Transpose(LinearKind):
         return self.original.push_outer(W, V)
 
     @property
+    def item_bytes(self) -> int:
+        """As of the original."""
+        return self.original.item_bytes
+
+    @property
     def T(self) -> Jacobian:
         """The original."""
         return self.original
 
-    def in_chunks(self, size: int | None) -> "Transpose":
+    def in_chunks(self, size: ChunkSize) -> "Transpose":
         """The transpose of the original in chunks."""
         bounded = Transpose(self.original.in_chunks(size))
         bounded.chunk_size = bounded.original.chunk_size
@@ -327,6 +362,22 @@ class Transpose(LinearKind):
 def add_second_order(jet: Float[Tensor, "m b *n"], k: int, bend: Float[Tensor, "l b *n"]) -> Float[Tensor, "n b *n"]:
     """A jet of k tangents, see `Jacobian.push_jet`, with something added to its second derivatives."""
     return torch.cat([jet[:k], jet[k:] + bend if len(jet) > k else bend])
+
+
+def added_up(terms: Iterator[Tensor]) -> Tensor | None:
+    """The sum of terms, one of which is held at a time; ``None`` if there are none."""
+    total: Tensor | None = None
+    for term in terms:
+        total = term if total is None else total + term
+    return total
+
+
+def all_added_up(terms: Iterator[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The sums of terms of several tensors, of which there is at least one."""
+    totals = next(terms)
+    for term in terms:
+        totals = tuple(map(operator.add, totals, term))
+    return totals
 
 
 def chunks(k: int, item_bytes: int, budget: int = CHUNK_BYTES) -> Iterator[slice]:

@@ -124,7 +124,8 @@ def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
     check_independence(spare.__name__, spare, (x,), y)
     if seen.hides or _is_cut_off(y):
         check_connected(spare, x)
-    return y, Autodiff(spare, x, Signature.between(x, y), seen.switched, seen.compiled, seen.nested)
+    signature = Signature.between(x, y)
+    return y, Autodiff(spare, x, signature, seen.switched, seen.compiled, seen.nested, seen.widest)
 
 
 def _stages(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tensor, list[Stage]]:

@@ -7,7 +7,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import DeviceError, DtypeError, OptionError, ShapeError
+from pullgeo.jacobian.base import ChunkSize, all_added_up
 from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.weights.shared import grouped
 from pullgeo.jacobian.weights.weight_graph import WeightGraph
 from pullgeo.typing import Parameters
@@ -21,7 +23,7 @@ def tangent_kernel(
     x1: Shaped[Tensor, "b1 *x"],
     x2: Shaped[Tensor, "b2 *x"] | None = None,
     outputs: Outputs = "full",
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     parameters: Parameters = "all",
 ) -> Float[Tensor, "..."]:
     """``Θ(x1, x2) = J_θ(x1) J_θ(x2)ᵀ``: how a step along the gradient at one sample moves the output at another.
@@ -37,7 +39,7 @@ def tangent_kernel(
         x2: another, of the same shape per sample; the first if ``None``.
         outputs: ``"full"`` for all pairs of outputs, ``"diagonal"`` for each output with itself, ``"trace"`` for their
             sum.
-        chunk_size: how many outputs are swept back at a time; ``None`` for all.
+        chunk_size: how many outputs are swept back at a time; ``"auto"`` bounds the memory by bytes.
         parameters: which parameters are the weights, as for `linearize`.
 
     Returns:
@@ -70,14 +72,17 @@ def tangent_kernel(
     b1 = len(x1)
     first, second = slice(0, b1), slice(0, b1) if x2 is None else slice(b1, len(both))
     basis = J.signature.out_basis()
-    parts = list(J.parts(len(basis))) or [slice(0, 0)]
     if outputs == "full":
-        pieces = [basis[part] for part in parts]
-        rows = [[_full(J, left, right, first, second) for right in pieces] for left in pieces]
-        return torch.cat([torch.cat(row, 3) for row in rows], 1)
-    diagonals = (_diagonal(J, basis[part], first, second) for part in parts)
+        parts = [slice(0, len(basis))] if J.in_one_piece(len(basis)) else list(J.sweep_parts(len(basis)))
+        tiles = [(left, right) for left in parts for right in parts]
+        found = list(over_chunks(tiles, lambda tile: _full(J, basis[tile[0]], basis[tile[1]], first, second)))
+        n = len(parts)
+        return torch.cat([torch.cat(found[i : i + n], 3) for i in range(0, len(found), n)], 1)
+    parts = list(J.sweep_parts(len(basis))) or [slice(0, 0)]
     if outputs == "trace":
-        return torch.stack([diagonal.sum(0) for diagonal in diagonals]).sum(0)
+        terms = over_chunks(parts, lambda part: (_diagonal(J, basis[part], first, second).sum(0),))
+        return all_added_up(terms)[0]
+    diagonals = over_chunks(parts, lambda part: _diagonal(J, basis[part], first, second))
     return torch.cat(list(diagonals)).permute(1, 2, 0)
 
 
@@ -106,5 +111,7 @@ def _full(J: WeightGraph, left: Tensor, right: Tensor, first: slice, second: sli
 def _diagonal(J: WeightGraph, stack: Tensor, first: slice, second: slice) -> Float[Tensor, "k b1 b2"]:
     total = stack.new_zeros(len(stack), first.stop - first.start, second.stop - second.start)
     for _, kind, delta, _ in grouped(J, J.sweep_pair(stack, stack)):
-        total = total + kind.at(first).cross_diag(delta[:, first], kind.at(second), delta[:, second])
+        here, w = kind.at(first), delta[:, first]
+        there, v = (here, w) if second == first else (kind.at(second), delta[:, second])
+        total = total + here.cross_diag(w, there, v)
     return total

@@ -57,7 +57,8 @@ def over_stack(move: Callable[..., Tensor], *stacks: Tensor) -> Tensor:
         move: of one entry of each stack.
         stacks: at least one entry long.
     """
-    stacks = tuple(map(unshared, stacks))
+    # views, so that a chunk that is computed again sees them
+    stacks = tuple(stack.view_as(stack) for stack in map(unshared, stacks))
     try:
         return vmap(move, randomness="same")(*stacks)
     except RuntimeError:  # such as writing into a tensor that is the same for the whole stack; a true error comes again

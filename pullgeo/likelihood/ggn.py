@@ -5,7 +5,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pullgeo.errors import OptionError
+from pullgeo.jacobian.base import ChunkSize, all_added_up
 from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.weights.weight_graph import WeightGraph
 from pullgeo.likelihood.base import Likelihood
 from pullgeo.metric.base import Metric
@@ -20,6 +22,7 @@ def ggn(
     x: Shaped[Tensor, "b *x"],
     likelihood: Likelihood,
     wrt: str = "input",
+    chunk_size: ChunkSize = "auto",
     parameters: Parameters = "all",
 ) -> Metric:
     """``Jᵀ I(f(x)) J`` at each point: of the negative log-likelihood, with respect to the input or to the weights.
@@ -34,6 +37,8 @@ def ggn(
         x: a batch of points.
         likelihood: what the output means.
         wrt: ``"input"`` or ``"weight"``; weights are one vector, as `linearize` has them.
+        chunk_size: how many tangents or cotangents the answers of the metric move at a time; ``"auto"`` bounds the
+            memory by bytes.
         parameters: which parameters are the weights, as for `linearize`.
 
     Returns:
@@ -54,7 +59,7 @@ def ggn(
         torch.Size([7, 29])
     """
     y, J = linearize(module, x, wrt, parameters)
-    return likelihood.fisher(y).pullback(J)
+    return likelihood.fisher(y).pullback(J.in_chunks(chunk_size))
 
 
 def ggn_diag(
@@ -63,6 +68,7 @@ def ggn_diag(
     likelihood: Likelihood,
     wrt: str = "weight",
     reduction: str = "none",
+    chunk_size: ChunkSize = "auto",
     parameters: Parameters = "all",
 ) -> Float[Tensor, "*b n"]:
     """The exact diagonal of `ggn`, of every sample or of the sum over the batch.
@@ -74,6 +80,8 @@ def ggn_diag(
         wrt: ``"input"`` or ``"weight"``.
         reduction: ``"none"``; or for weights, which all samples share, ``"sum"`` or ``"mean"`` over the batch: layers
             then add up while they contract, and an array of the batch times the weights never exists.
+        chunk_size: how many outputs are swept back at a time; ``"auto"`` bounds the memory by bytes. The graph of one
+            chunk is never kept while the next is computed, so a diagonal that can be differentiated takes no more.
         parameters: which parameters are the weights, as for `linearize`.
 
     Returns:
@@ -90,6 +98,7 @@ def ggn_diag(
         torch.Size([4])
     """
     y, J = linearize(module, x, wrt, parameters)
+    J = J.in_chunks(chunk_size)
     over_batch = batch_sum("ggn_diag", J, reduction)
     fisher = likelihood.fisher(y)
     if over_batch is None:
@@ -99,7 +108,11 @@ def ggn_diag(
 
 
 def ggn_blocks(
-    module: torch.nn.Module, x: Shaped[Tensor, "b *x"], likelihood: Likelihood, parameters: Parameters = "all"
+    module: torch.nn.Module,
+    x: Shaped[Tensor, "b *x"],
+    likelihood: Likelihood,
+    chunk_size: ChunkSize = "auto",
+    parameters: Parameters = "all",
 ) -> BlockDiagonal:
     """The blocks of ``ggn(..., wrt="weight")`` for the layers, without what lies between them.
 
@@ -107,6 +120,7 @@ def ggn_blocks(
         module: the network.
         x: a batch of points.
         likelihood: what the output means.
+        chunk_size: as for `ggn_diag`.
         parameters: which parameters are the weights, as for `linearize`.
 
     Returns:
@@ -119,6 +133,7 @@ def ggn_blocks(
     Cost: r backward sweeps, with r the rank of the information, and the blocks.
     """
     y, J = linearize(module, x, "weight", parameters)
+    J = J.in_chunks(chunk_size)
     if not isinstance(J, WeightGraph):
         raise OptionError("ggn_blocks: the derivative with respect to weights must be a graph of layers.")
     layout = J.layout
@@ -129,14 +144,15 @@ def ggn_blocks(
             "ggn_blocks: layers share some of their parameters but not all of them, so they have no blocks of their "
             "own. Ask for ggn(...).dense() or .diag()."
         )
-    totals: list[Tensor | None] = [None] * len(owners)
     metric = Implicit(J, likelihood.fisher(y))
-    for part in J.sweep_parts(metric.terms):
-        found = [block for block in J.pull_blocks(*metric.factors(part)) if block is not None]
-        totals = [block if t is None else t + block for t, block in zip(totals, found, strict=True)]
+
+    def term(part: slice) -> tuple[Tensor, ...]:
+        return tuple(block for block in J.pull_blocks(*metric.factors(part)) if block is not None)
+
+    totals = all_added_up(over_chunks(list(J.sweep_parts(metric.terms)) or [slice(0, 0)], term))
     places = layout.split(torch.arange(layout.size, device=y.device))
     by_parameter = {id(p): place for p, place in zip(layout.parameters, places, strict=True)}
     unique = {frozenset(map(id, own.parameters)): (own, block) for own, block in zip(owners, totals, strict=True)}
-    blocks = tuple(block for _, block in unique.values() if block is not None)
+    blocks = tuple(block for _, block in unique.values())
     positions = tuple(torch.cat([by_parameter[id(p)] for p in own.parameters]) for own, _ in unique.values())
     return BlockDiagonal(blocks, positions, layout.size)

@@ -8,9 +8,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.base import ChunkSize, Jacobian
 from pullgeo.jacobian.contractions import flat
 from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.weights.batch_sum import BatchSum
 from pullgeo.likelihood.base import Likelihood
 from pullgeo.metric.base import Metric
@@ -45,6 +46,7 @@ def sampled_ggn(
     generator: torch.Generator,
     samples: int,
     wrt: str = "input",
+    chunk_size: ChunkSize = "auto",
     parameters: Parameters = "all",
 ) -> Metric:
     """`ggn` with S draws in place of the whole information: a metric of rank S, whose root are S pulled gradients.
@@ -56,6 +58,7 @@ def sampled_ggn(
         generator: where the randomness comes from.
         samples: S; a network of many outputs needs far fewer of them than it has outputs.
         wrt: ``"input"`` or ``"weight"``.
+        chunk_size: as for `ggn`.
         parameters: which parameters are the weights, as for `linearize`.
 
     Raises:
@@ -68,7 +71,7 @@ def sampled_ggn(
         torch.Size([3, 3000, 5])
     """
     y, J = linearize(module, x, wrt, parameters)
-    return sampled_fisher(likelihood, y, generator, samples).pullback(J)
+    return sampled_fisher(likelihood, y, generator, samples).pullback(J.in_chunks(chunk_size))
 
 
 def sampled_ggn_diag(
@@ -79,6 +82,7 @@ def sampled_ggn_diag(
     samples: int,
     wrt: str = "input",
     reduction: str = "none",
+    chunk_size: ChunkSize = "auto",
     parameters: Parameters = "all",
 ) -> Estimate:
     """The diagonal of `ggn` from S draws, with its standard error.
@@ -91,6 +95,7 @@ def sampled_ggn_diag(
         samples: S, at least two.
         wrt: ``"input"`` or ``"weight"``.
         reduction: as for `ggn_diag`.
+        chunk_size: how many draws are pulled at a time; ``"auto"`` bounds the memory by bytes.
         parameters: which parameters are the weights, as for `linearize`.
 
     Returns:
@@ -110,6 +115,7 @@ def sampled_ggn_diag(
     """
     where = "sampled_ggn_diag"
     y, J = linearize(module, x, wrt, parameters)
+    J = J.in_chunks(chunk_size)
     over_batch = batch_sum(where, J, reduction)
     gradients = _gradients(where, likelihood, y, generator, samples, 2)
     squares = _squares(J, gradients) if over_batch is None else _summed_squares(over_batch, gradients)
@@ -120,14 +126,16 @@ def sampled_ggn_diag(
 
 
 def _squares(J: Jacobian, gradients: Tensor) -> Iterator[Float[Tensor, "s b n"]]:
-    s = J.signature
-    for part in J.parts(len(gradients), s.n_in * s.batch * s.dtype.itemsize):
-        yield flat(J.pull(gradients[part])).square()
+    parts = J.parts(len(gradients), J.item_bytes)
+    return over_chunks(parts, lambda part: flat(J.pull(gradients[part])).square())
 
 
 def _summed_squares(over_batch: BatchSum, gradients: Tensor) -> Iterator[Float[Tensor, "1 p"]]:
-    for gradient in gradients.split(1):
-        yield over_batch.pull_diag(gradient, gradient).unsqueeze(0)
+    def squares(s: int) -> Tensor:
+        gradient = gradients[s : s + 1]
+        return over_batch.pull_diag(gradient, gradient).unsqueeze(0)
+
+    return over_chunks(range(len(gradients)), squares)
 
 
 def _gradients(

@@ -9,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError, SingularMetricError
-from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.base import ChunkSize, Jacobian
 from pullgeo.jacobian.contractions import flat
+from pullgeo.jacobian.recompute import recomputed
+from pullgeo.jacobian.weights.weight_graph import WeightGraph
 from pullgeo.metric.base import Metric
 from pullgeo.metric.implicit import Implicit
 from pullgeo.metric.over_batch import batch_sum
@@ -67,7 +69,12 @@ class GaussianProbe(Probe):
 
 
 def hutchinson_diag(
-    J: Jacobian, M: Metric, samples: int, generator: torch.Generator, probe: Probe | None = None
+    J: Jacobian,
+    M: Metric,
+    samples: int,
+    generator: torch.Generator,
+    probe: Probe | None = None,
+    chunk_size: ChunkSize = "auto",
 ) -> Estimate:
     """The diagonal of ``Jᵀ M J`` as the average of ``z ∘ (Jᵀ M J z)`` over random tangents z.
 
@@ -80,6 +87,7 @@ def hutchinson_diag(
         samples: number of draws, at least 2.
         generator: the source of randomness.
         probe: `Rademacher` (the default) or `GaussianProbe`.
+        chunk_size: how many draws are moved at a time; ``"auto"`` keeps what J says, see `Jacobian.in_chunks`.
 
     Returns:
         An `Estimate` of the diagonals, ``(b, n)``.
@@ -100,16 +108,21 @@ def hutchinson_diag(
         tensor([[1., 1.]])
     """
     _check("hutchinson_diag", J, M, samples)
+    J = J.in_chunks(chunk_size)
     s, G = J.signature, Implicit(J, M)
     probe = Rademacher() if probe is None else probe
     like = torch.empty(0, dtype=s.dtype, device=s.device)
 
-    def draws() -> Iterator[Tensor]:
-        for part in J.parts(samples, s.batch * max(s.n_in, s.n_out) * s.dtype.itemsize):
-            z = probe.draw((part.stop - part.start, s.batch, s.n_in), like, generator)
-            yield z * G.apply(z)
+    def draws(part: slice) -> Callable[[], Tensor]:
+        noise = repeatable(probe, (part.stop - part.start, s.batch, s.n_in), like, generator)
 
-    return averaged(draws(), samples)
+        def drawn() -> Tensor:
+            z = noise()
+            return z * G.apply(z)
+
+        return drawn
+
+    return averaged(map(recomputed, map(draws, J.parts(samples, J.item_bytes))), samples)
 
 
 def monte_carlo_diag(
@@ -119,6 +132,7 @@ def monte_carlo_diag(
     generator: torch.Generator,
     probe: Probe | None = None,
     reduction: str = "none",
+    chunk_size: ChunkSize = "auto",
 ) -> Estimate:
     """The diagonal of ``Jᵀ M J`` as the average of ``(Jᵀ R ε)²`` over random ε, with ``M = R Rᵀ``.
 
@@ -134,6 +148,7 @@ def monte_carlo_diag(
         probe: `Rademacher` (the default) or `GaussianProbe`.
         reduction: for weights, ``"sum"`` or ``"mean"`` over the batch, layer by layer, so that an array of the batch
             times the weights never exists; or ``"none"``.
+        chunk_size: how many draws are pulled at a time; ``"auto"`` keeps what J says, see `Jacobian.in_chunks`.
 
     Returns:
         An `Estimate` of the diagonals, ``(b, n)``, or ``(n,)`` with a reduction.
@@ -156,23 +171,27 @@ def monte_carlo_diag(
     """
     where = "monte_carlo_diag"
     _check(where, J, M, samples)
+    J = J.in_chunks(chunk_size)
     over_batch = batch_sum(where, J, reduction)
     s = J.signature
     coloured, entries = _root(M, s.batch)
-    probe = Rademacher() if probe is None else probe
-    size = s.batch * max(s.n_in if over_batch is None else 0, s.n_out) * s.dtype.itemsize
+    probe, like = Rademacher() if probe is None else probe, torch.empty(0, dtype=s.dtype, device=s.device)
 
-    def draws() -> Iterator[Tensor]:
-        for part in J.parts(samples, size):
-            k = part.stop - part.start
-            noise = probe.draw((k, s.batch, entries), torch.empty(0, dtype=s.dtype, device=s.device), generator)
-            W = coloured(noise).reshape(k, s.batch, *s.out_shape)
+    def draws(part: slice) -> Callable[[], Tensor]:
+        k = part.stop - part.start
+        noise = repeatable(probe, (k, s.batch, entries), like, generator)
+
+        def drawn() -> Tensor:
+            W = coloured(noise()).reshape(k, s.batch, *s.out_shape)
             if over_batch is None:
-                yield flat(J.pull(W)).square()
-            else:
-                yield torch.stack([over_batch.pull_diag(w, w) for w in W.split(1)])
+                return flat(J.pull(W)).square()
+            return torch.stack([over_batch.pull_diag(w, w) for w in W.split(1)])
 
-    estimate = averaged(draws(), samples)
+        return drawn
+
+    summed = max(J.sweep_bytes, s.n_in * s.dtype.itemsize) if over_batch and isinstance(J, WeightGraph) else None
+    parts = J.parts(samples, J.item_bytes if summed is None else summed)
+    estimate = averaged(map(recomputed, map(draws, parts)), samples)
     if reduction != "mean":
         return estimate
     return Estimate(estimate.value / s.batch, estimate.standard_error / s.batch, samples)
@@ -192,6 +211,23 @@ def _root(M: Metric, batch: int) -> tuple[Callable[[Tensor], Tensor], int]:
         return lambda noise: R.push(noise.reshape(*noise.shape[:2], *R.signature.in_shape)), R.signature.n_in
     root = M.root().expand(batch, -1, -1)
     return lambda noise: torch.einsum("bor,kbr->kbo", root, noise), root.shape[-1]
+
+
+def repeatable(
+    probe: Probe, shape: tuple[int, ...], like: Float[Tensor, "..."], generator: torch.Generator
+) -> Callable[[], Float[Tensor, "..."]]:
+    """What draws noise from a generator, and the same noise at every further call without moving the generator."""
+    before = generator.get_state()
+    drawn = False
+
+    def draw() -> Tensor:
+        nonlocal drawn
+        if not drawn:
+            drawn = True
+            return probe.draw(shape, like, generator)
+        return probe.draw(shape, like, torch.Generator(generator.device).set_state(before))
+
+    return draw
 
 
 def averaged(draws: Iterator[Float[Tensor, "k *n"]], samples: int) -> Estimate:

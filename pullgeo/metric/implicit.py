@@ -1,13 +1,15 @@
 """A metric given by a map and the metric on its other side."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.base import Jacobian, added_up
 from pullgeo.jacobian.contractions import flat, gram
+from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.weights.weight_graph import WeightGraph
 from pullgeo.metric.base import Metric, pullback_rule
 from pullgeo.metric.low_rank import LowRank
@@ -40,7 +42,8 @@ class Implicit(Metric):
         """``Jᵀ M J v``. Cost: one push and one pull for each of the k."""
         self._check("apply", v)
         stack = _stack(v)
-        pulled = [self._pull(self.M.apply(self._push(stack[part]))) for part in self.J.parts(len(stack))]
+        parts = self._parts(len(stack))
+        pulled = list(over_chunks(parts, lambda part: self._pull(self.M.apply(self._push(stack[part])))))
         return (pulled[0] if len(pulled) == 1 else torch.cat([stack[:0], *pulled])).reshape(v.shape)
 
     def inner(self, u: Float[Tensor, "*k b n"], v: Float[Tensor, "*k b n"]) -> Float[Tensor, "*k b"]:
@@ -57,27 +60,28 @@ class Implicit(Metric):
         if isinstance(self.M, Identity):
             shaped = self._shaped(T, self.J.signature.in_shape)
             return self.J.push_gram(shaped, shaped)
-        if self.J.chunk_size is None or len(T) <= self.J.chunk_size:
+        if self.J.in_one_piece(len(T)):
             return self.M.gram(self._push(T))
-        pulled = (self._pull(self.M.apply(self._push(T[part]))) for part in self.J.parts(len(T)))
-        return torch.cat([gram(T, columns) for columns in pulled], 2)
+
+        def columns(part: slice) -> Tensor:
+            return gram(T, self._pull(self.M.apply(self._push(T[part]))))
+
+        return torch.cat(list(over_chunks(self._parts(len(T)), columns)), 2)
 
     def quadratic(self, T: Float[Tensor, "k b n"]) -> Float[Tensor, "k b"]:
         """``(J T_i)ᵀ M (J T_i)``. Cost: k pushes, in chunks."""
         self._check("quadratic", T)
-        item_bytes = self.J.signature.n_out * T.shape[1] * T.element_size()
-        parts = [self.M.quadratic(self._push(T[part])) for part in self.J.parts(len(T), item_bytes)]
-        return torch.cat(parts) if parts else T.new_zeros(0, T.shape[1])
+        parts = self._parts(len(T))
+        found = list(over_chunks(parts, lambda part: self.M.quadratic(self._push(T[part]))))
+        return torch.cat(found) if found else T.new_zeros(0, T.shape[1])
 
     def dense(self) -> Float[Tensor, "b n n"]:
         """The matrices. Cost: min(n_in, rank of M) passes and one contraction."""
         s = self.J.signature
         if s.n_in <= self.terms:
             return self.gram(flat(s.in_basis()))
-        total: Tensor | None = None
-        for part in self.J.parts(self.terms):
-            term = self.J.pull_outer(*self.factors(part))
-            total = term if total is None else total + term
+        parts = self._parts(self.terms)
+        total = added_up(over_chunks(parts, lambda part: self.J.pull_outer(*self.factors(part))))
         return self.J.pull_outer(*self.factors(slice(0, 0))) if total is None else total
 
     def diag(self) -> Float[Tensor, "b n"]:
@@ -90,10 +94,8 @@ class Implicit(Metric):
             return flat(self.J.pull_squared(self._shaped(values.unsqueeze(0), s.out_shape))).squeeze(0)
         if s.n_in <= self.terms:
             return self.quadratic(flat(s.in_basis())).T
-        total: Tensor | None = None
-        for part in self.J.parts(self.terms):
-            term = self.J.pull_diag(*self.factors(part))
-            total = term if total is None else total + term
+        sweep = self.J.sweep_parts if isinstance(self.J, WeightGraph) else self._parts
+        total = added_up(over_chunks(sweep(self.terms), lambda part: self.J.pull_diag(*self.factors(part))))
         total = self.J.pull_diag(*self.factors(slice(0, 0))) if total is None else total
         return flat(total.unsqueeze(0)).squeeze(0)
 
@@ -128,7 +130,9 @@ class Implicit(Metric):
             stack = flat(self.factors(slice(None))[0])
         else:
             stack = self.M.root().expand(s.batch, -1, -1).permute(2, 0, 1)
-        return torch.cat([self._pull(stack[part]) for part in self.J.parts(len(stack))]).permute(1, 2, 0)
+        return torch.cat(list(over_chunks(self._parts(len(stack)), lambda part: self._pull(stack[part])))).permute(
+            1, 2, 0
+        )
 
     def to_dense(self) -> Dense:
         """The same metric with its matrices multiplied out, for many uses at the same points."""
@@ -142,6 +146,9 @@ class Implicit(Metric):
         if isinstance(self.M, FactoredMetric):
             return self.M.root_map.signature.n_in
         return self.M.terms if isinstance(self.M, Implicit) else self.J.signature.n_out
+
+    def _parts(self, k: int) -> Iterator[slice]:
+        return self.J.parts(k, self.J.item_bytes)
 
     def _push(self, T: Tensor) -> Tensor:
         return flat(self.J.push(self._shaped(T, self.J.signature.in_shape)))

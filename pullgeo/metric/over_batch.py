@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.base import Jacobian, added_up
+from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.weights.batch_sum import BatchSum
 from pullgeo.jacobian.weights.weight_graph import WeightGraph
 from pullgeo.metric.implicit import Implicit
@@ -50,16 +51,14 @@ def sum_diag(metric: Implicit, over_batch: BatchSum) -> Float[Tensor, " p"]:
     if isinstance(metric.M, Diagonal):  # kinds that square their entries need one pass
         values = metric.M.diag().expand(s.batch, s.n_out)
         return over_batch.pull_squared(values.reshape(1, s.batch, *s.out_shape)).squeeze(0)
-    total = torch.zeros(s.n_in, dtype=s.dtype, device=s.device)
-    for part in over_batch.J.sweep_parts(metric.terms):
-        total = total + over_batch.pull_diag(*metric.factors(part))
-    return total
+    parts = over_batch.J.sweep_parts(metric.terms)
+    total = added_up(over_chunks(parts, lambda part: over_batch.pull_diag(*metric.factors(part))))
+    return torch.zeros(s.n_in, dtype=s.dtype, device=s.device) if total is None else total
 
 
 def sum_dense(metric: Implicit, over_batch: BatchSum) -> Float[Tensor, "p p"]:
     """``Σ_b J_bᵀ M_b J_b``, whole. Cost: as many backward sweeps as M has terms, in chunks."""
     s = over_batch.J.signature
-    total = torch.zeros(s.n_in, s.n_in, dtype=s.dtype, device=s.device)
-    for part in over_batch.J.sweep_parts(metric.terms):
-        total = total + over_batch.pull_outer(*metric.factors(part))
-    return total
+    parts = over_batch.J.sweep_parts(metric.terms)
+    total = added_up(over_chunks(parts, lambda part: over_batch.pull_outer(*metric.factors(part))))
+    return torch.zeros(s.n_in, s.n_in, dtype=s.dtype, device=s.device) if total is None else total

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import DeviceError, DtypeError, OptionError, ShapeError
-from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.base import ChunkSize, Jacobian
 from pullgeo.metric.base import Metric
 from pullgeo.metric.structured import Dense, Diagonal, Identity
 from pullgeo.typing import Wrt
@@ -29,14 +29,15 @@ def checked_wrt(where: str, wrt: str) -> Wrt:
     return _CHOICES[wrt]
 
 
-def checked_chunk_size(where: str, chunk_size: int | None) -> int | None:
+def checked_chunk_size(where: str, chunk_size: ChunkSize) -> ChunkSize:
     """How many tangents to move at a time.
 
     Raises:
-        OptionError: it is neither a positive number nor None.
+        OptionError: it is neither a positive number nor ``"auto"`` or None.
     """
-    if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1):
-        raise OptionError(f"{where}: chunk_size must be a positive number of tangents or None, got {chunk_size!r}.")
+    automatic = chunk_size is None or (isinstance(chunk_size, str) and chunk_size == "auto")
+    if not automatic and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1):
+        raise OptionError(f'{where}: chunk_size must be a positive number of tangents or "auto", got {chunk_size!r}.')
     return chunk_size
 
 

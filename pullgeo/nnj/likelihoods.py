@@ -13,9 +13,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import OptionError, TargetError
-from pullgeo.jacobian.base import chunks
+from pullgeo.jacobian.base import added_up, chunks
 from pullgeo.jacobian.contractions import flat
 from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.weights.base import as_weight_kind
 from pullgeo.jacobian.weights.batch_sum import BatchSum
 from pullgeo.jacobian.weights.weight_graph import WeightGraph
@@ -236,10 +237,10 @@ def _summed_pull(J: WeightGraph, W: Tensor) -> Float[Tensor, " p"]:
     found: dict[int, Tensor] = {}
     for own, delta in J.sweep(lambda J, w: J.pull(w), W):
         kind = as_weight_kind(own.J)
-        total = W.new_zeros(kind.signature.n_in)
-        for part in chunks(kind.signature.batch, kind.signature.n_in * W.element_size()):
-            total = total + kind.at(part).pull(delta[:, part]).sum((0, 1))
-        for p, piece in own.split(total):
+        parts = chunks(kind.signature.batch, kind.signature.n_in * W.element_size())
+        terms = over_chunks(parts, lambda part, kind=kind, w=delta: kind.at(part).pull(w[:, part]).sum((0, 1)))  # type: ignore[misc]
+        total = added_up(terms)
+        for p, piece in own.split(W.new_zeros(kind.signature.n_in) if total is None else total):
             found[id(p)] = found[id(p)] + piece if id(p) in found else piece
     return J.in_order(found)
 

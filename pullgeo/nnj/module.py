@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pullgeo._torch.copying import computed_tensors
 from pullgeo.errors import DtypeError, OptionError, ShapeError
-from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.base import ChunkSize, Jacobian
 from pullgeo.jacobian.linearize import linearize
 from pullgeo.jacobian.weights.parameters import ParameterLayout, from_coordinates
 from pullgeo.nnj import products
@@ -86,7 +86,7 @@ class Module(nn.Module):
         x: Tensor,
         val: Tensor | None = None,
         wrt: str = "input",
-        chunk_size: int | None = None,
+        chunk_size: ChunkSize = "auto",
         parameters: Parameters = "all",
     ) -> Tensor | None:
         """``J``, ``(b, n_out, n)``; see `products.jacobian`."""
@@ -110,7 +110,7 @@ class Module(nn.Module):
         val: Tensor | None = None,
         matrix: Tensor | None = None,
         wrt: str = "input",
-        chunk_size: int | None = None,
+        chunk_size: ChunkSize = "auto",
         parameters: Parameters = "all",
     ) -> Tensor | None:
         """``J M`` of ``M (b, n, k)``, ``(b, n_out, k)``; see `products.jmp`."""
@@ -122,7 +122,7 @@ class Module(nn.Module):
         val: Tensor | None = None,
         matrix: Tensor | None = None,
         wrt: str = "input",
-        chunk_size: int | None = None,
+        chunk_size: ChunkSize = "auto",
         parameters: Parameters = "all",
     ) -> Tensor | None:
         """``M J`` of ``M (b, k, n_out)``, ``(b, k, n)``; see `products.mjp`."""
@@ -137,7 +137,7 @@ class Module(nn.Module):
         from_diag: bool = False,
         to_diag: bool = False,
         diag_backprop: bool = False,
-        chunk_size: int | None = None,
+        chunk_size: ChunkSize = "auto",
         parameters: Parameters = "all",
     ) -> Tensor | None:
         """``J M Jᵀ`` of ``M (b, n, n)``, ``(b, n_out, n_out)``; see `products.jmjTp`."""
@@ -154,7 +154,7 @@ class Module(nn.Module):
         diag_backprop: bool = False,
         full: bool = False,
         reduction: str = "none",
-        chunk_size: int | None = None,
+        chunk_size: ChunkSize = "auto",
         parameters: Parameters = "all",
     ) -> Any:
         """``Jᵀ M J`` of ``M (b, n_out, n_out)``, ``(b, n, n)`` or blocks over weights; see `products.jTmjp`."""

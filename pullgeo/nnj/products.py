@@ -10,10 +10,10 @@ What all share:
 * ``val``: the module's output at ``x`` if it is at hand, or None. Its shape is checked; answers never depend on it.
 * ``wrt``: ``"input"`` or ``"weight"`` (``"weights"`` is the same). A module without parameters gives None for the
   latter.
+* ``chunk_size``: how many tangents or cotangents are moved at a time, which bounds the memory beside the answer;
+  ``"auto"``, and None, bound it by bytes.
 * ``parameters``: for ``wrt="weight"``, which parameters are the weights: ``"all"``, ``"trainable"``, names or patterns,
   or a function ``(name, parameter) -> bool``, as for `pullgeo.linearize`. P, vectors, matrices and blocks are of these.
-* ``chunk_size``: how many tangents or cotangents are moved at a time, which bounds the memory beside the answer; None
-  chooses for speed.
 * A matrix need not be symmetric, nor positive; None is the Euclidean metric.
 * Everything is differentiable with respect to ``x``, the weights and the vector or matrix.
 
@@ -33,7 +33,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import OptionError
-from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.base import ChunkSize, Jacobian
 from pullgeo.jacobian.contractions import flat
 from pullgeo.jacobian.linearize import linearize
 from pullgeo.jacobian.weights.batch_sum import BatchSum
@@ -55,7 +55,7 @@ def jacobian(
     x: Points,
     val: Tensor | None = None,
     wrt: str = "input",
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     parameters: Parameters = "all",
 ) -> Float[Tensor, "b n_out n"] | None:
     """``J`` itself.
@@ -127,7 +127,7 @@ def jmp(
     val: Tensor | None = None,
     matrix: Matrix | None = None,
     wrt: str = "input",
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     parameters: Parameters = "all",
 ) -> Float[Tensor, "b n_out k"] | None:
     """``J M``: the k columns of a matrix pushed forward.
@@ -156,7 +156,7 @@ def mjp(
     val: Tensor | None = None,
     matrix: Matrix | None = None,
     wrt: str = "input",
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     parameters: Parameters = "all",
 ) -> Float[Tensor, "b k n"] | None:
     """``M J``: the k rows of a matrix pulled back.
@@ -187,7 +187,7 @@ def jmjTp(
     from_diag: bool = False,
     to_diag: bool = False,
     diag_backprop: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     parameters: Parameters = "all",
 ) -> Float[Tensor, "b n_out ..."] | None:
     """``J M Jᵀ``: a metric pushed forward.
@@ -246,7 +246,7 @@ def jTmjp(
     diag_backprop: bool = False,
     full: bool = False,
     reduction: str = "none",
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
     parameters: Parameters = "all",
 ) -> Float[Tensor, "..."] | list[Any] | None:
     """``Jᵀ M J``: a metric pulled back.
@@ -337,7 +337,7 @@ def _linearized(
     val: Tensor | None,
     wrt: Wrt,
     parameters: Parameters,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = "auto",
 ) -> Jacobian | None:
     if wrt == "weight" and isinstance(module, nn.Module) and not any(True for _ in module.parameters()):
         return None

@@ -9,8 +9,9 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, OptionError, ShapeError
-from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.base import Jacobian, all_added_up
 from pullgeo.jacobian.contractions import outer
+from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.weights.batch_sum import BatchSum
 from pullgeo.jacobian.weights.parameters import ParameterLayout
 from pullgeo.jacobian.weights.weight_graph import WeightGraph
@@ -67,16 +68,15 @@ def pull_blocks(metric: Implicit, layout: Layout) -> Blocks:
     """
     J, terms = metric.J, metric.terms
     matching = isinstance(J, WeightGraph) and _stages_match(J, layout)
-    item_bytes = 0 if matching else J.signature.n_in * J.signature.batch * J.signature.dtype.itemsize
-    totals: list[Tensor] = []
-    for part in list(J.parts(terms, item_bytes)) or [slice(0, 0)]:
+
+    def term(part: slice) -> tuple[Tensor, ...]:
         W, V = metric.factors(part)
         if isinstance(J, WeightGraph) and matching:
-            found = _blocks_of_stages(J, W, V, layout)
-        else:
-            found = _blocks_of_any(J, W, V, layout)
-        totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
-    return _nest(layout, iter(totals))
+            return tuple(_blocks_of_stages(J, W, V, layout))
+        return tuple(_blocks_of_any(J, W, V, layout))
+
+    parts = J.sweep_parts(terms) if isinstance(J, WeightGraph) and matching else J.parts(terms, J.item_bytes)
+    return _nest(layout, iter(all_added_up(over_chunks(list(parts) or [slice(0, 0)], term))))
 
 
 def sum_blocks(metric: Implicit, layout: Layout) -> Blocks:
@@ -85,11 +85,10 @@ def sum_blocks(metric: Implicit, layout: Layout) -> Blocks:
     if not isinstance(J, WeightGraph):
         raise OptionError("sum_blocks: expected a metric pulled back to the weights of a network.")
     groups = [layer.parameters for layer in layers(layout)]
-    totals: list[Tensor] = []
-    for part in list(J.sweep_parts(metric.terms)) or [slice(0, 0)]:
-        found = BatchSum(J).pull_blocks(*metric.factors(part), groups)
-        totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
-    return _nest(layout, iter(totals))
+    over_batch = BatchSum(J)
+    parts = list(J.sweep_parts(metric.terms)) or [slice(0, 0)]
+    terms = over_chunks(parts, lambda part: tuple(over_batch.pull_blocks(*metric.factors(part), groups)))
+    return _nest(layout, iter(all_added_up(terms)))
 
 
 def block_metric(side: Side, blocks: list[Any] | tuple[Any, ...], layout: Layout) -> BlockDiagonal:

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.func import functional_call, vjp
+from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pullgeo._torch.checkpoint import checkpoints_kept
@@ -20,10 +19,11 @@ from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.boundary import FAILURES, served, undifferentiable, value_of
 from pullgeo.jacobian.checks import needs_whole_batch
 from pullgeo.jacobian.contractions import gram
+from pullgeo.jacobian.recompute import transformed
 from pullgeo.jacobian.reverse import Reverse
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tangents import one_thread_at_a_time, over_stack, second_tangent, tangent, tracked
-from pullgeo.jacobian.weights.base import WeightKind
+from pullgeo.jacobian.weights.base import SUM_BYTES, WeightKind
 from pullgeo.jacobian.weights.parameters import ParameterLayout
 
 Map = Callable[[Tensor], Tensor]
@@ -63,6 +63,7 @@ class Autodiff(Jacobian):
             second derivatives, which TorchScript takes for zero, are refused.
         nested: whether the function takes derivatives itself, as forces of an energy. Transforms would see other
             gradients than it does, so plain reverse mode serves, as it does where transforms fail; see `Reverse`.
+        widest: bytes of the largest tensor that the function computes, if known.
     """
 
     function: Map
@@ -71,6 +72,12 @@ class Autodiff(Jacobian):
     switches: bool = False
     compiled: bool = False
     nested: bool = False
+    widest: int = 0
+
+    @property
+    def item_bytes(self) -> int:
+        """As of the largest tensor within the function."""
+        return max(super().item_bytes, self.widest)
 
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``J T``. Cost: one forward pass and k tangent passes."""
@@ -134,10 +141,11 @@ class Autodiff(Jacobian):
 class AutodiffWeight(WeightKind):
     """The derivative of any module with respect to its parameters, sample by sample.
 
-    Coordinates are those of ``torch.nn.utils.parameters_to_vector(module.parameters())``. Every sample has its own
-    Jacobian with respect to shared weights, so samples run one after another: exact for every module, and slower than
-    a rule by about the factor that batching would win. A module that holds something for each place of the batch, such
-    as a mask, runs on the whole batch for each of its samples.
+    Coordinates are those of ``torch.nn.utils.parameters_to_vector(module.parameters())``. Samples share the weights and
+    each has a Jacobian of its own. They are moved side by side, by a ``vmap`` over samples, if torch can do that with
+    all that the module does; recurrent layers, for example, run one sample after another. Which it is shows at the
+    first product, and its answer for one sample is compared with that of the sample alone. A module that holds
+    something for each place of the batch, such as a mask, runs on the whole batch for each of its samples.
 
     Args:
         module: any module.
@@ -145,6 +153,7 @@ class AutodiffWeight(WeightKind):
         signature: ``(P,) -> (*y)``, of the samples that this is about.
         layout: the parameters that count, all of the module's if there is none.
         samples: which of the batch these are; all of them if ``None``.
+        known: what products have shown about the module.
     """
 
     module: nn.Module
@@ -152,24 +161,44 @@ class AutodiffWeight(WeightKind):
     signature: Signature
     layout: ParameterLayout | None = None
     samples: range | None = None
+    known: "_Known" = field(default_factory=lambda: _Known(), repr=False)
 
     def at(self, part: slice) -> "AutodiffWeight":
         """Some of the samples."""
         samples = self._samples[part]
-        some = replace(self, signature=replace(self.signature, batch=len(samples)), samples=samples)
-        if "_together" in vars(self):
-            vars(some)["_together"] = self._together
-        return some
+        return replace(self, signature=replace(self.signature, batch=len(samples)), samples=samples)
+
+    @property
+    def item_bytes(self) -> int:
+        """The weights of every sample, or the largest tensor within the module."""
+        return max(super().item_bytes, self.signature.batch * self.known.widest)
 
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``J_θ T``. Cost: per sample one forward pass and k tangent passes."""
-        moved = [J.push(T[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
-        return torch.cat(moved, 1) if moved else T.new_zeros(len(T), 0, *self.signature.out_shape)
+
+        def of_sample(function: Map, theta: Tensor, t: Tensor) -> Tensor:
+            return vmap(lambda t: tangent(function, theta, t), randomness="same")(t)
+
+        moved = self._side_by_side(of_sample, lambda J, t: J.push(t), T)
+        if moved is None:
+            pieces = [J.push(T[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
+            moved = torch.cat(pieces, 1) if pieces else T.new_zeros(len(T), 0, *self.signature.out_shape)
+        return moved
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``J_θᵀ W``. Cost: per sample one forward pass and k backward passes."""
-        moved = [J.pull(W[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
-        return torch.cat(moved, 1) if moved else W.new_zeros(len(W), 0, self.signature.n_in)
+
+        def of_sample(function: Map, theta: Tensor, w: Tensor) -> Tensor:
+            back = vjp(function, theta)[1]
+            if len(w) == 1:
+                return back(w.squeeze(0))[0].unsqueeze(0)
+            return vmap(lambda w: back(w)[0], randomness="same")(w)
+
+        moved = self._side_by_side(of_sample, lambda J, w: J.pull(w), W)
+        if moved is None:
+            pieces = [J.pull(W[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
+            moved = torch.cat(pieces, 1) if pieces else W.new_zeros(len(W), 0, self.signature.n_in)
+        return moved
 
     def second(self, T: Float[Tensor, "k b p"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
         """Tangents of the pulled cotangent, sample by sample."""
@@ -199,46 +228,142 @@ class AutodiffWeight(WeightKind):
     def _samples(self) -> range:
         return range(len(self.x)) if self.samples is None else self.samples
 
-    @cached_property
-    def _together(self) -> bool:
+    def _parts(self, k: int = 1) -> list[slice]:
+        """The whole batch if it is small, as every part takes a pass through the module."""
+        small = k * self.signature.batch * self._weight_bytes <= SUM_BYTES
+        return [slice(0, self.signature.batch)] if small and self.signature.batch else super()._parts(k)
+
+    @property
+    def _needs_batch(self) -> bool:
         """Whether a sample can only be computed in its batch."""
+        if self.known.needs_batch is None:
 
-        def run(x: Tensor) -> Any:
-            with left_alone(self.module):
-                return self.module(x)
+            def run(x: Tensor) -> Any:
+                with left_alone(self.module):
+                    return self.module(x)
 
-        with torch.no_grad():
-            return needs_whole_batch(run, self.x, value_of(run, self.x.clone()))
+            with torch.no_grad():
+                self.known.needs_batch = needs_whole_batch(run, self.x, value_of(run, self.x.clone()))
+        return self.known.needs_batch
+
+    @property
+    def _bare(self) -> nn.Module:
+        """The module without a wrapper that would spread the batch over devices."""
+        return self.module.module if isinstance(self.module, nn.DataParallel) else self.module
+
+    def _side_by_side(
+        self,
+        of_sample: Callable[[Map, Tensor, Tensor], Tensor],
+        alone: Callable[[Autodiff, Tensor], Tensor],
+        stack: Tensor,
+    ) -> Tensor | None:
+        """What all samples' products are, by a vmap over samples; ``None`` if that does not serve."""
+        samples = self._samples
+        if not self.known.usable or len(stack) == 0 or len(samples) < 2 or transformed() or self._needs_batch:
+            return None
+        layout = self.layout or ParameterLayout.of(self._bare)
+        theta, slots = layout.vector(), _slots(self._bare, layout)
+
+        def move(sample: Tensor, stack: Tensor) -> Tensor:
+            return of_sample(
+                lambda theta: self._run(layout, slots, theta, sample.unsqueeze(0)).squeeze(0), theta, stack
+            )
+
+        x = self.x[samples.start : samples.stop]
+        try:
+            with differentiable_kernels(), no_slow_batching():
+                moved = vmap(move, in_dims=(0, 1), out_dims=1, randomness="same")(x.view_as(x), stack.view_as(stack))
+        except FAILURES:  # a true error comes again from the sample alone
+            self.known.together = False
+            return None
+        if self.known.together is None:
+            with torch.no_grad():
+                J = self.at(slice(len(samples) - 1, len(samples)))
+                expected = alone(next(J._per_sample()), stack[:1, -1:])
+            self.known.compare(moved[:1, -1:], expected)
+        return moved if self.known.usable else None
+
+    def _run(self, layout: ParameterLayout, slots: dict[str, str], theta: Tensor, x: Tensor) -> Tensor:
+        named = layout.named(theta)
+        with left_alone(self._bare):
+            # a copy, because the module may work in place
+            return functional_call(
+                self._bare, {slot: named[name] for slot, name in slots.items()}, (x.clone(),), tie_weights=False
+            )
 
     def _per_sample(self) -> Iterator[Autodiff]:
-        module = self.module.module if isinstance(self.module, nn.DataParallel) else self.module
-        layout = self.layout or ParameterLayout.of(module)
-        theta, slots = layout.vector().unsqueeze(0), _slots(module, layout)
+        layout = self.layout or ParameterLayout.of(self._bare)
+        theta, slots = layout.vector().unsqueeze(0), _slots(self._bare, layout)
         signature = replace(self.signature, batch=1)
-        together = self._together
-        seen: Watching | None = None
+        needs_batch = self._needs_batch
         for i in self._samples:
 
             def run(theta: Tensor, i: int = i) -> Tensor:
-                named = layout.named(theta.squeeze(0))
-                values = {slot: named[name] for slot, name in slots.items()}
-                with left_alone(module):
-                    # a copy, because the module may work in place
-                    batch = self.x.clone() if together else self.x[i : i + 1].clone()
-                    y: Tensor = functional_call(module, values, (batch,), tie_weights=False)
-                    return y[i : i + 1] if together else y
+                batch = self.x if needs_batch else self.x[i : i + 1]
+                y = self._run(layout, slots, theta.squeeze(0), batch)
+                return y[i : i + 1] if needs_batch else y
 
             run.__name__ = type(self.module).__name__
-            if seen is None:
-                try:
-                    seen = watched(lambda theta: value_of(run, theta), theta)[1]
-                except FAILURES as error:
-                    if isinstance(error, PullgeoError | torch.OutOfMemoryError):
-                        raise
-                    with left_alone(module):  # an error of the caller's own comes again
-                        value_of(module, self.x.clone())
-                    raise undifferentiable(self.module, error) from error
+            if self.known.seen is None:
+                self.known.seen = self._watched(run, theta)
+            seen = self.known.seen
             yield Autodiff(run, theta, signature, seen.switched, seen.compiled, seen.nested)
+
+    def _watched(self, run: Map, theta: Tensor) -> Watching:
+        try:
+            return watched(lambda theta: value_of(run, theta), theta)[1]
+        except FAILURES as error:
+            if isinstance(error, PullgeoError | torch.OutOfMemoryError):
+                raise
+            with left_alone(self._bare):  # an error of the caller's own comes again
+                value_of(self._bare, self.x.clone())
+            raise undifferentiable(self.module, error) from error
+
+
+class _Known:
+    """What products with a module's weights have shown about the module.
+
+    Attributes:
+        seen: what it does that forward mode does not know of.
+        together: whether samples can be moved side by side; ``None`` until that was tried.
+        needs_batch: whether a sample can only be computed in its batch; ``None`` until that was tried.
+    """
+
+    def __init__(self) -> None:
+        self.seen: Watching | None = None
+        self.together: bool | None = None
+        self.needs_batch: bool | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether samples may be moved side by side, as far as known."""
+        return self.together is not False
+
+    @property
+    def widest(self) -> int:
+        """Bytes of the largest tensor that it computes for a sample, as far as known."""
+        return 0 if self.seen is None else self.seen.widest
+
+    def compare(self, found: Tensor, expected: Tensor) -> None:
+        """Note whether a product of samples side by side agrees with that of one alone."""
+        size = float(expected.norm())
+        if self.seen is not None and (self.seen.switched or self.seen.compiled or self.seen.nested):
+            self.together = False
+        elif size > 0:  # else it says nothing
+            error = float((found.detach() - expected).norm())
+            self.together = error <= 10 * torch.finfo(expected.dtype).eps ** 0.5 * size  # false for NaN
+
+
+@contextmanager
+def no_slow_batching() -> Iterator[None]:
+    """Operations that torch batches by a loop over samples, with a warning, raise an error instead."""
+    functorch: Any = torch._C._functorch
+    before = functorch._is_vmap_fallback_enabled()
+    functorch._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    finally:
+        functorch._set_vmap_fallback_enabled(before)
 
 
 def check_connected(function: Map, x: Tensor) -> None:
@@ -285,6 +410,7 @@ def _push(function: Map, x: Tensor, T: Tensor, out_shape: tuple[int, ...], backw
     if len(T) == 0:  # vmap refuses to map over nothing
         return T.new_zeros(0, len(x), *out_shape)
 
+    x = x.view_as(x)  # so that a chunk that is computed again sees it, before transforms wrap it
     with differentiable_kernels():
         return over_stack(lambda t: tangent(function, x, t, backward), T)
 
@@ -301,6 +427,7 @@ def _second_push(function: Map, x: Tensor, T: Tensor, S: Tensor, out_shape: tupl
 
 
 def _pull(function: Map, x: Tensor, W: Tensor) -> Tensor:
+    x = x.view_as(x)
     with differentiable_kernels():
         pullback = vjp(function, x)[1]
         if len(W) == 1:

@@ -6,12 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import CHUNK_BYTES, Jacobian, LinearKind, chunks
+from pullgeo.jacobian.base import CACHE_BYTES, CHUNK_BYTES, Jacobian, LinearKind, chunks
 from pullgeo.jacobian.kinds.linear_map import Move, Reshape
 from pullgeo.jacobian.signature import Signature
-
-CACHE_BYTES = 2**23
-"""Size of the stack at its widest stage that a CPU still holds in its cache between one stage and the next."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +28,11 @@ class Chain(Jacobian):
 
     def _kind(self) -> str:
         return f"Chain[{', '.join(stage._kind() for stage in self.stages)}]"
+
+    @property
+    def item_bytes(self) -> int:
+        """As of the widest stage."""
+        return max(stage.item_bytes for stage in self.stages)
 
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``J_L ⋯ J_1 T``, in chunks that stay in cache on their way."""

@@ -97,6 +97,11 @@ class Graph(Jacobian):
     def _kind(self) -> str:
         return f"Graph[{len(self.nodes)} nodes]"
 
+    @property
+    def item_bytes(self) -> int:
+        """As of the widest edge."""
+        return max([super().item_bytes, *(edge.J.item_bytes for node in self.nodes for edge in node.edges)])
+
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """One sweep forwards."""
         return sweep_forward(self._edges, lambda J, t: J.push(t), lambda i: T if i == 0 else None)

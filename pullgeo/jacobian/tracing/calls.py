@@ -143,7 +143,8 @@ class Calls:
         vector: Any = torch.cat(vectors, 1)
         if seen.hides:
             check_connected(packed, plain(vector))
-        J = Autodiff(packed, plain(vector), tape.signature(vector, y), seen.switched, seen.compiled, seen.nested)
+        signature = tape.signature(vector, y)
+        J = Autodiff(packed, plain(vector), signature, seen.switched, seen.compiled, seen.nested, seen.widest)
         own = None
         if tape.counts(module):
             if _has_tensors((args, kwargs)):

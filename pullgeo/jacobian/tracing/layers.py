@@ -10,10 +10,10 @@ from torch.nn.modules.conv import _ConvNd
 from pullgeo.errors import CoupledSamplesError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.kinds.linear_map import Reshape
-from pullgeo.jacobian.partial_weight import restricted
 from pullgeo.jacobian.registry import rule_for, weight_rule_for
 from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain
 from pullgeo.jacobian.tracing.tape import Argument, Tape
+from pullgeo.jacobian.weights.partial import restricted
 from pullgeo.jacobian.weights.weight_graph import ParameterBlock
 
 

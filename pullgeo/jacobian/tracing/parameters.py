@@ -33,7 +33,8 @@ class SharedAutodiff(Jacobian):
         if T.shape[0] * T.shape[1] == 0:
             return T.new_zeros(*T.shape[:2], *self.signature.out_shape)
         with differentiable_kernels():
-            moved = over_stack(lambda t: tangent(self.function, self.value, t), T.flatten(0, 1))
+            value = self.value.view_as(self.value)
+            moved = over_stack(lambda t: tangent(self.function, value, t), T.flatten(0, 1))
         return moved.unflatten(0, T.shape[:2])
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
@@ -41,7 +42,7 @@ class SharedAutodiff(Jacobian):
         if W.shape[0] * W.shape[1] == 0:
             return W.new_zeros(*W.shape[:2], *self.signature.in_shape)
         with differentiable_kernels():
-            pullback = vjp(self.function, self.value)[1]
+            pullback = vjp(self.function, self.value.view_as(self.value))[1]
             moved = over_stack(lambda w: pullback(w)[0], W.flatten(0, 1))
         return moved.unflatten(0, W.shape[:2])
 

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import Jacobian, chunks
+from pullgeo.jacobian.base import Jacobian, added_up, chunks
 from pullgeo.jacobian.kinds.linear_map import Reshape
+from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.signature import Signature
 
 SUM_BYTES = 2**24
@@ -27,31 +28,49 @@ class WeightKind(Jacobian):
     def at(self, part: slice) -> "WeightKind":
         """The Jacobians of some of the samples, which follow one another."""
 
+    def pull_pieces(self, W: Float[Tensor, "k b *y"]) -> list[Float[Tensor, "k b _"]]:
+        """``Jᵀ W`` in pieces that follow one another, such as weight and bias, where a kind has them apart."""
+        return [self.pull(W)]
+
+    def pull_into(self, W: Float[Tensor, "k b *y"], targets: list[Float[Tensor, "k b _"]]) -> None:
+        """Write ``Jᵀ W`` into tensors that follow one another, one for each parameter; outside of graphs only."""
+        pieces = self.pull_pieces(W)
+        if len(pieces) != len(targets):
+            pieces = list(torch.cat(pieces, -1).split([target.shape[-1] for target in targets], -1))
+        for target, piece in zip(targets, pieces, strict=True):
+            target.copy_(piece)
+
     def pull_squared_summed(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k p"]:
         """``Σ_b (J_b∘J_b)ᵀ w_b``."""
-        total = w.new_zeros(len(w), self.signature.n_in)
-        for part in self._parts():
-            total = total + self.at(part).pull_squared_layerwise(w[:, part]).sum(1)
-        return total
+
+        def term(part: slice) -> Tensor:
+            return self.at(part).pull_squared_layerwise(w[:, part]).sum(1)
+
+        total = added_up(over_chunks(self._parts(), term))
+        return w.new_zeros(len(w), self.signature.n_in) if total is None else total
 
     def pull_diag_summed(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, " p"]:
         """``Σ_b Σ_k J_bᵀ W_kb ∘ J_bᵀ V_kb``."""
-        total = W.new_zeros(self.signature.n_in)
-        for part in self._parts():
+
+        def term(part: slice) -> Tensor:
             w = W[:, part]
-            total = total + self.at(part).pull_diag(w, w if V is W else V[:, part]).sum(0)
-        return total
+            return self.at(part).pull_diag(w, w if V is W else V[:, part]).sum(0)
+
+        total = added_up(over_chunks(self._parts(), term))
+        return W.new_zeros(self.signature.n_in) if total is None else total
 
     def pull_outer_summed(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "p p"]:
         """``Σ_b J_bᵀ (Σ_k W_kb V_kbᵀ) J_b``."""
-        total = W.new_zeros(self.signature.n_in, self.signature.n_in)
-        for tangents in self._tangents(len(W)):
-            for part in self._parts(tangents.stop - tangents.start):
-                own = self.at(part)
-                left = own.pull(W[tangents, part]).flatten(0, 1)
-                right = left if V is W else own.pull(V[tangents, part]).flatten(0, 1)
-                total = total + left.T @ right
-        return total
+        tiles = [(k, part) for k in self._tangents(len(W)) for part in self._parts(k.stop - k.start)]
+
+        def term(tile: tuple[slice, slice]) -> Tensor:
+            own = self.at(tile[1])
+            left = own.pull(W[tile]).flatten(0, 1)
+            right = left if V is W else own.pull(V[tile]).flatten(0, 1)
+            return left.T @ right
+
+        total = added_up(over_chunks(tiles, term))
+        return W.new_zeros(self.signature.n_in, self.signature.n_in) if total is None else total
 
     def cross_gram(
         self, W: Float[Tensor, "k b *y"], other: "WeightKind", V: Float[Tensor, "l c *z"]
@@ -59,17 +78,21 @@ class WeightKind(Jacobian):
         """``⟨J_bᵀ W_kb, J'_cᵀ V_lc⟩`` between all samples of two batches that the same weights serve."""
         if W.shape[1] * V.shape[1] * len(W) * len(V) == 0:
             return W.new_zeros(W.shape[1], len(W), V.shape[1], len(V))
-        right = other._pulling(V)
         columns = other._tangents(len(V))
         others = other._parts(columns[0].stop)
+        right = other._pulling(V, [(k, c) for k in columns for c in others])
+        tangents = self._tangents(len(W))
 
-        def row(left: Tensor) -> Tensor:
-            tiles = [[torch.einsum("kbp,lcp->bkcl", left, right(k, c)) for k in columns] for c in others]
-            return torch.cat([torch.cat(of_part, 3) for of_part in tiles], 2)
+        def rows(part: slice) -> Tensor:
+            here = self.at(part)
+            found = []
+            for some in tangents:
+                left = here.pull(W[some, part])
+                tiles = [[torch.einsum("kbp,lcp->bkcl", left, right(k, c)) for k in columns] for c in others]
+                found.append(torch.cat([torch.cat(of_part, 3) for of_part in tiles], 2))
+            return torch.cat(found, 1)
 
-        left, tangents = self._pulling(W), self._tangents(len(W))
-        parts = self._parts(tangents[0].stop)
-        return torch.cat([torch.cat([row(left(k, part)) for k in tangents], 1) for part in parts])
+        return torch.cat(list(over_chunks(self._parts(tangents[0].stop), rows)))
 
     def cross_diag(
         self, W: Float[Tensor, "k b *y"], other: "WeightKind", V: Float[Tensor, "k c *z"]
@@ -77,14 +100,17 @@ class WeightKind(Jacobian):
         """``⟨J_bᵀ W_kb, J'_cᵀ V_kc⟩``: the products of cotangents of the same number only."""
         if W.shape[1] * V.shape[1] * len(W) == 0:
             return W.new_zeros(len(W), W.shape[1], V.shape[1])
-        left, right = self._pulling(W), other._pulling(V)
-        rows = []
-        for some in self._tangents(len(W)):
-            k = some.stop - some.start
-            lefts = (left(some, part) for part in self._parts(k))
-            tiles = [torch.cat([of_part @ right(some, c).mT for c in other._parts(k)], 2) for of_part in lefts]
-            rows.append(torch.cat(tiles, 1))
-        return torch.cat(rows)
+        stacks = [(some, some.stop - some.start) for some in self._tangents(len(W))]
+        right = other._pulling(V, [(some, c) for some, k in stacks for c in other._parts(k)])
+        tiles = [(some, k, part) for some, k in stacks for part in self._parts(k)]
+
+        def row(tile: tuple[slice, int, slice]) -> Tensor:
+            some, k, part = tile
+            left = right(some, part) if other is self and V is W else self.at(part).pull(W[some, part])
+            return torch.cat([left @ right(some, c).mT for c in other._parts(k)], 2)
+
+        found = over_chunks(tiles, row)
+        return torch.cat([torch.cat([next(found) for _ in self._parts(k)], 1) for _, k in stacks])
 
     def _tangents(self, k: int) -> list[slice]:
         """Slices of a stack: as many as may be pulled to the weights of one sample at a time."""
@@ -99,21 +125,16 @@ class WeightKind(Jacobian):
     def _weight_bytes(self) -> int:
         return self.signature.n_in * self.signature.dtype.itemsize
 
-    def _pulling(self, W: Tensor) -> Callable[[slice, slice], Float[Tensor, "k b p"]]:
-        """Pulls parts of a stack; keeps them if all together are small."""
-        held: dict[tuple[int, int], Tensor] = {}
-        small = W.shape[:2].numel() * self._weight_bytes <= SUM_BYTES
+    def _pulling(self, W: Tensor, tiles: list[tuple[slice, slice]]) -> Callable[[slice, slice], Float[Tensor, "k b p"]]:
+        """Pulls tiles of a stack, some tangents of some samples; at once if all together are small."""
 
         def pull(tangents: slice, part: slice) -> Tensor:
-            key = tangents.start, part.start
-            if key in held:
-                return held[key]
-            pulled = self.at(part).pull(W[tangents, part])
-            if small:
-                held[key] = pulled
-            return pulled
+            return self.at(part).pull(W[tangents, part])
 
-        return pull
+        if W.shape[:2].numel() * self._weight_bytes > SUM_BYTES:
+            return pull
+        held = {(tangents.start, part.start): pull(tangents, part) for tangents, part in tiles}
+        return lambda tangents, part: held[tangents.start, part.start]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pullgeo.jacobian.base import added_up, all_added_up
 from pullgeo.jacobian.contractions import flat
+from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.weights.base import as_weight_kind
 from pullgeo.jacobian.weights.parameters import coordinate_count
 from pullgeo.jacobian.weights.shared import grouped, joined
@@ -51,11 +53,13 @@ class BatchSum:
 
     def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, " p"]:
         """``Σ_b Σ_k J_bᵀ W_kb ∘ J_bᵀ V_kb``: the diagonal of ``Σ_b J_bᵀ (Σ_k W_kb V_kbᵀ) J_b``."""
-        total = W.new_zeros(self._p)
-        for part in self.J.sweep_parts(len(W)):
+
+        def term(part: slice) -> Tensor:
             w = W[part]
-            total = total + self._diagonal(self.J.sweep_pair(w, w if V is W else V[part]))
-        return total
+            return self._diagonal(self.J.sweep_pair(w, w if V is W else V[part]))
+
+        total = added_up(over_chunks(self.J.sweep_parts(len(W)), term))
+        return W.new_zeros(self._p) if total is None else total
 
     def pull_blocks(
         self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"], groups: Sequence[Sequence[nn.Parameter]]
@@ -69,40 +73,47 @@ class BatchSum:
 
         Cost: for a group that is one linear layer of plain features, one product of matrices.
         """
-        totals = [W.new_zeros(n, n) for n in (sum(map(coordinate_count, group)) for group in groups)]
-        for part in self.J.sweep_parts(len(W)):
-            w = W[part]
+
+        def term(part: slice) -> tuple[Tensor, ...]:
+            w, found = W[part], []
             met = list(self.J.sweep_pair(w, w if V is W else V[part]))
-            for number, group in enumerate(groups):
-                wanted = {id(p) for p in group}
+            for group in groups:
+                wanted, n = {id(p) for p in group}, sum(map(coordinate_count, group))
                 layers = [one for one in met if any(id(p) in wanted for p in one[0].parameters)]
-                if layers:
-                    totals[number] = totals[number] + _block(layers, group)
-        return totals
+                found.append(_block(layers, group) if layers else w.new_zeros(n, n))
+            return tuple(found)
+
+        parts = list(self.J.sweep_parts(len(W))) or [slice(0, 0)]
+        return list(all_added_up(over_chunks(parts, term)))
 
     def pull_outer(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "p p"]:
         """``Σ_b J_bᵀ (Σ_k W_kb V_kbᵀ) J_b``, with the blocks between layers.
 
         Cost: k b P² multiplications; cotangents are pulled to all weights for some samples at a time.
         """
-        total = W.new_zeros(self._p, self._p)
-        for part in self.J.sweep_parts(len(W)):
+        p = self._p
+
+        def term(part: slice) -> Tensor:
             w = W[part]
             together, left, right = joined(self.J.sweep_pair(w, w if V is W else V[part]))
-            places = self._places(together.parameters)
-            total = total.index_put((places[:, None], places), together.pull_outer_summed(left, right), accumulate=True)
-        return total
+            places, found = self._places(together.parameters), together.pull_outer_summed(left, right)
+            return found.new_zeros(p, p).index_put((places[:, None], places), found, accumulate=True)
+
+        total = added_up(over_chunks(self.J.sweep_parts(len(W)), term))
+        return W.new_zeros(p, p) if total is None else total
 
     @property
     def _p(self) -> int:
         return self.J.signature.n_in
 
     def _squared(self, W: Tensor, scale: Float[Tensor, "k b"]) -> Tensor:
-        total = W.new_zeros(self._p)
-        for part in self.J.sweep_parts(len(W)):
+
+        def term(part: slice) -> Tensor:
             swept = self.J.sweep(lambda J, w: J.pull(w), W[part])
-            total = total + self._diagonal((own, times(scale[part], delta), delta) for own, delta in swept)
-        return total
+            return self._diagonal((own, times(scale[part], delta), delta) for own, delta in swept)
+
+        total = added_up(over_chunks(self.J.sweep_parts(len(W)), term))
+        return W.new_zeros(self._p) if total is None else total
 
     def _diagonal(self, swept: Swept) -> Tensor:
         found: dict[int, Tensor] = {}

@@ -11,6 +11,7 @@ from torch import Tensor
 from pullgeo.jacobian.base import LinearKind, chunks
 from pullgeo.jacobian.contractions import gram
 from pullgeo.jacobian.kinds.convolution import Convolution
+from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.weights.base import WeightKind
 
@@ -69,10 +70,19 @@ class ConvWeight(WeightKind, LinearKind):
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``(Σ_s w_s x_sᵀ, Σ_s w_s)``, the windows of cotangents in chunks."""
+        pieces = self.pull_pieces(W)
+        return torch.cat(pieces, -1) if self.bias else pieces[0]
+
+    def pull_pieces(self, W: Float[Tensor, "k b *y"]) -> list[Float[Tensor, "k b _"]]:
+        """The kernel's, and the bias's."""
         x = self._inputs()
-        parts = [torch.einsum(f"kbgcs,bgas->kbg{self._order}", w, x).flatten(2) for w in self._cotangents_in_chunks(W)]
+
+        def pulled(part: slice) -> Tensor:
+            return torch.einsum(f"kbgcs,bgas->kbg{self._order}", self._cotangents(W[part]), x).flatten(2)
+
+        parts = list(over_chunks(self._cotangent_parts(W), pulled))
         weight = torch.cat(parts) if parts else W.new_zeros(*W.shape[:2], math.prod(self.weight_shape))
-        return self._pack(weight, W.flatten(3).sum(3))
+        return [weight, W.flatten(3).sum(3)] if self.bias else [weight]
 
     def push_squared(self, v: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``v * x² + v_c``: a weight acts on an output once, through one element of the input."""
@@ -91,7 +101,11 @@ class ConvWeight(WeightKind, LinearKind):
         x = self._inputs()
         kernel = x.mT @ x
         right = self._cotangents(V)
-        rows = [gram(torch.einsum("kbgcs,bgst->kbgct", left, kernel), right) for left in self._cotangents_in_chunks(W)]
+
+        def row(part: slice) -> Tensor:
+            return gram(torch.einsum("kbgcs,bgst->kbgct", self._cotangents(W[part]), kernel), right)
+
+        rows = list(over_chunks(self._cotangent_parts(W), row))
         total = torch.cat(rows, 1) if rows else W.new_zeros(W.shape[1], k, n)
         return total + gram(W.flatten(3).sum(3), V.flatten(3).sum(3)) if self.bias else total
 
@@ -101,12 +115,14 @@ class ConvWeight(WeightKind, LinearKind):
         if (1 if V is W else 2) * k * a <= s * (k + a):
             return super().pull_diag(W, V)
         x = self._inputs()
-        parts = []
-        for part in chunks(len(x), g * c * s * max(s, a, k) * x.element_size()):
+
+        def diagonal(part: slice) -> Tensor:
             w = self._cotangents(W[:, part])
             products = torch.einsum("kbgcs,kbgct->bgcst", w, w if V is W else self._cotangents(V[:, part]))
             spread = torch.einsum("bgcst,bgat->bgcsa", products, x[part])
-            parts.append(torch.einsum(f"bgcsa,bgas->bg{self._order}", spread, x[part]).flatten(1))
+            return torch.einsum(f"bgcsa,bgas->bg{self._order}", spread, x[part]).flatten(1)
+
+        parts = list(over_chunks(chunks(len(x), g * c * s * max(s, a, k) * x.element_size()), diagonal))
         weight = torch.cat(parts) if parts else W.new_zeros(0, math.prod(self.weight_shape))
         return self._pack(weight, (W.flatten(3).sum(3) * V.flatten(3).sum(3)).sum(0))
 
@@ -132,10 +148,9 @@ class ConvWeight(WeightKind, LinearKind):
         seen = self.convolution.windows(W) if self.transposed else W
         return seen.reshape(*W.shape[:2], g, c, s)
 
-    def _cotangents_in_chunks(self, W: Tensor) -> Iterator[Float[Tensor, "k b g c s"]]:
+    def _cotangent_parts(self, W: Tensor) -> Iterator[slice]:
         g, c, _, s = self._sizes
-        for part in chunks(len(W), W.shape[1] * g * c * s * W.element_size()):
-            yield self._cotangents(W[part])
+        return chunks(len(W), W.shape[1] * g * c * s * W.element_size())
 
     def _pack(self, weight: Tensor, bias: Tensor) -> Tensor:
         return torch.cat([weight, bias], dim=-1) if self.bias else weight

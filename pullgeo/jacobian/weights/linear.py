@@ -43,8 +43,27 @@ class LinearWeight(WeightKind, LinearKind):
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``(Σ_s w_s x_sᵀ, Σ_s w_s)``."""
+        pieces = self.pull_pieces(W)
+        return torch.cat(pieces, -1) if self.bias else pieces[0]
+
+    def pull_pieces(self, W: Float[Tensor, "k b *y"]) -> list[Float[Tensor, "k b _"]]:
+        """The weight's, and the bias's."""
         w = self._rows(W)
-        return self._pack(torch.einsum("kbso,bsi->kboi", w, self.x).flatten(2), w.sum(2))
+        if self.x.shape[1] == 1:
+            weight = (w.mT * self.x).flatten(2)
+        else:
+            weight = torch.einsum("kbso,bsi->kboi", w, self.x).flatten(2)
+        return [weight, w.sum(2)] if self.bias else [weight]
+
+    def pull_into(self, W: Float[Tensor, "k b *y"], targets: list[Float[Tensor, "k b _"]]) -> None:
+        """Plain features are multiplied where their products are wanted."""
+        if self.x.shape[1] != 1:
+            return super().pull_into(W, targets)
+        w = self._rows(W)
+        torch.mul(w.mT, self.x, out=targets[0].unflatten(-1, (self.out_features, self.x.shape[-1])))
+        if self.bias:
+            targets[1].copy_(w.squeeze(2))
+        return None
 
     def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``(w ⊗ x², w)``: the output of row s depends on every weight once, through ``x_s``."""

@@ -8,14 +8,16 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from pullgeo.jacobian.base import Jacobian, chunks
+from pullgeo.jacobian.base import GRAM_BYTES, Jacobian, added_up, all_added_up
 from pullgeo.jacobian.contractions import flat, gram, outer
 from pullgeo.jacobian.kinds.autodiff import AutodiffWeight
 from pullgeo.jacobian.kinds.graph import Edge, MoveAlong, sweep_backward, sweep_forward
 from pullgeo.jacobian.kinds.linear_map import Reshape
-from pullgeo.jacobian.partial_weight import restricted
+from pullgeo.jacobian.recompute import over_chunks, transformed
 from pullgeo.jacobian.signature import Signature
+from pullgeo.jacobian.weights.base import WeightKind
 from pullgeo.jacobian.weights.parameters import ParameterLayout, coordinate_count
+from pullgeo.jacobian.weights.partial import restricted
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,13 @@ class ParameterBlock:
         """The parameters with the pieces of a vector that belong to them."""
         pieces = flat.split([coordinate_count(p) for p in self.parameters], dim=-1)
         return list(zip(self.parameters, pieces, strict=True))
+
+    def pulled(self, delta: Float[Tensor, "k b *y"]) -> list[tuple[nn.Parameter, Float[Tensor, "k b _"]]]:
+        """The parameters with the cotangents pulled to them."""
+        pieces = self.J.pull_pieces(delta) if isinstance(self.J, WeightKind) else []
+        if len(pieces) == len(self.parameters):
+            return list(zip(self.parameters, pieces, strict=True))
+        return self.split(torch.cat(pieces, -1) if pieces else self.J.pull(delta))
 
 
 def own_of(module: nn.Module, J: Jacobian, layout: ParameterLayout) -> ParameterBlock:
@@ -67,6 +76,9 @@ class Stage:
         """The derivative with respect to the stage's own parameters."""
         return None if self.own is None else self.own.J
 
+
+GRAPH_CHUNKS = 4
+"""How many chunks the graph of the sweep of one chunk may take in a backward pass."""
 
 Swept = Iterable[tuple[ParameterBlock, Tensor, Tensor]]
 """Parameters with the two cotangents of the node that they move."""
@@ -106,7 +118,10 @@ class WeightGraph(Jacobian):
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """Cotangents of the output pulled to all weights in one backward sweep."""
-        return self._assembled((own, own.J.pull(delta)) for own, delta in self.sweep(lambda J, w: J.pull(w), W))
+        swept = self.sweep(lambda J, w: J.pull(w), W)
+        if torch.is_grad_enabled() or transformed():
+            return self._assembled(own.pulled(delta) for own, delta in swept)
+        return self._written(swept, W)
 
     def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``(J_θ∘J_θ)ᵀ w`` exactly, in chunks. Cost: n_out backward sweeps for each of the k."""
@@ -117,7 +132,7 @@ class WeightGraph(Jacobian):
     def pull_squared_layerwise(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``(J_θ∘J_θ)ᵀ w`` with off-diagonal terms dropped before every layer: one backward sweep."""
         swept = self.sweep(lambda J, w: J.pull_squared_layerwise(w), w)
-        return self._assembled((own, own.J.pull_squared_layerwise(delta)) for own, delta in swept)
+        return self._assembled(own.split(own.J.pull_squared_layerwise(delta)) for own, delta in swept)
 
     def push_squared_layerwise(self, v: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``(J_θ∘J_θ) v`` with off-diagonal terms dropped after every layer: one forward sweep."""
@@ -126,31 +141,40 @@ class WeightGraph(Jacobian):
     def pull_gram(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "l b *y"]) -> Float[Tensor, "b k l"]:
         """``⟨J_θᵀ W_k, J_θᵀ V_l⟩``: with a basis for both the empirical neural tangent kernel ``J_θ J_θᵀ``.
 
-        Cost: one backward sweep of each stack; with a chunk size, one of each pair of their chunks.
+        Cost: one backward sweep of each stack; with a chunk size, or where they take too much memory, one of each pair
+        of their chunks.
         """
-        if self.chunk_size is not None and max(len(W), len(V)) > self.chunk_size:
-            columns = list(self.parts(len(V)))
-            rows = [[self._gram_of(W[left], V[right]) for right in columns] for left in self.parts(len(W))]
-            return torch.cat([torch.cat(row, 2) for row in rows], 1)
-        return self._gram_of(W, V)
+        if self.in_one_piece(max(len(W), len(V))):
+            return self._gram_of(W, V)
+        columns = list(self.sweep_parts(len(V)))
+        tiles = [(left, right) for left in self.sweep_parts(len(W)) for right in columns]
+        found = list(over_chunks(tiles, lambda tile: self._gram_of(W[tile[0]], V[tile[1]])))
+        n = len(columns)
+        return torch.cat([torch.cat(found[i : i + n], 2) for i in range(0, len(found), n)], 1)
 
     def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "b p"]:
         """``Σ_k J_θᵀ W_k ∘ J_θᵀ V_k``, layer by layer and in chunks of k."""
-        total = W.new_zeros(W.shape[1], self.signature.n_in)
-        for part in self.sweep_parts(len(W)):
+
+        def term(part: slice) -> Tensor:
             w = W[part]
-            total = total + self._diagonal(self.sweep_pair(w, w if V is W else V[part]))
-        return total
+            return self._diagonal(self.sweep_pair(w, w if V is W else V[part]))
+
+        total = added_up(over_chunks(self.sweep_parts(len(W)), term))
+        return W.new_zeros(W.shape[1], self.signature.n_in) if total is None else total
 
     def pull_blocks(
         self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]
     ) -> list[Float[Tensor, "b _ _"] | None]:
         """Diagonal blocks of ``J_θᵀ (Σ_k W_k V_kᵀ) J_θ``: one per stage, ``None`` where it has no parameters."""
-        totals: dict[int, Tensor] = {}
-        for part in list(self.parts(len(W))) or [slice(0, 0)]:
+        keys = [id(own) for own in self._owners]
+
+        def term(part: slice) -> tuple[Tensor, ...]:
             w = W[part]
             blocks = self._blocks_of(w, w if V is W else V[part])
-            totals = {key: totals[key] + block for key, block in blocks.items()} if totals else blocks
+            return tuple(blocks[key] for key in keys)
+
+        parts = list(self.sweep_parts(len(W))) or [slice(0, 0)]
+        totals = dict(zip(keys, all_added_up(over_chunks(parts, term)), strict=True))
         return [None if stage.own is None else totals[id(stage.own)] for stage in self.stages]
 
     def second(self, T: Float[Tensor, "k b p"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
@@ -227,20 +251,38 @@ class WeightGraph(Jacobian):
 
     def sweep_parts(self, k: int) -> Iterator[slice]:
         """Chunks of a stack of k, of the chunk size, or small enough for the widest node that they pass."""
-        if self.chunk_size is not None:
-            return self.parts(k)
-        widths = [edge.J.signature.n_in for stage in self.stages for edge in stage.edges]
-        widths += [own.J.signature.n_in for own in self._owners if isinstance(own.J, Reshape) or self.is_shared(own)]
+        return self.parts(k, self.sweep_bytes)
+
+    def in_one_piece(self, k: int) -> bool:
+        """Whether k cotangents may be swept at once: within the chunk size, or what a Gram matrix may hold."""
+        return k <= self.chunk_size if self.chunk_size is not None else k * self.sweep_bytes <= GRAM_BYTES
+
+    @property
+    def item_bytes(self) -> int:
+        """That of a sweep, or the weights of every sample."""
+        return max(super().item_bytes, self.sweep_bytes)
+
+    @property
+    def sweep_bytes(self) -> int:
+        """What one cotangent of every sample takes on its way through a sweep that contracts layer by layer.
+
+        Where gradients are on, a backward pass keeps the whole sweep of a chunk, so long graphs take smaller chunks.
+        """
+        widths = [edge.J.item_bytes for stage in self.stages for edge in stage.edges]
+        widths += [own.J.item_bytes for own in self._owners if isinstance(own.J, Reshape) or self.is_shared(own)]
         s = self.signature
-        return chunks(k, s.dtype.itemsize * s.batch * max([s.n_out, *widths]))
+        widest = max([s.dtype.itemsize * s.batch * s.n_out, *widths])
+        return max(widest, sum(widths) // GRAPH_CHUNKS) if torch.is_grad_enabled() else widest
 
     def _squared(self, W: Tensor, scale: Float[Tensor, "k b"]) -> Tensor:
         """``Σ_k scale_k (J_θᵀ W_k)²``: the scale waits until a layer contracts, so one sweep serves both factors."""
-        total = W.new_zeros(W.shape[1], self.signature.n_in)
-        for part in self.sweep_parts(len(W)):
+
+        def term(part: slice) -> Tensor:
             swept = self.sweep(lambda J, w: J.pull(w), W[part])
-            total = total + self._diagonal((own, times(scale[part], delta), delta) for own, delta in swept)
-        return total
+            return self._diagonal((own, times(scale[part], delta), delta) for own, delta in swept)
+
+        total = added_up(over_chunks(self.sweep_parts(len(W)), term))
+        return W.new_zeros(W.shape[1], self.signature.n_in) if total is None else total
 
     def _diagonal(self, swept: Swept) -> Tensor:
         """The products of both cotangents pulled to the weights, entry by entry."""
@@ -254,20 +296,38 @@ class WeightGraph(Jacobian):
         found.update((p, (pulled * other).sum(0)) for p, (pulled, other) in held.pairs.items())
         return self.in_order(found)
 
-    def _assembled(self, pieces: Iterable[tuple[ParameterBlock, Tensor]]) -> Tensor:
+    def _assembled(self, contributions: Iterable[list[tuple[nn.Parameter, Tensor]]]) -> Tensor:
         """Contributions of the stages to the weights, added up."""
         found: dict[int, Tensor] = {}
-        for own, contribution in pieces:
-            for p, piece in own.split(contribution):
+        for contribution in contributions:
+            for p, piece in contribution:
                 found[id(p)] = found[id(p)] + piece if id(p) in found else piece
         return self.in_order(found)
+
+    def _written(self, swept: Iterable[tuple[ParameterBlock, Tensor]], W: Tensor) -> Tensor:
+        """What all stages pull, written to where it belongs; no piece of it is held twice."""
+        answer = W.new_empty(*W.shape[:2], self.signature.n_in)
+        layout = self.layout
+        places = dict(zip(map(id, layout.parameters), layout.split(answer), strict=True))
+        written: set[int] = set()
+        for own, delta in swept:
+            if isinstance(own.J, WeightKind) and written.isdisjoint(map(id, own.parameters)):
+                own.J.pull_into(delta, [places[id(p)] for p in own.parameters])
+            else:
+                for p, piece in own.split(own.J.pull(delta)):
+                    places[id(p)].add_(piece) if id(p) in written else places[id(p)].copy_(piece)
+            written.update(map(id, own.parameters))
+        for key, place in places.items():
+            if key not in written:
+                place.zero_()
+        return answer
 
     def in_order(self, found: dict[int, Tensor]) -> Tensor:
         """What was found for each parameter, by its id, in the order of the weights; zeros for those without any."""
         like = next(iter(found.values()))
-        layout, lead = self.layout, like.shape[:-1]
-        ordered = (found.get(id(p), like.new_zeros(*lead, coordinate_count(p))) for p in layout.parameters)
-        return torch.cat(list(ordered), dim=-1)
+        lead, parameters = like.shape[:-1], self.layout.parameters
+        ordered = [found[id(p)] if id(p) in found else like.new_zeros(*lead, coordinate_count(p)) for p in parameters]
+        return torch.cat(ordered, dim=-1) if len(ordered) > 1 else ordered[0]
 
 
 class SharedAccumulator:

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.func import vjp
+
+from pullgeo.jacobian.recompute import transformed
 
 
 def adjoint(function: Callable[[Tensor], Tensor], in_shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
@@ -19,7 +22,16 @@ def adjoint(function: Callable[[Tensor], Tensor], in_shape: tuple[int, ...]) -> 
 
     def backward(W: Tensor) -> Tensor:
         rows = W.flatten(0, 1)
-        (pulled,) = vjp(function, W.new_zeros(len(rows), *in_shape))[1](rows)
+        zeros = W.new_zeros(len(rows), *in_shape)
+        if transformed():
+            (pulled,) = vjp(function, zeros)[1](rows)
+        else:
+            # torch.func imports torch's compiler at the first call, and so do cotangents of tensors that are no number,
+            # which takes longer than most products
+            again = torch.is_grad_enabled() and W.requires_grad
+            with torch.enable_grad():
+                inner = (function(zeros.requires_grad_()) * rows).sum()
+                (pulled,) = torch.autograd.grad(inner, zeros, create_graph=again)
         return pulled.unflatten(0, W.shape[:2])
 
     return backward

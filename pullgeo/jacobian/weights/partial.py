@@ -13,6 +13,7 @@ from pullgeo.jacobian.weights.base import WeightKind, as_weight_kind
 from pullgeo.jacobian.weights.broadcast import BroadcastWeight
 from pullgeo.jacobian.weights.conv import ConvWeight
 from pullgeo.jacobian.weights.linear import LinearWeight
+from pullgeo.jacobian.weights.parameters import coordinate_count
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,14 +96,15 @@ def restricted(J: Jacobian, every: Sequence[Tensor], chosen: Sequence[nn.Paramet
         chosen: some of them, in the same order.
     """
     ids = set(map(id, chosen))
-    size = sum(p.numel() for p in chosen)
+    size = sum(map(coordinate_count, chosen))
     signature = replace(J.signature, in_shape=(size,))
     if isinstance(J, LinearWeight | ConvWeight) and J.bias and len(every) == 2:
         if id(every[0]) in ids:
             return replace(J, bias=False, signature=signature)
         return _bias(J, signature)
     device = J.signature.device
-    places = torch.arange(sum(p.numel() for p in every), device=device).split([p.numel() for p in every])
+    sizes = [coordinate_count(p) for p in every]
+    places = torch.arange(sum(sizes), device=device).split(sizes)
     kept = [place for p, place in zip(every, places, strict=True) if id(p) in ids]
     return PartialWeight(as_weight_kind(J), torch.cat(kept))
 
