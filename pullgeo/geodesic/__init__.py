@@ -2,6 +2,7 @@
 
 from pullgeo.geodesic.block_banded import BlockBanded
 from pullgeo.geodesic.chords import chord_energy, chord_lengths, chord_slope, expand_chord_energy
+from pullgeo.geodesic.comparison import less, ranked
 from pullgeo.geodesic.corridor import Corridor
 from pullgeo.geodesic.defined import where_defined
 from pullgeo.geodesic.grad_mode import check_grad_mode, check_same_weights, check_transforms
@@ -62,9 +63,11 @@ __all__ = [
     "expand_mapped_energy",
     "expand_segment_energy",
     "leaves",
+    "less",
     "linearised",
     "mapped_energy",
     "mapped_lengths",
+    "ranked",
     "segment_lengths",
     "segment_sum",
     "slope_by_autograd",

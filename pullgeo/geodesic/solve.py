@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pullgeo.curve import DiscreteCurve
 from pullgeo.errors import OptionError
+from pullgeo.geodesic.comparison import ranked
 from pullgeo.geodesic.implicit import differentiable
 from pullgeo.geodesic.precision import precision, rough
 from pullgeo.geodesic.problem import BoundaryValue
@@ -67,8 +68,17 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
         found = solver.minimise(space, near, z0.detach(), z1.detach())
     solution = _solution(space, near, found, z0, z1, problem.z0.dtype)
     if isinstance(solver, Refining) and solver.rtol is not None:
-        return _refined(space, solver, solution, z0, z1)
-    return solution
+        solution = _refined(space, solver, solution, z0, z1)
+    return _finite_between(solution)
+
+
+def _finite_between(solution: Solution) -> Solution:
+    """The solution, where curves that are finite at their nodes alone have not converged."""
+    lost = torch.isinf(solution.error_estimate).tolist()
+    if not any(lost):
+        return solution
+    status = [Status.NON_FINITE if bad and s.converged else s for bad, s in zip(lost, solution.status, strict=True)]
+    return replace(solution, status=tuple(status))
 
 
 def _solution(
@@ -117,11 +127,12 @@ def _between(
         noise = _noise(near, space, found, length)
         smooth = change + noise <= SMOOTH * (length - coarse_length).abs()
         error = UNSEEN[2] * change
-        rough = ~smooth & (change > ROUNDING * noise)
+        # what float32 cannot measure, it says nothing about
+        rough = ~smooth & (change > ROUNDING * noise) & torch.isfinite(change)
         for which, measure in ((rough, near), (~smooth & ~rough, space)):
             rest = which.nonzero().squeeze(1)
             if len(rest):
-                change = (_measured(measure, found.nodes[rest], 4) - length[rest]).abs()
+                change = ranked((_measured(measure, found.nodes[rest], 4) - length[rest]).abs())
                 seen = change > ROUNDING * _noise(space, space, found, length)[rest]
                 error = error.index_put((rest,), torch.where(seen, UNSEEN[4] * change, 0.0))
         return torch.where(length > 0, error, 0.0)
@@ -158,7 +169,8 @@ def _refined(space: Space, solver: Refining, solution: Solution, z0: Tensor, z1:
             if one and status is Status.CONVERGED
         ]
         if again and 2 * solution.curve.segments > solver.max_segments:
-            status = [Status.COARSE if i in again else end for i, end in enumerate(solution.status)]
+            infinite = torch.isinf(solution.error_estimate).tolist()
+            status = [Status.COARSE if i in again and not infinite[i] else end for i, end in enumerate(solution.status)]
             solution, again = replace(solution, status=tuple(status)), []
         kept = sorted(set(range(len(solution))) - set(again))
         parts.append(solution[kept])

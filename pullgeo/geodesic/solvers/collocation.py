@@ -14,9 +14,10 @@ from pullgeo.errors import NonFiniteError, OptionError, SingularMetricError
 from pullgeo.geodesic.assessed import assess
 from pullgeo.geodesic.corridor import Corridor
 from pullgeo.geodesic.options import check_search
+from pullgeo.geodesic.proposals import propose_shortest
 from pullgeo.geodesic.solver import Minimised
 from pullgeo.geodesic.space import ConnectedSpace, Space
-from pullgeo.geodesic.start import Candidates, Start
+from pullgeo.geodesic.start import Start
 from pullgeo.geodesic.status import Status
 
 Array = NDArray[np.float64]
@@ -70,7 +71,7 @@ class CollocationBVP:
             raise OptionError(
                 f"CollocationBVP: {type(space).__name__} has no connection. Use Newton(), which needs none."
             )
-        begun = Candidates.best(self.starts, rough, z0, z1, self.segments)
+        begun = propose_shortest(self.starts, rough, z0, z1, self.segments)
         nodes, residual = begun.clone(), torch.full_like(z0[:, 0], torch.inf)
         steps = torch.zeros(len(z0), dtype=torch.long, device=z0.device)
         good, singular = torch.zeros_like(steps, dtype=torch.bool), torch.zeros_like(steps, dtype=torch.bool)

@@ -12,10 +12,11 @@ from pullgeo.errors import OptionError
 from pullgeo.geodesic.assessed import assess
 from pullgeo.geodesic.found import CODES
 from pullgeo.geodesic.options import check_search
+from pullgeo.geodesic.proposals import propose_shortest
 from pullgeo.geodesic.slope import slope
 from pullgeo.geodesic.solver import Minimised
 from pullgeo.geodesic.space import Space
-from pullgeo.geodesic.start import Candidates, Line, Start
+from pullgeo.geodesic.start import Line, Start
 from pullgeo.geodesic.status import Status
 
 OptimizerFactory = Callable[[list[Tensor]], torch.optim.Optimizer]
@@ -85,7 +86,7 @@ class EnergyMinimizer:
         Raises:
             ShapeError: given starts do not fit the pairs.
         """
-        nodes = Candidates.best(self.starts, rough, z0, z1, self.segments)
+        nodes = propose_shortest(self.starts, rough, z0, z1, self.segments)
         steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
         found, order = assess(space, nodes, self.tol, steps)
         # the residual's unit changes little from the first curve to the last, on which the last word is spoken

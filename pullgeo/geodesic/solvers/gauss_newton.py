@@ -9,9 +9,10 @@ from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent import Descent, descend
 from pullgeo.geodesic.found import Found
 from pullgeo.geodesic.options import check_search
+from pullgeo.geodesic.proposals import propose_shortest
 from pullgeo.geodesic.solver import Minimised
 from pullgeo.geodesic.space import EnergyExpansion, LinearisedSpace, Space
-from pullgeo.geodesic.start import Candidates, Line, Start
+from pullgeo.geodesic.start import Line, Start
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ class GaussNewton:
             raise OptionError(
                 f"GaussNewton: {type(space).__name__} has no gauss_newton_energy. Use Newton(), or EnergyMinimizer()."
             )
-        nodes = Candidates.best(self.starts, rough, z0, z1, self.segments)
+        nodes = propose_shortest(self.starts, rough, z0, z1, self.segments)
         linear = _Linearised(space)
         found = descend(linear, Descent.begin(linear, nodes), self.tol, self.max_steps)
         return Found.after(found, self.tol).result(found.at.order)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pullgeo.curve import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError
+from pullgeo.geodesic.comparison import less
 from pullgeo.geodesic.corridor import Corridor
 from pullgeo.geodesic.descent import Descent, descend, reached
 from pullgeo.geodesic.found import CODES, Found
@@ -16,6 +17,7 @@ from pullgeo.geodesic.minima import count_minima
 from pullgeo.geodesic.options import check_search
 from pullgeo.geodesic.polish import polish
 from pullgeo.geodesic.precision import precision
+from pullgeo.geodesic.proposals import propose, propose_shortest
 from pullgeo.geodesic.solver import Minimised
 from pullgeo.geodesic.space import Space
 from pullgeo.geodesic.start import Candidates, Line, Start
@@ -108,7 +110,7 @@ class Newton:
         Raises:
             ShapeError: given starts do not fit the pairs.
         """
-        proposed = Candidates.proposed(self.starts, rough, z0, z1, self.segments)
+        proposed = propose(self.starts, rough, z0, z1, self.segments)
         p, d = z0.shape
         if d >= LARGE:
             return self._free(space, proposed, p)
@@ -125,6 +127,12 @@ class Newton:
     def refined(self, space: Space, nodes: Float[Tensor, "p n d"]) -> Minimised:
         """Discrete geodesics of twice as many segments, from those through the nodes."""
         finer = DiscreteCurve(nodes).resample(2 * (nodes.shape[1] - 1)).nodes
+        # a curve may have hopped over a place where nothing is finite
+        lost = ~torch.isfinite(space.energy(finer))
+        if bool(lost.any()):
+            chosen = lost.nonzero().squeeze(1)
+            around = propose_shortest(self.starts, space, finer[chosen, 0], finer[chosen, -1], finer.shape[1] - 1)
+            finer = finer.index_put((chosen,), around)
         if nodes.shape[2] >= LARGE:
             return descend_free(space, finer, self.tol, self.max_steps).result(order_of(space, finer))
         descent = descend(space, Descent.begin(space, finer), self.tol, self.max_steps)
@@ -135,9 +143,14 @@ class Newton:
     ) -> tuple[Descent, Int[Tensor, " p"]]:
         """The candidate with the least energy of each pair, near its minimiser, and how many minimisers were seen."""
         goal = max(self.tol, NEAR)
+        every = proposed
         if race == 0:
             proposed = proposed.shortest(pairs)
         now = Descent.begin(rough, proposed.nodes)
+        if race == 0 and not bool(torch.isfinite(now.at.energy).all()):
+            # its length was finite, but not all nodes are since they have moved along it
+            proposed = every
+            now = Descent.begin(rough, proposed.nodes)
         minima = torch.ones(pairs, dtype=torch.long, device=proposed.pair.device)
         if race is None:
             now = descend(rough, now, goal, self.max_steps)
@@ -159,11 +172,11 @@ class Newton:
         if not closer or not len(again):
             return begun, minima
         old = begun[again]
-        proposed = Candidates.proposed(closer, rough, z0[again], z1[again], self.segments)
+        proposed = propose(closer, rough, z0[again], z1[again], self.segments)
         race = None if self.race is None else max(self.race, LONG_RACE)
         new, seen = self._best(rough, proposed, len(again), race)
         # a coarse curve may be short for hopping over what lies between its nodes
-        better = (new.at.energy < old.at.energy) & (_doubled(rough, new.nodes) < _doubled(rough, old.nodes))
+        better = less(new.at.energy, old.at.energy) & less(_doubled(rough, new.nodes), _doubled(rough, old.nodes))
         better = better & (new.at.residual <= goal)
         place = torch.arange(len(begun.nodes), device=again.device)
         place[again[better]] = len(place) + better.nonzero().squeeze(1)
@@ -209,7 +222,7 @@ class Newton:
         close = (~(length <= (1 - SINGLE) * chords)).nonzero().squeeze(1)
         longer = torch.zeros_like(found.converged)
         if len(close):
-            longer[close] = ~(length[close] <= (1 + SAME) * _length(space, straight[close]))
+            longer[close] = less((1 + SAME) * _length(space, straight[close]), length[close])
         failed = ~found.converged & (not any(isinstance(start, Line) for start in self.starts))
         again = (failed | longer).nonzero().squeeze(1)
         if not len(again):
@@ -218,7 +231,8 @@ class Newton:
         other = Found.after(descend(space, Descent.begin(space, line.nodes), self.tol, self.max_steps), self.tol)
         old = found[again]
         other = replace(other, minima=old.minima)
-        better = (other.converged & ~old.converged) | ~(old.energy <= other.energy)
+        # one that has converged is never given away for one that has not
+        better = torch.where(other.converged == old.converged, less(other.energy, old.energy), other.converged)
         return found.replaced(again[better], other[better])
 
 

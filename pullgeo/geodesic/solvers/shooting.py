@@ -13,9 +13,10 @@ from pullgeo.geodesic.corridor import Corridor
 from pullgeo.geodesic.defined import where_defined
 from pullgeo.geodesic.flow import Connection, flow
 from pullgeo.geodesic.options import check_search
+from pullgeo.geodesic.proposals import propose_shortest
 from pullgeo.geodesic.solver import Minimised
 from pullgeo.geodesic.space import ConnectedSpace, Space
-from pullgeo.geodesic.start import Candidates, Start
+from pullgeo.geodesic.start import Start
 from pullgeo.geodesic.status import Status
 
 PROBE = 1e-6
@@ -78,7 +79,7 @@ class Shooting:
         def connection(z: Tensor, u: Tensor, w: Tensor) -> Tensor:
             return where_defined(space.connection, z.shape[1:], z, u, w)
 
-        begun = Candidates.best(self.starts, rough, z0, z1, self.segments)
+        begun = propose_shortest(self.starts, rough, z0, z1, self.segments)
         velocity = DiscreteCurve(begun).velocity(torch.zeros(1, dtype=z0.dtype, device=z0.device)).squeeze(1)
         reach = (z1 - z0).norm(dim=1)
         reach = torch.where(reach > 0, reach, 1.0)
