@@ -11,6 +11,7 @@ from pullgeo.geodesic.left_endpoint import LeftEndpoint
 from pullgeo.geodesic.mapped import expand_mapped_energy, mapped_energy, mapped_lengths
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.segments import expand_segment_energy, linearised, segment_lengths, segment_sum
+from pullgeo.geodesic.singular import singular_at
 from pullgeo.geodesic.slope import slope_by_autograd
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solve import solve
@@ -70,6 +71,7 @@ __all__ = [
     "ranked",
     "segment_lengths",
     "segment_sum",
+    "singular_at",
     "slope_by_autograd",
     "solve",
     "where_defined",
