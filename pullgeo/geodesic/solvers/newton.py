@@ -22,6 +22,7 @@ from pullgeo.geodesic.solver import Minimised
 from pullgeo.geodesic.space import Space
 from pullgeo.geodesic.start import Candidates, Line, Start
 from pullgeo.geodesic.status import Status
+from pullgeo.geodesic.waves import Waves
 
 SINGLE = 1e-3
 """Relative difference of energies that float32 is sure about."""
@@ -29,11 +30,17 @@ SINGLE = 1e-3
 SAME = 1e-10
 """Relative difference of energies that says nothing."""
 
-UNEVEN = 1.15
-"""Largest over median length of a curve's segments from which on its neighbourhood is searched again."""
+UNEVEN = {2: 1.15, 3: 1.04}
+"""Largest over median length of a curve's segments from which on its neighbourhood is searched again, with up to two
+latents and with more: there the first search has looked in few directions."""
 
-LONG_RACE = 2
-"""Steps that the candidates of the second search have at least to show what they are worth."""
+LONG_RACE = {2: 2, 3: 6}
+"""Steps that the candidates of the second search have at least to show what they are worth, likewise."""
+
+THOROUGH = (Corridor(directions=4, paths=6, slack=0.4, width=0.6), Waves())
+"""Starts of a thorough search, besides the solver's own."""
+
+EFFORTS = ("quick", "thorough")
 
 NEAR = 1e-4
 """Residual at which a curve is so near to its minimiser that the Hessian need not be computed again."""
@@ -69,6 +76,9 @@ class Newton:
             the line only, ``(Given(curve),)`` at a curve of yours.
         race: steps after which the candidates' energies tell which of them goes on; with 0 their lengths tell at once.
             ``None``: all go on to the end, the shortest is taken and `Solution.minima` counts the distinct ones.
+        search: ``"thorough"`` follows the candidates of wider corridors in up to four directions, and of random curves
+            (`Waves`), to the end, whatever ``race`` is; `Solution.minima` counts the distinct ones. What that finds, and
+            what it costs, stands in the table of :doc:`/solvers`.
         rtol: error estimate, relative to the length, that is asked for: pairs above it are solved again with twice the
             segments until they are below, or else said not to have converged. The default is there for curves that
             hop over what lies between their nodes. ``None``: all curves have ``segments`` segments.
@@ -94,6 +104,7 @@ class Newton:
     race: int | None = 0
     rtol: float | None = 0.1
     max_segments: int = 256
+    search: str = "quick"
 
     def __post_init__(self) -> None:
         check_search("Newton", self.tol, self.segments, self.max_steps, self.starts)
@@ -101,6 +112,8 @@ class Newton:
             raise OptionError(f"Newton: race must be 0 or more, or None, got {self.race}.")
         if self.rtol is not None and self.rtol <= 0:
             raise OptionError(f"Newton: rtol must be positive, or None, got {self.rtol}.")
+        if self.search not in EFFORTS:
+            raise OptionError(f"Newton: search must be one of {', '.join(map(repr, EFFORTS))}, got {self.search!r}.")
         if self.max_segments < self.segments:
             object.__setattr__(self, "max_segments", self.segments)
 
@@ -110,7 +123,8 @@ class Newton:
         Raises:
             ShapeError: given starts do not fit the pairs.
         """
-        proposed = propose(self.starts, rough, z0, z1, self.segments)
+        thorough = self.search == "thorough"
+        proposed = propose((*self.starts, *THOROUGH) if thorough else self.starts, rough, z0, z1, self.segments)
         p, d = z0.shape
         if d >= LARGE:
             return self._free(space, proposed, p)
@@ -118,11 +132,15 @@ class Newton:
         found = []
         for i in range(0, max(p, 1), step):
             part = slice(i, i + step)
-            best, minima = self._best(rough, proposed.between(i, i + step), len(z0[part]), self.race)
+            best, minima = self._best(rough, proposed.between(i, i + step), len(z0[part]), self._race)
             best, minima = self._searched_again(rough, best, minima, z0[part], z1[part])
             finished = replace(self._finished(space, rough, best), minima=minima)
             found.append(self._retried(space, rough, finished, z0[part], z1[part]))
         return Found.cat(found).result(best.at.order)
+
+    @property
+    def _race(self) -> int | None:
+        return None if self.search == "thorough" else self.race
 
     def refined(self, space: Space, nodes: Float[Tensor, "p n d"]) -> Minimised:
         """Discrete geodesics of twice as many segments, from those through the nodes."""
@@ -165,15 +183,17 @@ class Newton:
         self, rough: Space, begun: Descent, minima: Tensor, z0: Tensor, z1: Tensor
     ) -> tuple[Descent, Int[Tensor, " p"]]:
         """A closer search around the curves that run unevenly, whose sharp bends make many minima."""
-        closer = tuple(start.closer for start in self.starts if isinstance(start, Corridor))
+        d = z0.shape[1]
+        many = 2 if d <= 2 else 3
+        closer = tuple(start.closer(d) for start in self.starts if isinstance(start, Corridor))
         goal = max(self.tol, NEAR)
-        uneven = (begun.at.speed_ratio > UNEVEN) & (begun.at.residual <= goal) & (z0 != z1).any(1)
+        uneven = (begun.at.speed_ratio > UNEVEN[many]) & (begun.at.residual <= goal) & (z0 != z1).any(1)
         again = uneven.nonzero().squeeze(1)
         if not closer or not len(again):
             return begun, minima
         old = begun[again]
         proposed = propose(closer, rough, z0[again], z1[again], self.segments)
-        race = None if self.race is None else max(self.race, LONG_RACE)
+        race = None if self._race is None else max(self._race, LONG_RACE[many])
         new, seen = self._best(rough, proposed, len(again), race)
         # a coarse curve may be short for hopping over what lies between its nodes
         better = less(new.at.energy, old.at.energy) & less(_doubled(rough, new.nodes), _doubled(rough, old.nodes))
@@ -186,7 +206,7 @@ class Newton:
         """The same without matrices: few curves are held at a time, and no candidate is worth many steps."""
         nodes = proposed.nodes
         order = order_of(space, nodes)
-        if self.race is None:
+        if self._race is None:
             found = descend_free(space, nodes, self.tol, self.max_steps)
             minima = count_minima(space, proposed, found.nodes, found.energy, found.converged, pairs)
             return replace(found[proposed.least(found.energy, pairs)], minima=minima).result(order)
