@@ -27,6 +27,7 @@ from pullgeo.geodesic.space import (
 )
 from pullgeo.geodesic.start import Candidates, Given, Line, Start
 from pullgeo.geodesic.status import Status
+from pullgeo.geodesic.waves import Waves
 
 __all__ = [
     "BlockBanded",
@@ -54,6 +55,7 @@ __all__ = [
     "Space",
     "Start",
     "Status",
+    "Waves",
     "check_grad_mode",
     "check_same_weights",
     "check_transforms",

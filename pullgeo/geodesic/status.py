@@ -21,7 +21,7 @@ class Status(Enum):
     )
     COARSE = (
         "the discrete curve converged, but measured between its nodes it has another length: the error estimate is "
-        "above rtol even at max_segments; raise max_segments, or rtol"
+        "above rtol, or the curve is longer than the straight line; raise max_segments, or rtol"
     )
     PATH = (
         "a shortest path of a graph: its length bounds the distance from above, and it is not a geodesic; let Newton "

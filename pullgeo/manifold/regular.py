@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pullgeo.geodesic import Solution, Solver, Space, Status, singular_at
 
+
 def regular_geodesic(
     space: Space, geodesic: Callable[[Tensor, Tensor, Solver | None], Solution]
 ) -> Callable[[Tensor, Tensor, Solver | None], Solution]:

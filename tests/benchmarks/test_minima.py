@@ -97,3 +97,38 @@ def solved(case: Case, solver: Newton) -> tuple[Solution, float]:
     with torch.no_grad():
         solution = manifold.geodesic(case.z0, case.z1, solver)
     return solution, time.process_time() - start
+
+
+def test_against_random_starts() -> None:
+    """24 networks, 288 pairs; takes some minutes, nearly all for the random starts."""
+    cases = [Case.of(seed) for seed in range(24)]
+    solvers = {"Newton()": Newton(), 'search="thorough"': Newton(search="thorough")}
+    solved(cases[0], Newton())  # what is loaded on first use is not timed
+    found = {name: [solved(case, solver) for case in cases] for name, solver in solvers.items()}
+    lengths = {name: [c.measured(s.curve) for c, (s, _) in zip(cases, found[name], strict=True)] for name in solvers}
+    best = [case.shortest() for case in cases]
+    for name in solvers:
+        good = [s.converged for s, _ in found[name]]
+        best = [
+            torch.where(ok, least.minimum(length), least)
+            for ok, least, length in zip(good, best, lengths[name], strict=True)
+        ]
+    rows: list[dict[str, object]] = []
+    quick = sum(spent for _, spent in found["Newton()"])
+    for name in solvers:
+        ok = torch.cat([s.converged for s, _ in found[name]])
+        excess = (torch.cat(lengths[name]) / torch.cat(best) - 1)[ok]
+        rows.append(
+            {
+                "solver": name,
+                "pairs": len(ok),
+                "converged": int(ok.sum()),
+                "over 0.1 % longer, %": 100 * float((excess > 1e-3).double().mean()),
+                "over 1 % longer, %": 100 * float((excess > 1e-2).double().mean()),
+                "most": float(excess.max()),
+                "pairs with several minima": int((torch.cat([s.minima for s, _ in found[name]]) > 1).sum()),
+                "time / Newton()": sum(spent for _, spent in found[name]) / quick,
+            }
+        )
+    show(f"random networks against the best of {STARTS} random starts, {CHORDS} chords", rows)
+    assert float(str(rows[0]["over 0.1 % longer, %"])) < 5

@@ -59,8 +59,9 @@ class Newton:
 
     Every pair has its own damping, step count and status, and leaves the batch when it is done. A step is taken only
     if it lowers the energy (or, at the rounding level of the energy, the residual). A pair that did not converge, or
-    ended longer than the straight line, is tried again from there. So a curve is never longer than the line. One that
-    runs unevenly, the sign of sharp bends between which there are many ways, is searched for more closely if a
+    ended longer than the straight line, is tried again from there. So the energy of a curve's nodes is never above the
+    line's; a curve that is longer than the line between its nodes is solved again with more segments, or is COARSE. One
+    that runs unevenly, the sign of sharp bends between which there are many ways, is searched for more closely if a
     `Corridor` is among the starts. (In many dimensions, where one search costs much, there is no second one.)
 
     A minimiser is local: the search across the line finds the shortest curve more often than descent from the line
@@ -77,11 +78,12 @@ class Newton:
         race: steps after which the candidates' energies tell which of them goes on; with 0 their lengths tell at once.
             ``None``: all go on to the end, the shortest is taken and `Solution.minima` counts the distinct ones.
         search: ``"thorough"`` follows the candidates of wider corridors in up to four directions, and of random curves
-            (`Waves`), to the end, whatever ``race`` is; `Solution.minima` counts the distinct ones. What that finds, and
-            what it costs, stands in the table of :doc:`/solvers`.
+            (`Waves`), to the end, whatever ``race`` is; `Solution.minima` counts the distinct ones. :doc:`/solvers` says
+            what that finds.
         rtol: error estimate, relative to the length, that is asked for: pairs above it are solved again with twice the
             segments until they are below, or else said not to have converged. The default is there for curves that
-            hop over what lies between their nodes. ``None``: all curves have ``segments`` segments.
+            hop over what lies between their nodes; those above 0.02 have twice the segments once. ``None``: all curves
+            have ``segments`` segments.
         max_segments: bound on the segments that ``rtol`` may lead to; ``segments`` if that is more.
 
     Raises:
