@@ -1,7 +1,8 @@
 """Random decoders and solvers, and what must hold of every solution.
 
 ``python tests/fuzz/fuzz_geodesics.py --seconds 60 --seed 0``; the cases of a seed are numbered, and ``--case N`` runs
-one of them again. A curve that is merely longer than another minimum is no fault; how often that happens is reported apart.
+one of them again. A curve that is merely longer than another minimum is no fault; how often that happens is
+reported apart.
 """
 
 import argparse

@@ -35,9 +35,9 @@ class GraphPath:
     """Shortest paths on the k-nearest-neighbour graph of given points, whose edges are as long as the manifold says.
 
     Where the straight line crosses ground far from all data, a path through the data is the better start. It is both a
-    start, ``Newton(starts=(Corridor(), GraphPath(latents)))``, and a solver, `GraphPath(latents)`. Its lengths are bounds
-    of distances from above, up to discretisation: global ones, which no local minimum deceives. Its status is PATH,
-    unless the path is a geodesic to a residual of 1e-8, as the straight line between near points may be.
+    start, ``Newton(starts=(Corridor(), GraphPath(latents)))``, and a solver, `GraphPath(latents)`. Its lengths are
+    bounds of distances from above, up to discretisation: global ones, which no local minimum deceives. Its status is
+    PATH, unless the path is a geodesic to a residual of 1e-8, as the straight line between near points may be.
 
     Args:
         points: latents ``(n, d)``: those of the data, or a grid (`GraphPath.grid`).

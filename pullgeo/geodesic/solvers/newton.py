@@ -78,8 +78,8 @@ class Newton:
         race: steps after which the candidates' energies tell which of them goes on; with 0 their lengths tell at once.
             ``None``: all go on to the end, the shortest is taken and `Solution.minima` counts the distinct ones.
         search: ``"thorough"`` follows the candidates of wider corridors in up to four directions, and of random curves
-            (`Waves`), to the end, whatever ``race`` is; `Solution.minima` counts the distinct ones. :doc:`/solvers` says
-            what that finds.
+            (`Waves`), to the end, whatever ``race`` is; `Solution.minima` counts the distinct ones. :doc:`/solvers`
+            says what that finds.
         rtol: error estimate, relative to the length, that is asked for: pairs above it are solved again with twice the
             segments until they are below, or else said not to have converged. The default is there for curves that
             hop over what lies between their nodes; those above 0.02 have twice the segments once. ``None``: all curves
