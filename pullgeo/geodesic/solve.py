@@ -89,7 +89,10 @@ def _finite_between(solution: Solution) -> Solution:
     lost = torch.isinf(solution.error_estimate).tolist()
     if not any(lost):
         return solution
-    status = [Status.NON_FINITE if bad and s.converged else s for bad, s in zip(lost, solution.status, strict=True)]
+    # the estimate is infinite for degenerate curves too, which are what they are said to be
+    status = [
+        Status.NON_FINITE if bad and s is Status.CONVERGED else s for bad, s in zip(lost, solution.status, strict=True)
+    ]
     return replace(solution, status=tuple(status))
 
 
