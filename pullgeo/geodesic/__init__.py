@@ -1,6 +1,7 @@
 """Geodesics: a boundary value problem, solvers as values, one function `solve`, and solutions that explain themselves."""
 
 from pullgeo._torch.grad_mode import check_grad_mode, check_same_weights, check_transforms, leaves
+from pullgeo.geodesic.comparison import less, ranked
 from pullgeo.geodesic.energy.ambient_segment import expand_mapped_energy, mapped_energy, mapped_lengths
 from pullgeo.geodesic.energy.base import (
     EnergyGradient,
@@ -15,6 +16,7 @@ from pullgeo.geodesic.energy.gradient import slope_by_autograd
 from pullgeo.geodesic.energy.left_endpoint import LeftEndpoint
 from pullgeo.geodesic.energy.segment import expand_segment_energy, linearised, segment_lengths, segment_sum
 from pullgeo.geodesic.problem import BoundaryValue
+from pullgeo.geodesic.singular import singular_at
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solve import solve
 from pullgeo.geodesic.solver import SearchResult, Solver
@@ -22,6 +24,7 @@ from pullgeo.geodesic.solvers import CollocationBVP, EnergyMinimizer, GaussNewto
 from pullgeo.geodesic.starts.base import Candidates, InitialCurve, Start, StraightLine
 from pullgeo.geodesic.starts.lattice import LatticeSearch
 from pullgeo.geodesic.status import Status
+from pullgeo.geodesic.waves import Waves
 from pullgeo.numerics.banded.matrix import BlockBanded
 from pullgeo.numerics.bisect_batch import where_defined
 
@@ -51,6 +54,7 @@ __all__ = [
     "Start",
     "Status",
     "StraightLine",
+    "Waves",
     "check_grad_mode",
     "check_same_weights",
     "check_transforms",
@@ -61,11 +65,14 @@ __all__ = [
     "expand_mapped_energy",
     "expand_segment_energy",
     "leaves",
+    "less",
     "linearised",
     "mapped_energy",
     "mapped_lengths",
+    "ranked",
     "segment_lengths",
     "segment_sum",
+    "singular_at",
     "slope_by_autograd",
     "solve",
     "where_defined",

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
+from pullgeo.geodesic.comparison import less
 from pullgeo.geodesic.energy.base import GuardedSpace
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.starts.base import StraightLine
@@ -201,7 +202,8 @@ def _lengths(manifold: Manifold, a: Tensor, b: Tensor, kind: str) -> np.ndarray:
         length = fine + (fine - coarse) / 3
         if kind == "geodesic":
             solution = manifold.geodesic(a, b, Newton(segments=8, starts=(StraightLine(),)))
-            length = torch.where(solution.converged, solution.length.minimum(length), length)
+            # the straight edge may not be finite where a geodesic leads around
+            length = torch.where(solution.converged & less(solution.length, length), solution.length, length)
     # no edge at all where the decoder is not finite; scipy takes a zero for no edge as well
     length = torch.where(torch.isfinite(length), length.clamp(min=torch.finfo(length.dtype).tiny), torch.inf)
     return length.numpy(force=True)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo.geodesic.comparison import ranked
 from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.status import Status
@@ -95,10 +96,10 @@ def _vertices(
     vertex = []
     for g in range(len(found.label)):
         member = (found.group == g) & (w > 0)
-        distance = found.geodesics.length.detach().masked_fill(~member, torch.inf)
+        distance = ranked(found.geodesics.length.detach()).masked_fill(~member, torch.inf)
         i = int(distance.argmin())
         vertex.append(-1)
-        if distance[i] <= NEAR * distance[member].mean():
+        if distance[i] <= NEAR * distance[member & torch.isfinite(distance)].mean():
             pull, failed = _pull(manifold, z[member].double(), z[i].double(), w[member], solver)
             here = member & (z == z[i]).all(1)
             if failed is None and pull <= w[here].sum() * (1 + tol):

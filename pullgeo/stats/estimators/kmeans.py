@@ -122,7 +122,8 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
         while len(chosen) < self.n_clusters:
             D = distances("FrechetKMeans", manifold, X, X[chosen[-1:]], self.solver)[:, 0]
             nearest = np.fmin(nearest, D)
-            share = np.square(nearest)
+            # a point to which no geodesic was found is no good seed
+            share = np.square(np.where(np.isfinite(nearest), nearest, 0))
             share[chosen] = 0
             total = share.sum()
             left = np.setdiff1d(np.arange(len(X)), chosen)
