@@ -9,6 +9,7 @@ from pullgeo.geodesic.solver import SearchResult, Solver
 from pullgeo.geodesic.solvers import CollocationBVP, EnergyMinimizer, GaussNewton, Georce, GraphPath, Newton, Shooting
 from pullgeo.geodesic.starts.base import Candidates, InitialCurve, Start, StraightLine
 from pullgeo.geodesic.starts.lattice import LatticeSearch
+from pullgeo.geodesic.starts.waves import Waves
 from pullgeo.geodesic.status import Status
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Start",
     "Status",
     "StraightLine",
+    "Waves",
     "solve",
 ]
 

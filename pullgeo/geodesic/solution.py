@@ -26,7 +26,7 @@ class Solution:
         error_estimate: estimated discretisation errors of ``length``, in its unit.
         speed_ratio: largest over median length of a curve's chords; far from 1 tells of a curve that is too coarse.
         minima: how many distinct locally shortest curves the search saw, of those it followed to the end: more than 1
-            only if all candidates are, as with ``Newton(race=None)``.
+            only if all candidates are, as with ``Newton(search="thorough")``.
     """
 
     curve: DiscreteCurve

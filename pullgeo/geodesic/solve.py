@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pullgeo._torch.checkpoint import checkpoints_kept
-from pullgeo.curve.discrete import DiscreteCurve
+from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.energy.base import GuardedSpace, Space
 from pullgeo.geodesic.extrapolated import extrapolated, root
@@ -18,6 +18,7 @@ from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solver import Discretising, Refining, SearchResult, Solver
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.status import Status
+from pullgeo.numerics.comparison import less, ranked
 
 ROUNDING = 100
 """Change of a length, in units of rounding errors, that is more than these."""
@@ -27,6 +28,18 @@ SMOOTH = 0.25
 
 UNSEEN = {2: 3.0, 4: 1.5}
 """Error of a length over its change with so many times the nodes: 2 and 4/3 at first order, and chance hides some."""
+
+LOOSE = 0.02
+"""Relative error estimate from which on a curve is solved once more with twice the segments."""
+
+DOUBTFUL = 1e-3
+"""Relative error estimate from which on a curve might be longer than the line although its energy is less."""
+
+FINER = 8
+"""Chords for each segment, by which curves are compared with lines."""
+
+MORE = 1e-4
+"""By how much a curve may be longer than the line: neither has been measured exactly."""
 
 POINTS = 2**13
 """Points that are measured together."""
@@ -69,9 +82,21 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
         near = space if isinstance(solver, Discretising) else rough(problem.manifold, space, z0)
         found = solver.minimise(space, near, z0.detach(), z1.detach())
     solution = _solution(space, near, found, z0, z1, problem.z0.dtype)
-    if isinstance(solver, Refining) and solver.rtol is not None:
-        return _refined(space, solver, solution, z0, z1)
-    return solution
+    if isinstance(solver, Refining):
+        solution = _refined(space, solver, solution, z0, z1)
+    return _finite_between(solution)
+
+
+def _finite_between(solution: Solution) -> Solution:
+    """The solution, where curves that are finite at their nodes alone have not converged."""
+    lost = torch.isinf(solution.error_estimate).tolist()
+    if not any(lost):
+        return solution
+    # the estimate is infinite for degenerate curves too, which are what they are said to be
+    status = [
+        Status.NON_FINITE if bad and s is Status.CONVERGED else s for bad, s in zip(lost, solution.status, strict=True)
+    ]
+    return replace(solution, status=tuple(status))
 
 
 def _solution(
@@ -132,11 +157,12 @@ def _between(
         noise = _noise(near, space, found, length)
         smooth = change + noise <= SMOOTH * (length - coarse_length).abs()
         error = UNSEEN[2] * change
-        rough = ~smooth & (change > ROUNDING * noise)
+        # what float32 cannot measure, it says nothing about
+        rough = ~smooth & (change > ROUNDING * noise) & torch.isfinite(change)
         for which, measure in ((rough, near), (~smooth & ~rough, space)):
             rest = which.nonzero().squeeze(1)
             if len(rest):
-                change = (_measured(measure, found.nodes[rest], 4) - length[rest]).abs()
+                change = ranked((_measured(measure, found.nodes[rest], 4) - length[rest]).abs())
                 seen = change > ROUNDING * _noise(space, space, found, length)[rest]
                 error = error.index_put((rest,), torch.where(seen, UNSEEN[4] * change, 0.0))
         return torch.where(length > 0, error, 0.0)
@@ -161,20 +187,24 @@ def _measured(space: Space, nodes: Float[Tensor, "p n d"], finer: int) -> Float[
 
 def _refined(space: Space, solver: Refining, solution: Solution, z0: Tensor, z1: Tensor) -> Solution:
     """The solution with more segments for the pairs whose error estimate is too large."""
-    rtol = float(solver.rtol or 0)
     index = list(range(len(solution)))
     parts: list[Solution] = []
     places: list[int] = []
+    rtol = torch.inf if solver.rtol is None else float(solver.rtol)
+    loose = min(LOOSE, rtol)
     while True:
-        wide = solution.error_estimate > rtol * solution.length.detach()
-        again = [
-            i
-            for i, (one, status) in enumerate(zip(wide.tolist(), solution.status, strict=True))
-            if one and status is Status.CONVERGED
-        ]
-        if again and 2 * solution.curve.segments > solver.max_segments:
-            status = [Status.COARSE if i in again else end for i, end in enumerate(solution.status)]
-            solution, again = replace(solution, status=tuple(status)), []
+        relative = solution.error_estimate / solution.length.detach()
+        coarse = (relative > rtol) | _longer_than_line(space, solution)
+        able = solver.rtol is not None and 2 * solution.curve.segments <= solver.max_segments
+        wide = coarse | (relative > loose)
+        # once is cheap, and lets curves settle that are only a little too coarse
+        loose = rtol
+        converged = [status is Status.CONVERGED for status in solution.status]
+        again = [i for i, one in enumerate(wide.tolist()) if one and converged[i] and able]
+        if not able:
+            bad = (coarse & torch.isfinite(relative)).tolist()
+            status = [Status.COARSE if bad[i] and converged[i] else end for i, end in enumerate(solution.status)]
+            solution = replace(solution, status=tuple(status))
         kept = sorted(set(range(len(solution))) - set(again))
         parts.append(solution[kept])
         places.extend(index[i] for i in kept)
@@ -196,3 +226,35 @@ def _refined(space: Space, solver: Refining, solution: Solution, z0: Tensor, z1:
 def _zero(energy: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
     """Zeros with the derivatives of the energies, where these are finite."""
     return torch.where(torch.isfinite(energy), energy - energy.detach(), 0.0)
+
+
+def _longer_than_line(space: Space, solution: Solution) -> Bool[Tensor, " p"]:
+    """Which curves are longer than the straight line, measured between their nodes too.
+
+    The energies of nodes are compared by the solvers; only where the error estimate leaves room can the lengths of the
+    curves themselves be in another order, and only these are measured.
+
+    Cost: where the error is more than a thousandth, a decoded point for each segment of the line; where the length and
+    its error are more than the line's, sixteen.
+    """
+    longer = torch.zeros(len(solution), dtype=torch.bool, device=solution.length.device)
+    doubtful = (solution.error_estimate > DOUBTFUL * solution.length.detach()).nonzero().squeeze(1)
+    if len(doubtful):
+        nodes = solution.curve.nodes.detach()[doubtful].double()
+        segments = nodes.shape[1] - 1
+        # chords are shorter than what they span
+        possible = (solution.length.detach() + solution.error_estimate)[doubtful] > _chorded(
+            space, straight_line(nodes[:, 0], nodes[:, -1], segments)
+        )
+        doubtful, nodes = doubtful[possible], nodes[possible]
+        line = straight_line(nodes[:, 0], nodes[:, -1], FINER * segments)
+        longer[doubtful] = less(
+            (1 + MORE) * _chorded(space, line), _chorded(space, DiscreteCurve(nodes).resample(FINER * segments))
+        )
+    return longer
+
+
+def _chorded(space: Space, curve: DiscreteCurve) -> Float[Tensor, " p"]:
+    """Lengths by the chords between nodes."""
+    with torch.no_grad():
+        return space.chord_lengths(curve.nodes.unsqueeze(2)).flatten(1).sum(1)

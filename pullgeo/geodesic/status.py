@@ -4,7 +4,10 @@ from enum import Enum
 
 
 class Status(Enum):
-    """The end of the search for one pair; its value is the advice."""
+    """The end of the search for one pair; its value says what was seen, and what to do.
+
+    The texts name no cause that the search has not seen: why a residual does not fall, a solver cannot tell.
+    """
 
     CONVERGED = "converged: the residual is below the tolerance"
     ROUNDING = (
@@ -13,15 +16,15 @@ class Status(Enum):
     )
     COINCIDENT = "the end points coincide: the curve is the point and its length is 0"
     DEGENERATE = (
-        "the end points differ but no distance between them can be told from 0: the metric is singular there (the "
-        "decoder is constant along the curve); add a floor to the metric if they must be told apart"
+        "the end points differ but no distance between them can be told from 0: the metric vanishes along the curve; "
+        "add a floor to the metric if they must be told apart"
     )
     COARSE = (
-        "the discrete curve converged, but its error estimate is above rtol even at max_segments: the decoder bends "
-        "too sharply (ReLU); raise rtol or max_segments"
+        "the discrete curve converged, but measured between its nodes it has another length: the error estimate is "
+        "above rtol, or the curve is longer than the straight line; raise max_segments, or rtol"
     )
     UPPER_BOUND = (
-        "a shortest path of a graph: its length bounds the distance from above, and it is no geodesic; let Newton "
+        "a shortest path of a graph: its length bounds the distance from above, and it is not a geodesic; let Newton "
         "shorten it: Newton(starts=(GraphPath(points),))"
     )
     MISSED = (
@@ -33,22 +36,23 @@ class Status(Enum):
         "or add a floor to the metric"
     )
     KINKED = (
-        "the discrete curve converged, but the metric jumps on the way (ReLU), so that no initial velocity leads along "
-        "it; take an activation with a continuous first derivative such as Softplus or SiLU, or do with geodesic() and "
-        "dist()"
+        "the discrete curve converged, but the metric jumps on the way, so that no initial velocity leads along it; "
+        "make the metric continuous (a decoder needs activations with continuous first derivatives), or use geodesic() "
+        "and dist()"
     )
     NOT_REFINED = (
-        "the discrete curve converged, but did not lead to a solution of the geodesic equation: it winds too much, or "
-        "second derivatives are not finite; take a curve between nearer points"
+        "the discrete curve converged, but did not lead to a solution of the geodesic equation to the accuracy asked "
+        "for; take a curve between nearer points, or use geodesic() and dist()"
     )
     MAX_STEPS = "stopped at the step limit; raise max_steps, or start from a better curve (starts=...)"
     STALLED = (
-        "no step decreases the energy any more although the residual is above the tolerance: the decoder is not twice "
-        "differentiable on the way (ReLU), or not evaluated in float64; raise tol, or smooth the decoder"
+        "no step decreases the energy any more although the residual is above the tolerance: near the curve the energy "
+        "does not follow its second derivatives; if the error estimate is small enough, raise tol, else evaluate in "
+        "float64 throughout and make the decoder or the metric smoother"
     )
     NON_FINITE = (
-        "on the way the decoder returned NaN or infinity, or the metric is not positive; keep latents where it was "
-        "trained, and metrics positive"
+        "on the way the decoder or the metric returned NaN or infinity, or the metric is not positive, and no way "
+        "around was found; keep latents where the decoder was trained, and metrics positive"
     )
 
     @property

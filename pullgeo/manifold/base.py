@@ -19,6 +19,7 @@ from pullgeo.manifold.chart import rows
 from pullgeo.manifold.curved import Curved
 from pullgeo.manifold.exponential import follow
 from pullgeo.manifold.logarithm import SAME_SPEED, Logarithm, logarithm
+from pullgeo.manifold.regular import regular_geodesic
 
 
 class Manifold(Curved):
@@ -110,9 +111,10 @@ class Manifold(Curved):
         discrete boundary value problem is solved first, then collocation of the geodesic equation ``z̈ = -Γ(ż, ż)``
         makes the discrete geodesic a smooth one, or multiple shooting where second derivatives jump, as with ELU.
 
-        A pair whose `geodesic` did not converge has its status, and NaN for a vector. So has a pair whose geodesic runs
-        over jumps of the metric, as with ReLU decoders (the speed of the solution changes on the way), or winds so much
-        that a discrete curve of 256 segments does not lead to it.
+        A pair whose `geodesic` did not converge has its status, and NaN for a vector; so has one on whose geodesic the
+        metric is singular, as where the decoder ignores a latent: there is no geodesic equation. So has a pair whose
+        geodesic runs over jumps of the metric, as with ReLU decoders (the speed of the solution changes on the way), or
+        winds so much that a discrete curve of 256 segments does not lead to it.
 
         Differentiable once, to points and weights, by the implicit function theorem: the backward pass follows the
         geodesics again, and raises GeometryError where it meets jumps of second derivatives.
@@ -148,7 +150,8 @@ class Manifold(Curved):
         check_transforms("logarithm", x, y)
         double = self.in_double()
         double.check_connected("logarithm", rows(x)[:1].double())
-        found = logarithm(double.connection, double.norm, double.geodesic, rows(x).double(), rows(y).double())
+        geodesic = regular_geodesic(double, double.geodesic)
+        found = logarithm(double.connection, double.norm, geodesic, rows(x).double(), rows(y).double())
         return Logarithm(found.vector.reshape(x.shape).to(x.dtype), found.status, found.error.reshape(x.shape[:-1]))
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.starts.base import StraightLine
 from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.comparison import less
 from pullgeo.stats.arguments import check_count, check_generator
 from pullgeo.stats.points import Points, as_points
 
@@ -205,7 +206,8 @@ def _lengths(manifold: Manifold, a: Tensor, b: Tensor, kind: str) -> np.ndarray:
         length = fine + (fine - coarse) / 3
         if kind == "geodesic":
             solution = manifold.geodesic(a, b, Newton(segments=8, starts=(StraightLine(),)))
-            length = torch.where(solution.converged, solution.length.minimum(length), length)
+            # the straight edge may not be finite where a geodesic leads around
+            length = torch.where(solution.converged & less(solution.length, length), solution.length, length)
     # no edge at all where the decoder is not finite; scipy takes a zero for no edge as well
     length = torch.where(torch.isfinite(length), length.clamp(min=torch.finfo(length.dtype).tiny), torch.inf)
     return length.numpy(force=True)

@@ -15,7 +15,8 @@ from pullgeo.geodesic.descent.assess import assess
 from pullgeo.geodesic.energy.base import ConnectedSpace, Space
 from pullgeo.geodesic.options import check_search
 from pullgeo.geodesic.solver import SearchResult
-from pullgeo.geodesic.starts.base import Candidates, Start
+from pullgeo.geodesic.solvers.proposals import propose_shortest
+from pullgeo.geodesic.starts.base import Start
 from pullgeo.geodesic.starts.lattice import LatticeSearch
 from pullgeo.geodesic.status import Status
 
@@ -70,7 +71,7 @@ class CollocationBVP:
             raise OptionError(
                 f"CollocationBVP: {type(space).__name__} has no connection. Use Newton(), which needs none."
             )
-        begun = Candidates.best(self.starts, rough, z0, z1, self.segments)
+        begun = propose_shortest(self.starts, rough, z0, z1, self.segments)
         nodes, residual = begun.clone(), torch.full_like(z0[:, 0], torch.inf)
         steps = torch.zeros(len(z0), dtype=torch.long, device=z0.device)
         good, singular = torch.zeros_like(steps, dtype=torch.bool), torch.zeros_like(steps, dtype=torch.bool)

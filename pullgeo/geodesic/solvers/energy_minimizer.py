@@ -16,7 +16,8 @@ from pullgeo.geodesic.energy.base import Space
 from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.geodesic.options import check_search
 from pullgeo.geodesic.solver import SearchResult
-from pullgeo.geodesic.starts.base import Candidates, Start, StraightLine
+from pullgeo.geodesic.solvers.proposals import propose_shortest
+from pullgeo.geodesic.starts.base import Start, StraightLine
 from pullgeo.geodesic.status import Status
 
 OptimizerFactory = Callable[[list[Tensor]], torch.optim.Optimizer]
@@ -86,7 +87,7 @@ class EnergyMinimizer:
         Raises:
             ShapeError: given starts do not fit the pairs.
         """
-        nodes = Candidates.best(self.starts, rough, z0, z1, self.segments)
+        nodes = propose_shortest(self.starts, rough, z0, z1, self.segments)
         steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
         found, order = assess(space, nodes, self.tol, steps)
         # the residual's unit changes little from the first curve to the last, on which the last word is spoken

@@ -11,7 +11,8 @@ from pullgeo.geodesic.descent.result import Found
 from pullgeo.geodesic.energy.base import LinearisedSpace, QuadraticModel, Space
 from pullgeo.geodesic.options import check_search
 from pullgeo.geodesic.solver import SearchResult
-from pullgeo.geodesic.starts.base import Candidates, Start, StraightLine
+from pullgeo.geodesic.solvers.proposals import propose_shortest
+from pullgeo.geodesic.starts.base import Start, StraightLine
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ class GaussNewton:
             raise OptionError(
                 f"GaussNewton: {type(space).__name__} has no gauss_newton_energy. Use Newton(), or EnergyMinimizer()."
             )
-        nodes = Candidates.best(self.starts, rough, z0, z1, self.segments)
+        nodes = propose_shortest(self.starts, rough, z0, z1, self.segments)
         linear = _Linearised(space)
         found = descend(linear, Descent.begin(linear, nodes), self.tol, self.max_steps)
         return Found.after(found, self.tol).result(found.at.order)

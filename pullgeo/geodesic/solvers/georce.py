@@ -12,7 +12,8 @@ from pullgeo.geodesic.energy.left_endpoint import LeftEndpoint, left_endpoint
 from pullgeo.geodesic.options import check_search
 from pullgeo.geodesic.residual import scale_free
 from pullgeo.geodesic.solver import SearchResult
-from pullgeo.geodesic.starts.base import Candidates, Start, StraightLine
+from pullgeo.geodesic.solvers.proposals import propose_shortest
+from pullgeo.geodesic.starts.base import Start, StraightLine
 
 HALVINGS = 30
 """How often the line search halves a step before a curve is given up."""
@@ -76,7 +77,7 @@ class Georce:
             ShapeError: given starts do not fit the pairs.
         """
         left = space if isinstance(space, LeftEndpoint) else self.discretised(space)
-        nodes = Candidates.best(self.starts, rough, z0, z1, self.segments)
+        nodes = propose_shortest(self.starts, rough, z0, z1, self.segments)
         steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
         active = torch.arange(len(nodes), device=nodes.device)
         for _ in range(self.max_steps):

@@ -34,10 +34,10 @@ BLOCK = 64
 class GraphPath:
     """Shortest paths on the k-nearest-neighbour graph of given points, whose edges are as long as the manifold says.
 
-    Where the straight line crosses ground far from all data, a path through the data is the better start. Both a
-    start, ``Newton(starts=(LatticeSearch(), GraphPath(latents)))``, and a solver, `GraphPath(latents)`: as that it
-    never claims to have found a geodesic, and its lengths are bounds of distances from above, up to discretisation:
-    global ones, which no local minimum deceives.
+    Where the straight line crosses ground far from all data, a path through the data is the better start. It is both a
+    start, ``Newton(starts=(LatticeSearch(), GraphPath(latents)))``, and a solver, `GraphPath(latents)`. Its lengths are
+    bounds of distances from above, up to discretisation: global ones, which no local minimum deceives. Its status is
+    UPPER_BOUND, unless the path is a geodesic to a residual of 1e-8, as the straight line between near points may be.
 
     Args:
         points: latents ``(n, d)``: those of the data, or a grid (`GraphPath.grid`).

@@ -17,9 +17,12 @@ from pullgeo.geodesic.minima import count_minima
 from pullgeo.geodesic.options import check_search
 from pullgeo.geodesic.single_precision import precision
 from pullgeo.geodesic.solver import SearchResult
+from pullgeo.geodesic.solvers.proposals import propose, propose_shortest
 from pullgeo.geodesic.starts.base import Candidates, Start, StraightLine
 from pullgeo.geodesic.starts.lattice import LatticeSearch
+from pullgeo.geodesic.starts.waves import Waves
 from pullgeo.geodesic.status import Status
+from pullgeo.numerics.comparison import less
 
 SINGLE = 1e-3
 """Relative difference of energies that float32 is sure about."""
@@ -27,11 +30,17 @@ SINGLE = 1e-3
 SAME = 1e-10
 """Relative difference of energies that says nothing."""
 
-UNEVEN = 1.15
-"""Largest over median length of a curve's segments from which on its neighbourhood is searched again."""
+UNEVEN = {2: 1.15, 3: 1.04}
+"""Largest over median length of a curve's segments from which on its neighbourhood is searched again, with up to two
+latents and with more: there the first search has looked in few directions."""
 
-LONG_RACE = 2
-"""Steps that the candidates of the second search have at least to show what they are worth."""
+LONG_RACE = {2: 2, 3: 6}
+"""Steps that the candidates of the second search have at least to show what they are worth, likewise."""
+
+THOROUGH = (LatticeSearch(directions=4, paths=6, slack=0.4, width=0.6), Waves())
+"""Starts of a thorough search, besides the solver's own."""
+
+EFFORTS = ("quick", "thorough")
 
 NEAR = 1e-4
 """Residual at which a curve is so near to its minimiser that the Hessian need not be computed again."""
@@ -50,8 +59,9 @@ class Newton:
 
     Every pair has its own damping, step count and status, and leaves the batch when it is done. A step is taken only
     if it lowers the energy (or, at the rounding level of the energy, the residual). A pair that did not converge, or
-    ended longer than the straight line, is tried again from there. So a curve is never longer than the line. One that
-    runs unevenly, the sign of sharp bends between which there are many ways, is searched for more closely if a
+    ended longer than the straight line, is tried again from there. So the energy of a curve's nodes is never above the
+    line's; a curve that is longer than the line between its nodes is solved again with more segments, or is COARSE. One
+    that runs unevenly, the sign of sharp bends between which there are many ways, is searched for more closely if a
     `LatticeSearch` is among the starts. (In many dimensions, where one search costs much, there is no second one.)
 
     A minimiser is local: the search across the line finds the shortest curve more often than descent from the line
@@ -67,9 +77,13 @@ class Newton:
             ``(StraightLine(),)`` begins at the line only, ``(InitialCurve(curve),)`` at a curve of yours.
         race: steps after which the candidates' energies tell which of them goes on; with 0 their lengths tell at once.
             ``None``: all go on to the end, the shortest is taken and `Solution.minima` counts the distinct ones.
+        search: ``"thorough"`` follows the candidates of wider corridors in up to four directions, and of random curves
+            (`Waves`), to the end, whatever ``race`` is; `Solution.minima` counts the distinct ones. :doc:`/solvers`
+            says what that finds.
         rtol: error estimate, relative to the length, that is asked for: pairs above it are solved again with twice the
             segments until they are below, or else said not to have converged. The default is there for curves that
-            hop over what lies between their nodes. ``None``: all curves have ``segments`` segments.
+            hop over what lies between their nodes; those above 0.02 have twice the segments once. ``None``: all curves
+            have ``segments`` segments.
         max_segments: bound on the segments that ``rtol`` may lead to; ``segments`` if that is more.
 
     Raises:
@@ -92,6 +106,7 @@ class Newton:
     race: int | None = 0
     rtol: float | None = 0.1
     max_segments: int = 256
+    search: str = "quick"
 
     def __post_init__(self) -> None:
         check_search("Newton", self.tol, self.segments, self.max_steps, self.starts)
@@ -99,6 +114,8 @@ class Newton:
             raise OptionError(f"Newton: race must be 0 or more, or None, got {self.race}.")
         if self.rtol is not None and self.rtol <= 0:
             raise OptionError(f"Newton: rtol must be positive, or None, got {self.rtol}.")
+        if self.search not in EFFORTS:
+            raise OptionError(f"Newton: search must be one of {', '.join(map(repr, EFFORTS))}, got {self.search!r}.")
         if self.max_segments < self.segments:
             object.__setattr__(self, "max_segments", self.segments)
 
@@ -108,7 +125,8 @@ class Newton:
         Raises:
             ShapeError: given starts do not fit the pairs.
         """
-        proposed = Candidates.proposed(self.starts, rough, z0, z1, self.segments)
+        thorough = self.search == "thorough"
+        proposed = propose((*self.starts, *THOROUGH) if thorough else self.starts, rough, z0, z1, self.segments)
         p, d = z0.shape
         if d >= LARGE:
             return self._free(space, proposed, p)
@@ -116,15 +134,25 @@ class Newton:
         found = []
         for i in range(0, max(p, 1), step):
             part = slice(i, i + step)
-            best, minima = self._best(rough, proposed.between(i, i + step), len(z0[part]), self.race)
+            best, minima = self._best(rough, proposed.between(i, i + step), len(z0[part]), self._race)
             best, minima = self._searched_again(rough, best, minima, z0[part], z1[part])
             finished = replace(self._finished(space, rough, best), minima=minima)
             found.append(self._retried(space, rough, finished, z0[part], z1[part]))
         return Found.cat(found).result(best.at.order)
 
+    @property
+    def _race(self) -> int | None:
+        return None if self.search == "thorough" else self.race
+
     def refined(self, space: Space, nodes: Float[Tensor, "p n d"]) -> SearchResult:
         """Discrete geodesics of twice as many segments, from those through the nodes."""
         finer = DiscreteCurve(nodes).resample(2 * (nodes.shape[1] - 1)).nodes
+        # a curve may have hopped over a place where nothing is finite
+        lost = ~torch.isfinite(space.energy(finer))
+        if bool(lost.any()):
+            chosen = lost.nonzero().squeeze(1)
+            around = propose_shortest(self.starts, space, finer[chosen, 0], finer[chosen, -1], finer.shape[1] - 1)
+            finer = finer.index_put((chosen,), around)
         if nodes.shape[2] >= LARGE:
             return descend_free(space, finer, self.tol, self.max_steps).result(order_of(space, finer))
         descent = descend(space, Descent.begin(space, finer), self.tol, self.max_steps)
@@ -135,9 +163,14 @@ class Newton:
     ) -> tuple[Descent, Int[Tensor, " p"]]:
         """The candidate with the least energy of each pair, near its minimiser, and how many minimisers were seen."""
         goal = max(self.tol, NEAR)
+        every = proposed
         if race == 0:
             proposed = proposed.shortest(pairs)
         now = Descent.begin(rough, proposed.nodes)
+        if race == 0 and not bool(torch.isfinite(now.at.energy).all()):
+            # its length was finite, but not all nodes are since they have moved along it
+            proposed = every
+            now = Descent.begin(rough, proposed.nodes)
         minima = torch.ones(pairs, dtype=torch.long, device=proposed.pair.device)
         if race is None:
             now = descend(rough, now, goal, self.max_steps)
@@ -152,18 +185,20 @@ class Newton:
         self, rough: Space, begun: Descent, minima: Tensor, z0: Tensor, z1: Tensor
     ) -> tuple[Descent, Int[Tensor, " p"]]:
         """A closer search around the curves that run unevenly, whose sharp bends make many minima."""
-        closer = tuple(start.closer for start in self.starts if isinstance(start, LatticeSearch))
+        d = z0.shape[1]
+        many = 2 if d <= 2 else 3
+        closer = tuple(start.closer(d) for start in self.starts if isinstance(start, LatticeSearch))
         goal = max(self.tol, NEAR)
-        uneven = (begun.at.speed_ratio > UNEVEN) & (begun.at.residual <= goal) & (z0 != z1).any(1)
+        uneven = (begun.at.speed_ratio > UNEVEN[many]) & (begun.at.residual <= goal) & (z0 != z1).any(1)
         again = uneven.nonzero().squeeze(1)
         if not closer or not len(again):
             return begun, minima
         old = begun[again]
-        proposed = Candidates.proposed(closer, rough, z0[again], z1[again], self.segments)
-        race = None if self.race is None else max(self.race, LONG_RACE)
+        proposed = propose(closer, rough, z0[again], z1[again], self.segments)
+        race = None if self._race is None else max(self._race, LONG_RACE[many])
         new, seen = self._best(rough, proposed, len(again), race)
         # a coarse curve may be short for hopping over what lies between its nodes
-        better = (new.at.energy < old.at.energy) & (_doubled(rough, new.nodes) < _doubled(rough, old.nodes))
+        better = less(new.at.energy, old.at.energy) & less(_doubled(rough, new.nodes), _doubled(rough, old.nodes))
         better = better & (new.at.residual <= goal)
         place = torch.arange(len(begun.nodes), device=again.device)
         place[again[better]] = len(place) + better.nonzero().squeeze(1)
@@ -173,7 +208,7 @@ class Newton:
         """The same without matrices: few curves are held at a time, and no candidate is worth many steps."""
         nodes = proposed.nodes
         order = order_of(space, nodes)
-        if self.race is None:
+        if self._race is None:
             found = descend_free(space, nodes, self.tol, self.max_steps)
             minima = count_minima(space, proposed, found.nodes, found.energy, found.converged, pairs)
             return replace(found[proposed.least(found.energy, pairs)], minima=minima).result(order)
@@ -209,7 +244,7 @@ class Newton:
         close = (~(length <= (1 - SINGLE) * chords)).nonzero().squeeze(1)
         longer = torch.zeros_like(found.converged)
         if len(close):
-            longer[close] = ~(length[close] <= (1 + SAME) * _length(space, straight[close]))
+            longer[close] = less((1 + SAME) * _length(space, straight[close]), length[close])
         failed = ~found.converged & (not any(isinstance(start, StraightLine) for start in self.starts))
         again = (failed | longer).nonzero().squeeze(1)
         if not len(again):
@@ -218,7 +253,8 @@ class Newton:
         other = Found.after(descend(space, Descent.begin(space, line.nodes), self.tol, self.max_steps), self.tol)
         old = found[again]
         other = replace(other, minima=old.minima)
-        better = (other.converged & ~old.converged) | ~(old.energy <= other.energy)
+        # one that has converged is never given away for one that has not
+        better = torch.where(other.converged == old.converged, less(other.energy, old.energy), other.converged)
         return found.replaced(again[better], other[better])
 
 

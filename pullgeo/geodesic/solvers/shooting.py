@@ -11,8 +11,10 @@ from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent.assess import assess
 from pullgeo.geodesic.energy.base import ConnectedSpace, Space
 from pullgeo.geodesic.options import check_search
+from pullgeo.geodesic.singular import singular_at
 from pullgeo.geodesic.solver import SearchResult
-from pullgeo.geodesic.starts.base import Candidates, Start
+from pullgeo.geodesic.solvers.proposals import propose_shortest
+from pullgeo.geodesic.starts.base import Start
 from pullgeo.geodesic.starts.lattice import LatticeSearch
 from pullgeo.geodesic.status import Status
 from pullgeo.numerics.bisect_batch import where_defined
@@ -78,16 +80,24 @@ class Shooting:
         def connection(z: Tensor, u: Tensor, w: Tensor) -> Tensor:
             return where_defined(space.connection, z.shape[1:], z, u, w)
 
-        begun = Candidates.best(self.starts, rough, z0, z1, self.segments)
+        begun = propose_shortest(self.starts, rough, z0, z1, self.segments)
+        # without a metric that can be inverted there is no equation, and nothing to shoot along
+        nowhere = singular_at(space, begun)
+        hopeless = nowhere[:, 0] | nowhere[:, 1:].all(1)
         velocity = DiscreteCurve(begun).velocity(torch.zeros(1, dtype=z0.dtype, device=z0.device)).squeeze(1)
         reach = (z1 - z0).norm(dim=1)
         reach = torch.where(reach > 0, reach, 1.0)
-        nodes, derivative = self._shoot(connection, z0, velocity)
-        miss = (nodes[:, -1] - z1).norm(dim=1) / reach
+        regular = (~hopeless).nonzero().squeeze(1)
+        nodes, derivative = begun, begun.new_zeros(*z0.shape, z0.shape[1])
+        miss = torch.full_like(reach, torch.inf)
+        if len(regular):
+            shot, slopes = self._shoot(connection, z0[regular], velocity[regular])
+            nodes, derivative = nodes.index_put((regular,), shot), derivative.index_put((regular,), slopes)
+            miss = miss.index_put((regular,), (shot[:, -1] - z1[regular]).norm(dim=1) / reach[regular])
         steps = torch.zeros(len(z0), dtype=torch.long, device=z0.device)
         share = torch.ones_like(miss)
         while True:
-            active = ((miss > self.tol) & (steps < self.max_steps) & (share >= LEAST)).nonzero().squeeze(1)
+            active = ((miss > self.tol) & ~hopeless & (steps < self.max_steps) & (share >= LEAST)).nonzero().squeeze(1)
             if not len(active):
                 break
             correction, info = torch.linalg.solve_ex(derivative[active], (z1 - nodes[:, -1])[active].unsqueeze(-1))
@@ -107,8 +117,11 @@ class Shooting:
         # what misses by less than the tolerance is made to fit exactly, for the end points are the problem's
         shot = torch.cat([z0.unsqueeze(1), nodes[:, 1:-1], z1.unsqueeze(1)], 1)
         found, order = assess(space, torch.where(good[:, None, None], shot, begun), self.tol, steps)
-        force = connection(*(begun.reshape(-1, begun.shape[2]),) * 3).reshape(begun.shape)
-        singular = ~torch.isfinite(force).flatten(1).all(1)
+        singular = hopeless.clone()
+        if bool((~good & ~hopeless).any()):
+            rest = (~good & ~hopeless).nonzero().squeeze(1)
+            force = connection(*(begun[rest].flatten(0, 1),) * 3).reshape(len(rest), -1)
+            singular = singular.index_put((rest,), ~torch.isfinite(force).all(1))
         return found.solved(miss, good, singular, Status.MISSED).result(order)
 
     def _shoot(self, connection: Connection, z: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,12 +4,13 @@ from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import ShapeError
 from pullgeo.geodesic.energy.base import Space
+from pullgeo.numerics.comparison import ranked
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,9 @@ class Candidates:
         # candidates are compared, so that all are measured by about as many chords
         every = max(1, curve.segments // segments)
         coarse = lengths if every == 1 else space.chord_lengths(curve.nodes[:, ::every].unsqueeze(2)).flatten(1)
-        return Candidates(curve.at_equal_arcs(lengths, segments).nodes, pair, coarse.sum(1))
+        # a curve that is not finite at one of the places in between is not finite
+        length = torch.where(torch.isfinite(lengths.sum(1)), coarse.sum(1), torch.nan)
+        return Candidates(curve.at_equal_arcs(lengths, segments).nodes, pair, length)
 
     def between(self, first: int, end: int) -> "Candidates":
         """The candidates of the pairs ``first, ..., end - 1``, which are counted from 0 then."""
@@ -57,10 +60,14 @@ class Candidates:
 
     def least(self, energy: Float[Tensor, " c"], pairs: int) -> Int[Tensor, " p"]:
         """Which candidate of each pair has the least energy; one that is not finite only if there is no other."""
-        energy = torch.where(torch.isfinite(energy), energy, torch.inf)
-        order = energy.argsort(stable=True)
+        order = ranked(energy).argsort(stable=True)
         order = order[self.pair[order].argsort(stable=True)]
         return order[torch.searchsorted(self.pair[order], torch.arange(pairs, device=order.device))]
+
+    def without(self, pairs: int) -> Bool[Tensor, " p"]:
+        """Which pairs have no candidate of finite length."""
+        lost = torch.ones(pairs, dtype=torch.bool, device=self.pair.device)
+        return lost.index_fill(0, self.pair[torch.isfinite(self.length)], False)
 
     def of_each(self, pairs: int) -> Int[Tensor, "p k"]:
         """The candidates of each pair, as many columns as the pair with the most has; -1 where there is no more."""
@@ -71,18 +78,6 @@ class Candidates:
         table = torch.full((pairs, int(place.max()) + 1 if len(place) else 0), -1, device=owner.device)
         table[owner, place] = order
         return table
-
-    @staticmethod
-    def best(
-        starts: "tuple[Start, ...]", space: Space, z0: Tensor, z1: Tensor, segments: int
-    ) -> Float[Tensor, "p n d"]:
-        """For each pair the shortest proposal of all starts."""
-        return Candidates.proposed(starts, space, z0, z1, segments).shortest(len(z0)).nodes
-
-    @staticmethod
-    def proposed(starts: "tuple[Start, ...]", space: Space, z0: Tensor, z1: Tensor, segments: int) -> "Candidates":
-        """What all starts propose."""
-        return Candidates.cat([start.candidates(space, z0, z1, segments) for start in starts])
 
     @staticmethod
     def cat(parts: list["Candidates"]) -> "Candidates":

@@ -54,10 +54,22 @@ class LatticeSearch:
         if self.directions < 1 or self.slack < 0 or self.paths < 1:
             raise OptionError(f"LatticeSearch: expected directions >= 1, slack >= 0 and paths >= 1, got {self!r}.")
 
-    @property
-    def closer(self) -> "LatticeSearch":
-        """A finer lattice, a little narrower; its candidates may be three times as much longer."""
-        return replace(self, offsets=self.offsets + 4, width=0.9 * self.width, slack=3 * self.slack)
+    def closer(self, d: int) -> "LatticeSearch":
+        """The lattice of a second search: around the first way with two latents, in other directions with more.
+
+        With two latents, where the first lattice has seen all directions, it is finer and a little narrower; with more
+        it is wider and has four directions. More of its candidates go on, as they may be longer.
+        """
+        if d <= 2:
+            return replace(self, offsets=self.offsets + 4, width=0.9 * self.width, slack=3 * self.slack)
+        return replace(
+            self,
+            offsets=self.offsets + 2,
+            width=1.5 * self.width,
+            directions=max(self.directions, 4),
+            slack=6 * self.slack,
+            paths=2 * self.paths,
+        )
 
     def candidates(self, space: Space, z0: Tensor, z1: Tensor, segments: int) -> Candidates:
         """The shortest lattice paths, smoothed, at uniform speed."""
