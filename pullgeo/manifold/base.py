@@ -11,6 +11,7 @@ from pullgeo.geodesic import BoundaryValue, EnergyExpansion, Solution, Solver, c
 from pullgeo.manifold import curvature, jacobi, sampling, transport
 from pullgeo.manifold.chart import rows
 from pullgeo.manifold.curved import Curved
+from pullgeo.manifold.equation import Equation
 from pullgeo.manifold.initial_value import follow
 from pullgeo.manifold.logarithm import SAME_SPEED, Logarithm, logarithm
 
@@ -142,7 +143,9 @@ class Manifold(Curved):
         check_transforms("logarithm", x, y)
         double = self.in_double()
         double.check_connected("logarithm", rows(x)[:1].double())
-        found = logarithm(double.connection, double.norm, double.geodesic, rows(x).double(), rows(y).double())
+        found = logarithm(
+            Equation(double), double.norm, double.geodesic, rows(x).double(), rows(y).double()
+        ).logarithm
         return Logarithm(found.vector.reshape(x.shape).to(x.dtype), found.status, found.error.reshape(x.shape[:-1]))
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
