@@ -9,11 +9,12 @@ from torch import Tensor
 from pullgeo.errors import GeometryError, NonFiniteError
 from pullgeo.geodesic import BoundaryValue, EnergyExpansion, Solution, Solver, check_transforms, solve
 from pullgeo.manifold import curvature, jacobi, sampling, transport
+from pullgeo.manifold.carrying import carry
 from pullgeo.manifold.chart import rows
 from pullgeo.manifold.curved import Curved
 from pullgeo.manifold.equation import Equation
 from pullgeo.manifold.initial_value import follow
-from pullgeo.manifold.logarithm import SAME_SPEED, Logarithm, logarithm
+from pullgeo.manifold.logarithm import SAME_SPEED, Found, Logarithm, logarithm
 
 
 class Manifold(Curved):
@@ -140,13 +141,18 @@ class Manifold(Curved):
             True
         """
         x, y = self._together("logarithm", x, y)
-        check_transforms("logarithm", x, y)
+        found = self._logarithms("logarithm", rows(x), rows(y)).logarithm
+        vector = found.vector.reshape(x.shape).to(x.dtype)
+        # whatever else is known, the vector is rounded
+        rounding = torch.where((vector != 0).any(-1), torch.finfo(x.dtype).eps, 0.0)
+        return Logarithm(vector, found.status, torch.maximum(found.error.reshape(x.shape[:-1]), rounding))
+
+    def _logarithms(self, where: str, x: Tensor, y: Tensor) -> Found:
+        """Logarithms in float64, and the curves along which they were found."""
+        check_transforms(where, x, y)
         double = self.in_double()
-        double.check_connected("logarithm", rows(x)[:1].double())
-        found = logarithm(
-            Equation(double), double.norm, double.geodesic, rows(x).double(), rows(y).double()
-        ).logarithm
-        return Logarithm(found.vector.reshape(x.shape).to(x.dtype), found.status, found.error.reshape(x.shape[:-1]))
+        double.check_connected(where, x[:1].double())
+        return logarithm(Equation(double), double.norm, double.geodesic, x.double(), y.double())
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """``log_x(y)``: the vectors of `logarithm`, which says for each pair how well they are known.
@@ -165,11 +171,28 @@ class Manifold(Curved):
         NaN for a pair that `logarithm` has no velocity for. Along other curves: `parallel_transport`.
         """
         x, y, v = self._together("transp", x, y, v)
-        velocity = rows(self.logmap(x, y))
+        found = self._logarithms("transp", rows(x), rows(y))
+        velocity = found.logarithm.vector
+        begin, end, w = (rows(a).double() for a in (x, y, v))
+        equation = Equation(self.in_double())
+        carried = torch.full_like(velocity, torch.nan)
         # where there is no logarithm there may be no connection either
-        index = torch.isfinite(velocity).all(1).nonzero().squeeze(1)
-        carried = self._follow("transp", rows(x)[index], velocity[index], rows(v)[index])[2]
-        return torch.full_like(velocity, torch.nan).index_put((index,), carried).reshape(x.shape)
+        rest = torch.isfinite(velocity).all(1)
+        for index, pieces in found.curves:
+            with torch.no_grad():
+                moved = carry(equation, pieces, w[index].unsqueeze(1)).squeeze(1)
+            good = torch.isfinite(moved).all(1)
+            index, moved, speed = index[good], moved[good], pieces.ends[good, -1, 1]
+            known = (end[index].detach(), speed, moved)
+            carried = carried.index_put(
+                (index,), follow(equation, begin[index], velocity[index], w[index], ends=known)[2]
+            )
+            rest = rest.index_put((index,), torch.zeros_like(good[good]))
+        index = rest.nonzero().squeeze(1)
+        if len(index):
+            moved = self._follow("transp", begin[index], velocity[index], w[index])[2]
+            carried = carried.index_put((index,), moved)
+        return carried.reshape(x.shape).to(x.dtype)
 
     def parallel_transport(self, curve: transport.CurveFunction, v: Tensor) -> Tensor:
         """``w(1)`` where ``ẇ = -Γ(ż, w)``, ``w(0) = v``, along any curves on [0, 1].
@@ -318,7 +341,7 @@ class Manifold(Curved):
         flat = [t.double() for t in flat]
         self._check_points(where, flat[0])
         double = self.in_double()
-        ends = follow(double.connection, *flat)
+        ends = follow(Equation(double), *flat)
         self._check_arrived(where, ends[0])
         with torch.no_grad():
             self._check_speed(where, double.norm(flat[0], flat[1]), double.norm(ends[0], ends[1]))

@@ -43,6 +43,12 @@ SETTLED = 1e-9
 ROUGH = 40
 """So many pieces may show that a curve is not smooth."""
 
+FREE_ROUGH, FREE_PIECES = 12, 27
+"""The same, and the largest number, where the end is free: a shorter way can be asked for."""
+
+LOST = 1e-6
+"""Relative residual after which a curve with a free end is given up."""
+
 ORDER = 0.01
 """What remains of a change with half as many pieces again, at best: collocation is of order 12."""
 
@@ -118,14 +124,16 @@ def collocate(
 
 
 def launch(
-    equation: Equation, origin: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"]
+    equation: Equation, origin: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], bend: Float[Tensor, "b d"]
 ) -> list[tuple[Tensor, Collocated]]:
-    """Geodesics from initial values, for unit time, as `collocate` finds those between two points."""
-    bend = -torch.einsum(
-        "bij,bj->bi",
-        inverse(equation.matrix(origin)),
-        equation.lowered(origin, velocity, velocity, torch.zeros_like(velocity)),
-    )
+    """Geodesics from initial values, for unit time, as `collocate` finds those between two points.
+
+    Args:
+        equation: of the geodesics.
+        origin: where they begin.
+        velocity: with which velocity.
+        bend: ``z̈`` there.
+    """
     return _in_parts(equation, Pieces.bending(origin, velocity, bend, PIECES), free=True)
 
 
@@ -144,8 +152,15 @@ def _in_parts(equation: Equation, begin: Pieces, *, free: bool) -> list[tuple[Te
 def _refined(equation: Equation, begin: Pieces, free: bool) -> list[tuple[Tensor, Collocated]]:
     index = torch.arange(len(begin.origin), device=begin.origin.device)
     solve = _newton if begin.origin.shape[1] < LARGE else _newton_krylov
-    now, slopes, _ = solve(equation, begin, None, free)
+    now, slopes, error = solve(equation, begin, None, free)
     parts = []
+    if free:
+        # what is not solved on one mesh needs a shorter way, not more pieces
+        lost = ~(error < LOST)
+        if bool(lost.any()):
+            parts.append((index[lost], now[lost.nonzero().squeeze(1)].collocated(error[lost])))
+            rest = (~lost).nonzero().squeeze(1)
+            index, now, slopes = index[rest], now[rest], None if slopes is None else slopes[rest]
     last = torch.full_like(now.size, torch.inf)
     while len(index):
         pieces = min(MAX_PIECES, int(GROWTH * now.points.shape[1]))
@@ -156,7 +171,8 @@ def _refined(equation: Equation, begin: Pieces, free: bool) -> list[tuple[Tensor
         # the next one, if they go on to shrink as they do; there is nothing to tell from the first
         coming = change * torch.where(torch.isfinite(last), (change / last).clamp(ORDER, 1.0), 1.0)
         error = torch.maximum(error, coming).nan_to_num(nan=torch.inf)
-        done = (error < SETTLED) | ((change > SLOW * last) & (pieces >= ROUGH)) | (pieces == MAX_PIECES)
+        rough, most = (FREE_ROUGH, FREE_PIECES) if free else (ROUGH, MAX_PIECES)
+        done = (error < SETTLED) | ((change > SLOW * last) & (pieces >= rough)) | (pieces >= most)
         if bool(done.any()):
             parts.append((index[done], finer[done.nonzero().squeeze(1)].collocated(error[done])))
         rest = (~done).nonzero().squeeze(1)
@@ -288,9 +304,9 @@ def _residual(
     """``∇ż/dt`` at Gauss's points, and how much of the equations is unsolved, relative to the velocity."""
     turned = torch.einsum("bSmij,bSmj->bSmi", metric, force)
     gaps = at.gaps[:, :-1] if free else at.gaps
-    gap = gaps.norm(dim=3).flatten(1).amax(1)
-    bend = (at.durations * turned.norm(dim=3)).flatten(1).amax(1)
-    return turned, (torch.maximum(gap, bend) / at.size).nan_to_num(nan=torch.inf)
+    # all that is missing, one piece after the other, can add up
+    missing = gaps.norm(dim=3).sum((1, 2)) + (at.durations * turned.norm(dim=3)).amax(2).sum(1)
+    return turned, (missing / at.size).nan_to_num(nan=torch.inf)
 
 
 def _slopes(equation: Equation, at: Pieces) -> Slopes:

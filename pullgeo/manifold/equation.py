@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pullgeo.geodesic import where_defined
@@ -56,12 +56,23 @@ class Equation:
         return _in_parts(self.manifold.metric_matrix, (z.shape[-1], z.shape[-1]), z)
 
 
+    def singular(self, z: Float[Tensor, "b n d"]) -> Bool[Tensor, " b"]:
+        """Whether the metric is singular, up to rounding, or not finite at one of the points."""
+        G = self.matrix(z)
+        finite = torch.isfinite(G).flatten(2).all(2)
+        values = torch.linalg.eigvalsh(torch.where(finite[..., None, None], G, 0.0))
+        least = 8 * G.shape[-1] * torch.finfo(G.dtype).eps * values[..., -1]
+        return ~(values[..., 0] > least).all(1)
+
+
 def inverse(matrix: Float[Tensor, "*n d d"]) -> Float[Tensor, "*n d d"]:
-    """Inverse matrices; not finite, for that point alone, where one is singular."""
+    """Inverse matrices; NaN, for that point alone, where one is singular up to rounding."""
     finite = torch.isfinite(matrix).flatten(-2).all(-1)[..., None, None]
     one = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     inverted, info = torch.linalg.inv_ex(torch.where(finite, matrix, one))
-    return torch.where(finite & (info == 0)[..., None, None], inverted, torch.nan)
+    condition = torch.linalg.matrix_norm(matrix) * torch.linalg.matrix_norm(inverted)
+    good = (info == 0) & (condition < 1 / (8 * len(one) * torch.finfo(matrix.dtype).eps))
+    return torch.where(good[..., None, None], inverted, torch.nan)
 
 
 def _in_parts(function: Callable[..., Tensor], shape: tuple[int, ...], *points: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from pullgeo.curve import DiscreteCurve
 from pullgeo.geodesic import Given, Newton, Solution, Solver, Status, check_same_weights, leaves, where_defined
 from pullgeo.manifold.collocation import collocate
-from pullgeo.manifold.equation import Equation, inverse
+from pullgeo.manifold.equation import Equation
 from pullgeo.manifold.initial_value import Connection, check_derivative, shoot
 from pullgeo.manifold.multiple_shooting import meet
 from pullgeo.manifold.pieces import Pieces
@@ -125,14 +125,14 @@ def _search(equation: Equation, norm: Norm, geodesic: Geodesic, x: Tensor, y: Te
     index = (apart & ~near).nonzero().squeeze(1)
     if len(index):
         solution = geodesic(x[index], y[index], None)
-        # where nothing is apart there is a shortest curve, and no equation for it
-        flat = (solution.length == 0).tolist()
-        for pair, end, of_pair in zip(index.tolist(), solution.status, flat, strict=True):
-            status[pair] = Status.SINGULAR if of_pair else end
+        for pair, end in zip(index.tolist(), solution.status, strict=True):
+            status[pair] = end
         # outputs that rounding hardly tells apart are near as well
-        near[index[[s in (Status.DEGENERATE, Status.ROUNDING) for s in solution.status]]] = True
-        kept = [i for i, s in enumerate(solution.status) if s.converged and s is not Status.ROUNDING]
-        found = _between(equation, norm, geodesic, x, y, index[kept], solution[kept], status, found)
+        lost = torch.tensor([s in (Status.DEGENERATE, Status.ROUNDING) for s in solution.status], device=x.device)
+        lost = lost | (solution.length == 0)
+        near = near.index_put((index,), lost)
+        kept = (solution.converged & ~lost).nonzero().squeeze(1)
+        found = _between(equation, norm, geodesic, x, y, index[kept], solution[kept.tolist()], status, found)
     index = near.nonzero().squeeze(1)
     if len(index):
         found = _along_lines(equation, norm, x, y, index, status, found)
@@ -160,6 +160,11 @@ def _between(
         for pair, of_pair in zip(index[~good].tolist(), kinked[~good].tolist(), strict=True):
             status[pair] = Status.KINKED if of_pair else Status.UNSETTLED
         again = (~good & ~kinked).nonzero().squeeze(1)
+        if len(again):
+            singular = equation.singular(solution.curve.nodes[again])
+            for pair in index[again[singular]].tolist():
+                status[pair] = Status.SINGULAR
+            again = again[~singular]
         segments = 2 * solution.curve.segments
         if segments > MAX_SEGMENTS or not len(again):
             break
@@ -180,16 +185,17 @@ def _along_lines(
     smooth = _smooth(equation, norm, DiscreteCurve(torch.stack([torch.zeros_like(way), way], 1)), begin)
     length = where_defined(norm, (), begin, way)
     # what is as long as the line is shortest
-    good = smooth.solved & smooth.steady & ((smooth.speed - length).abs() <= SAME_SPEED * length) & (length > 0)
-    singular = ~torch.isfinite(inverse(equation.matrix(begin))).flatten(1).all(1) | ~(length > 0)
-    kinked = smooth.solved & ~(smooth.steady & ((smooth.speed - length).abs() <= SAME_SPEED * length))
+    geodesic = smooth.steady & ((smooth.speed - length).abs() <= SAME_SPEED * length)
+    good = smooth.solved & geodesic
+    singular = equation.singular(begin.unsqueeze(1))
     for i, pair in enumerate(index.tolist()):
-        if good[i]:
+        if good[i] and not singular[i]:
             status[pair] = Status.CONVERGED
         elif singular[i]:
             status[pair] = Status.SINGULAR
         else:
-            status[pair] = Status.KINKED if kinked[i] else Status.UNSETTLED
+            status[pair] = Status.KINKED if smooth.solved[i] else Status.UNSETTLED
+    good = good & ~singular
     return found.taken(index, smooth, good)
 
 
