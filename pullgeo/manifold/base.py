@@ -88,8 +88,9 @@ class Manifold(Curved):
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         """``exp_x(u)``: where the geodesic from x with velocity u is after unit time.
 
-        Solves ``z̈ = -Γ(ż, ż)`` in float64 by an adaptive Runge-Kutta method of order 8 (relative tolerance 1e-10);
-        each geodesic has its own steps, at most 1000. Where a decoder saturates its metric tends to zero, and geodesics
+        Solves ``∇ż/dt = 0`` in float64 by collocation of order 12, long stretches of each geodesic at a time, to a
+        relative error of 1e-9 for each; where that does not settle, ``z̈ = -Γ(ż, ż)`` by a Runge-Kutta method of order
+        8 (relative tolerance 1e-10), at most 1000 steps. Where a decoder saturates its metric tends to zero, and geodesics
         run to infinity before unit time: these are given up when they have come to a standstill. Where second
         derivatives of a decoder jump (ELU), steps end at the jumps. A backward pass across them raises GeometryError.
 
@@ -124,8 +125,10 @@ class Manifold(Curved):
             ShapeError, DtypeError, NonFiniteError: the end points are no pairs of finite points.
             SingularMetricError: the decoder has fewer outputs than latents: the metric is singular everywhere.
 
-        Cost: the connection at some thousand points for a pair whose geodesic has bends, a third of that if it has few;
-        some ten times as much where second derivatives jump.
+        Points that are nearly equal have logarithms as exact as others, down to one unit in the last place.
+
+        Cost: one to two discrete geodesics for a smooth pair, in any number of dimensions: some hundred covariant
+        derivatives, for which no metric is inverted; many times as much where second derivatives jump.
 
         Source: Ascher, Mattheij, Russell, *Numerical Solution of Boundary Value Problems*, chapters 4 and 5.
 

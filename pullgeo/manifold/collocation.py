@@ -227,8 +227,8 @@ def _newton(
 
 
 def _newton_krylov(
-    equation: Equation, begin: Pieces, slopes: None, free: bool
-) -> tuple[Pieces, None, Float[Tensor, " b"]]:
+    equation: Equation, begin: Pieces, slopes: Slopes | None, free: bool
+) -> tuple[Pieces, Slopes | None, Float[Tensor, " b"]]:
     """Newton's method on one mesh, its systems solved by directional derivatives.
 
     The curve is its bends: points and velocities are their integrals. So the equation is one of the second kind, with
@@ -259,7 +259,7 @@ def _newton_krylov(
         # at rounding error nothing helps any more
         ended = (error[going] <= TOL) | (~(after < 0.5 * before) & (before < 1e3 * TOL)) | (damping[going] < 1e-3)
         going = going[~ended]
-    return now, None, error
+    return now, slopes, error
 
 
 def _krylov_step(

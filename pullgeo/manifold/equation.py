@@ -55,7 +55,6 @@ class Equation:
         """``G(z)``."""
         return _in_parts(self.manifold.metric_matrix, (z.shape[-1], z.shape[-1]), z)
 
-
     def singular(self, z: Float[Tensor, "b n d"]) -> Bool[Tensor, " b"]:
         """Whether the metric is singular, up to rounding, or not finite at one of the points."""
         G = self.matrix(z)

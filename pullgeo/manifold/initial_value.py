@@ -116,7 +116,9 @@ def arrive(
         begin = state[rest]
         # for unit time again
         scale = left[rest, None, None]
-        ends = torch.stack(shoot(equation.manifold.connection, begin[:, 0], scale[:, 0] * begin[:, 1], *begin[:, 2:].unbind(1)), 1)
+        ends = torch.stack(
+            shoot(equation.manifold.connection, begin[:, 0], scale[:, 0] * begin[:, 1], *begin[:, 2:].unbind(1)), 1
+        )
         ends = torch.cat([ends[:, :1], ends[:, 1:2] / scale, ends[:, 2:]], 1)
         state = state.index_put((rest,), ends)
     return state.unbind(1)
