@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,6 +14,7 @@ ROWS = 1024
 """So many points, at most, go through a manifold at once."""
 
 
+@runtime_checkable
 class Connected(Protocol):
     """What a manifold offers to solvers of the geodesic equation."""
 

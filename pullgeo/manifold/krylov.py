@@ -71,7 +71,7 @@ _EXHAUSTED = 1e-14
 """Relative size of what is new in a product, below which the Krylov space has been exhausted."""
 
 
-def _least_squares(columns: list[Float[Tensor, "b k"]]) -> tuple[Float[Tensor, "b m"], Float[Tensor, " b"]]:
+def _least_squares(columns: list[Tensor]) -> tuple[Float[Tensor, "b m"], Float[Tensor, " b"]]:
     """The combination of the columns that is nearest to the first unit vector, and how near it comes."""
     m = len(columns)
     H = torch.stack([torch.nn.functional.pad(c, (0, m + 1 - c.shape[1])) for c in columns], 2)
