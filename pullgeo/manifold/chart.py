@@ -31,6 +31,21 @@ class Chart(geoopt.Manifold):
     ) -> Float[Tensor, "b d"]:
         """``Γ(u, w)``, with components ``Γ^k_ij u^i w^j``: the Levi-Civita connection in the chart."""
 
+    def lowered_derivative(
+        self, z: Float[Tensor, "b d"], u: Float[Tensor, "b d"], w: Float[Tensor, "b d"], rate: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b d"]:
+        """``G (ẇ + Γ(ż, w))`` with ``ż = u``, ``ẇ = rate``: a covariant derivative along a curve, as a covector.
+
+        It vanishes for velocities along geodesics, and for tangents that are transported in parallel. Solvers of these
+        equations ask for it at all times of a curve at once; subclasses override it where it costs less than a
+        connection, for no metric has to be inverted.
+        """
+        return self.metric(z).apply(rate + self.connection(z, u, w))
+
+    def metric_matrix(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
+        """``G(z)`` written out, without checks: it may be singular."""
+        return self.metric(z).dense()
+
     def immersion(self, z: Float[Tensor, "b d"]) -> Immersion | None:
         """The map into flat space whose pullback the metric is, to second order at points; ``None`` if there is none.
 

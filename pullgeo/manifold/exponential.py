@@ -9,10 +9,31 @@ from torch import Tensor
 
 from pullgeo._torch.grad_mode import check_same_weights, check_transforms, leaves
 from pullgeo.errors import GeometryError
+from pullgeo.manifold.bvp.collocation import launch
+from pullgeo.manifold.bvp.transport import transport_pieces
+from pullgeo.manifold.equation import Equation
+from pullgeo.numerics.bisect_batch import where_defined
 from pullgeo.numerics.ode.dop853 import MAX_STEPS, RTOL, integrate
 
 Connection = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``(z, u, w) -> Γ(u, w)`` at points ``(b, d)``."""
+
+TURN = 2.0
+"""A stretch takes the time in which a geodesic would turn by so much, relative to its velocity, if it went on so."""
+
+SETTLED = 1e-9
+"""Relative error of a stretch that is small enough."""
+
+PATIENCE = 3
+"""So many stretches may fail one after the other."""
+
+MANY = 18
+"""With so many pieces a stretch is long enough."""
+
+MAX_STRETCHES = 400
+
+SHORT = 1e-12
+"""What is left of the time and not worth a stretch."""
 
 MISSED = 1e-4
 """Relative error of a derivative along the geodesic, which is known, that shows that others are wrong too."""
@@ -48,21 +69,97 @@ def shoot(
     ).unbind(1)
 
 
-def follow(
-    connection: Connection, z: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], *carried: Float[Tensor, "b d"]
+def arrive(
+    equation: Equation, z: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], *carried: Float[Tensor, "b d"]
 ) -> tuple[Float[Tensor, "b d"], ...]:
-    """`shoot` for unit time, differentiable to its arguments and to the weights behind the connection.
+    """`shoot` for unit time: by collocation, a long stretch of each geodesic at a time, where they are smooth.
+
+    All times of a stretch go through the manifold in one batch. Stretches that do not settle are made shorter; a
+    geodesic with which that happens too often, as it does where second derivatives jump, is followed step by step from
+    where it is.
+    """
+    state = torch.stack([z, velocity, *carried], 1)
+    left = torch.ones_like(z[:, 0])
+    # the time in which it turns by so much; a guess that is corrected
+    bend = _bend(equation, z, velocity)
+    longest, failed = torch.ones_like(left), torch.zeros_like(left, dtype=torch.long)
+    going = torch.isfinite(bend).all(1).nonzero().squeeze(1)
+    for _ in range(MAX_STRETCHES):
+        if not len(going):
+            break
+        points, speeds, turning = state[going, 0], state[going, 1], bend[going]
+        # the time in which it turns by so much, if it goes on as it begins
+        turn = (TURN * speeds.norm(dim=1) / turning.norm(dim=1)).nan_to_num(nan=1.0)
+        time = torch.minimum(torch.minimum(turn, longest[going]), left[going])
+        scale = time.unsqueeze(1)
+        factor = torch.full_like(time, 0.25)
+        for index, found in launch(equation, points, scale * speeds, scale.square() * turning):
+            fine = (found.error < SETTLED).nonzero().squeeze(1)
+            index, pieces = index[fine], found.pieces[fine]
+            ends = pieces.ends[:, -1]
+            tangents = (
+                transport_pieces(equation, pieces, state[going[index], 2:]) if carried else state[going[index], 2:]
+            )
+            end = torch.cat(
+                [(pieces.origin + ends[:, 0]).unsqueeze(1), ends[:, 1:] / time[index, None, None], tangents], 1
+            )
+            fine = torch.isfinite(end).flatten(1).all(1)
+            index = index[fine]
+            state = state.index_put((going[index],), end[fine])
+            bend = bend.index_put((going[index],), pieces.bends[fine, -1, -1] / scale[index].square())
+            factor[index] = 2.0 if pieces.points.shape[1] < MANY else 1.0
+        good = factor >= 1
+        left = left.index_put((going,), torch.where(good, left[going] - time, left[going]))
+        left = torch.where(left < SHORT, 0.0, left)
+        longest = longest.index_put((going,), factor * time)
+        failed = failed.index_put((going,), torch.where(good, 0, failed[going] + 1))
+        going = going[(left[going] > 0) & (failed[going] < PATIENCE)]
+    rest = (left > 0).nonzero().squeeze(1)
+    if len(rest):
+        begin = state[rest]
+        # for unit time again
+        scale = left[rest, None, None]
+        ends = torch.stack(
+            shoot(equation.manifold.connection, begin[:, 0], scale[:, 0] * begin[:, 1], *begin[:, 2:].unbind(1)), 1
+        )
+        ends = torch.cat([ends[:, :1], ends[:, 1:2] / scale, ends[:, 2:]], 1)
+        state = state.index_put((rest,), ends)
+    return state.unbind(1)
+
+
+def _bend(equation: Equation, z: Tensor, u: Tensor) -> Float[Tensor, "b d"]:
+    """``z̈`` of geodesics; NaN where there is none."""
+    return -where_defined(lambda z, u: equation.manifold.connection(z, u, u), z.shape[1:], z, u)
+
+
+def follow(
+    equation: Equation,
+    z: Float[Tensor, "b d"],
+    velocity: Float[Tensor, "b d"],
+    *carried: Float[Tensor, "b d"],
+    ends: tuple[Float[Tensor, "b d"], ...] | None = None,
+) -> tuple[Float[Tensor, "b d"], ...]:
+    """`arrive`, differentiable to its arguments and to the weights behind the connection.
 
     Nothing is kept for the backward pass but the arguments: a graph through all steps would hold every activation of
     a decoder in each of them, whether or not a gradient is asked for. The backward pass follows the geodesics
     again.
 
+    Args:
+        equation: of the geodesics.
+        z: where they begin.
+        velocity: with which velocity.
+        carried: tangents that go along.
+        ends: what is returned, if that is known.
+
     Raises:
         GradModeError: reverse mode is on in a transform of ``torch.func``.
         GeometryError: in the backward pass, a geodesic has met jumps of the connection.
     """
-    with torch.no_grad():
-        ends = shoot(connection, z, velocity, *carried)
+    if ends is None:
+        with torch.no_grad():
+            ends = arrive(equation, z, velocity, *carried)
+    connection = equation.manifold.connection
     if not torch.is_grad_enabled() or not len(z):
         return ends
     start = (z, velocity, *carried)

@@ -19,6 +19,8 @@ from pullgeo.geodesic.starts.base import InitialCurve
 from pullgeo.geodesic.status import Status
 from pullgeo.manifold.bvp.collocation import collocate
 from pullgeo.manifold.bvp.multiple_shooting import multiple_shooting
+from pullgeo.manifold.bvp.pieces import Pieces
+from pullgeo.manifold.equation import Equation
 from pullgeo.manifold.exponential import Connection, check_derivative, shoot
 from pullgeo.numerics.bisect_batch import where_defined
 
@@ -39,6 +41,10 @@ MAX_SEGMENTS = 256
 
 Norm = Callable[[Tensor, Tensor], Tensor]
 """``(z, u) -> ‖u‖`` at points ``(b, d)``."""
+
+NEAR = 1e-6
+"""Points that differ by less than this part of their coordinates have too few digits between them for a curve of many
+nodes; the straight line between them leads to the geodesic."""
 
 Geodesic = Callable[[Tensor, Tensor, Solver | None], Solution]
 """Discrete geodesics between points ``(b, d)``, by a solver or by the default one."""
@@ -74,19 +80,35 @@ class Logarithm:
         return f"Logarithm({len(self)} pairs: {counted(self.status)})"
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Logarithms, and the curves along which they were found.
+
+    Attributes:
+        logarithm: what is asked for.
+        curves: which pairs belong to curves in pieces, and these; those that were solved by shooting have none.
+    """
+
+    logarithm: Logarithm
+    curves: list[tuple[Tensor, Pieces]]
+
+
 def logarithm(
-    connection: Connection, norm: Norm, geodesic: Geodesic, x: Float[Tensor, "b d"], y: Float[Tensor, "b d"]
-) -> Logarithm:
+    equation: Equation, norm: Norm, geodesic: Geodesic, x: Float[Tensor, "b d"], y: Float[Tensor, "b d"]
+) -> Found:
     """The initial velocities of shortest geodesics, in float64.
 
     A discrete geodesic leads to the exact one by collocation, or by shooting where the connection jumps. What is found
     there must keep its speed, as a geodesic does unless the metric jumps, and be as long as the discrete one. If it
     fails for another reason, the discrete curve was too coarse: it is sought again with twice the segments.
 
+    Points that are nearly equal have no discrete geodesic: nodes between them would be rounding errors. Collocation
+    solves for displacements, and begins there with the straight line.
+
     Differentiable once, to points and to weights, by the implicit function theorem for ``exp_x(v) = y``.
     """
     with torch.no_grad():
-        found = _search(connection, norm, geodesic, x, y)
+        found = _search(equation, norm, geodesic, x, y)
     if not torch.is_grad_enabled() or not len(x):
         return found
     # the norm has the weights of the connection, also where that does not exist
@@ -94,33 +116,60 @@ def logarithm(
     weights = leaves(where_defined(norm, (), one, one))
     if not (weights or x.requires_grad or y.requires_grad):
         return found
-    return replace(found, vector=_Differentiable.apply(connection, found.vector, x, y, *weights))
+    connection: Connection = equation.manifold.connection
+    vector = _Differentiable.apply(connection, found.logarithm.vector, x, y, *weights)
+    return replace(found, logarithm=replace(found.logarithm, vector=vector))
 
 
-def _search(connection: Connection, norm: Norm, geodesic: Geodesic, x: Tensor, y: Tensor) -> Logarithm:
-    solution = geodesic(x, y, None)
+def _search(equation: Equation, norm: Norm, geodesic: Geodesic, x: Tensor, y: Tensor) -> Found:
     apart = (x != y).any(1)
-    # where nothing is apart there is a shortest curve, and no equation for it
-    flat = (apart & (solution.length == 0)).tolist()
-    status: list[Status] = [
-        Status.SINGULAR if s is Status.DEGENERATE or of_pair else s
-        for s, of_pair in zip(solution.status, flat, strict=True)
-    ]
-    vector = torch.zeros_like(x).masked_fill(apart.unsqueeze(1), torch.nan)
-    error = torch.zeros_like(vector[:, 0]).masked_fill(apart, torch.inf)
-    regular = torch.tensor([s.converged for s in status], dtype=torch.bool, device=x.device)
-    index = (regular & apart).nonzero().squeeze(1)
-    solution = solution[index.tolist()]
+    status = [Status.COINCIDENT] * len(x)
+    found = _Smooth.nothing(x, apart)
+    size = torch.maximum(x.abs().amax(1), y.abs().amax(1))
+    near = apart & ((y - x).abs().amax(1) < NEAR * size)
+    index = (apart & ~near).nonzero().squeeze(1)
+    if len(index):
+        solution = geodesic(x[index], y[index], None)
+        for pair, end in zip(index.tolist(), solution.status, strict=True):
+            status[pair] = end
+        # outputs that rounding hardly tells apart are near as well
+        lost = torch.tensor([s in (Status.DEGENERATE, Status.ROUNDING) for s in solution.status], device=x.device)
+        lost = lost | (solution.length == 0)
+        near = near.index_put((index,), lost)
+        kept = (solution.converged & ~lost).nonzero().squeeze(1)
+        found = _between(equation, norm, geodesic, x, y, index[kept], solution[kept.tolist()], status, found)
+    index = near.nonzero().squeeze(1)
+    if len(index):
+        found = _along_lines(equation, norm, x, y, index, status, found)
+    return Found(Logarithm(found.velocity, tuple(status), found.error), found.curves)
+
+
+def _between(
+    equation: Equation,
+    norm: Norm,
+    geodesic: Geodesic,
+    x: Tensor,
+    y: Tensor,
+    index: Tensor,
+    solution: Solution,
+    status: list[Status],
+    found: "_Smooth",
+) -> "_Smooth":
+    """What discrete geodesics lead to, of more segments if they must be."""
     while len(index):
-        smooth = _smooth(connection, norm, solution.curve)
+        smooth = _smooth(equation, norm, solution.curve)
         same = (smooth.speed - solution.length).abs() <= SAME_SPEED * solution.length + 3 * solution.error_estimate
         good = smooth.solved & smooth.steady & same
-        vector = vector.index_put((index[good],), smooth.velocity[good])
-        error = error.index_put((index[good],), smooth.error[good])
+        found = found.taken(index, smooth, good)
         kinked = smooth.solved & ~smooth.steady
         for pair, of_pair in zip(index[~good].tolist(), kinked[~good].tolist(), strict=True):
             status[pair] = Status.KINKED if of_pair else Status.NOT_REFINED
         again = (~good & ~kinked).nonzero().squeeze(1)
+        if len(again):
+            singular = equation.singular(solution.curve.nodes[again])
+            for pair in index[again[singular]].tolist():
+                status[pair] = Status.SINGULAR
+            again = again[~singular]
         segments = 2 * solution.curve.segments
         if segments > MAX_SEGMENTS or not len(again):
             break
@@ -130,24 +179,52 @@ def _search(connection: Connection, norm: Norm, geodesic: Geodesic, x: Tensor, y
         for pair, of_pair in zip(index.tolist(), solution.status, strict=True):
             status[pair] = of_pair
         index, solution = index[solution.converged], solution[solution.converged.nonzero().squeeze(1).tolist()]
-    return Logarithm(vector, tuple(status), error)
+    return found
+
+
+def _along_lines(
+    equation: Equation, norm: Norm, x: Tensor, y: Tensor, index: Tensor, status: list[Status], found: "_Smooth"
+) -> "_Smooth":
+    """What the straight lines between nearly equal points lead to."""
+    begin, way = x[index], (y - x)[index]
+    smooth = _smooth(equation, norm, DiscreteCurve(torch.stack([torch.zeros_like(way), way], 1)), begin)
+    length = where_defined(norm, (), begin, way)
+    # what is as long as the line is shortest
+    geodesic = smooth.steady & ((smooth.speed - length).abs() <= SAME_SPEED * length)
+    good = smooth.solved & geodesic
+    singular = equation.singular(begin.unsqueeze(1))
+    for i, pair in enumerate(index.tolist()):
+        if good[i] and not singular[i]:
+            status[pair] = Status.CONVERGED
+        elif singular[i]:
+            status[pair] = Status.SINGULAR
+        else:
+            status[pair] = Status.KINKED if smooth.solved[i] else Status.NOT_REFINED
+    good = good & ~singular
+    return found.taken(index, smooth, good)
 
 
 @dataclass(frozen=True, eq=False)
 class _Smooth:
-    """Solutions of the geodesic equation: what they begin with, and whether they are geodesics."""
+    """Solutions of the geodesic equation: what they begin with, whether they are geodesics, and their curves."""
 
     velocity: Float[Tensor, "b d"]
     speed: Float[Tensor, " b"]
     error: Float[Tensor, " b"]
     solved: Bool[Tensor, " b"]
     steady: Bool[Tensor, " b"]
+    curves: list[tuple[Tensor, Pieces]]
+
+    @staticmethod
+    def nothing(x: Tensor, apart: Tensor) -> "_Smooth":
+        """No solution for the pairs that are apart, and that of the others."""
+        zero = torch.zeros_like(x[:, 0])
+        velocity = torch.zeros_like(x).masked_fill(apart.unsqueeze(1), torch.nan)
+        return _Smooth(velocity, zero, zero.masked_fill(apart, torch.inf), ~apart, ~apart, [])
 
     def put(self, index: Tensor, norm: Norm, z: Tensor, u: Tensor, error: Tensor) -> "_Smooth":
         """Those of some pairs exchanged; they are given by their states at several times."""
-        # points that are hardly apart are known to their rounding errors alone
-        rounded = 16 * torch.finfo(z.dtype).eps * z.abs().flatten(1).amax(1) / u.norm(dim=2).amax(1)
-        fine = (torch.isfinite(z) & torch.isfinite(u)).flatten(1).all(1) & (error < rounded.clamp(min=GOOD))
+        fine = (torch.isfinite(z) & torch.isfinite(u)).flatten(1).all(1) & (error < GOOD)
         speeds = torch.full_like(z[:, :, 0], torch.nan)
         if bool(fine.any()):
             speeds[fine] = norm(z[fine].flatten(0, 1), u[fine].flatten(0, 1)).reshape(-1, z.shape[1])
@@ -157,22 +234,41 @@ class _Smooth:
             self.error.index_put((index,), error),
             self.solved.index_put((index,), fine),
             self.steady.index_put((index,), speeds.amax(1) <= (1 + STEADY) * speeds.amin(1)),
+            self.curves,
+        )
+
+    def taken(self, index: Tensor, other: "_Smooth", good: Bool[Tensor, " k"]) -> "_Smooth":
+        """With the good ones of some other solutions for the pairs with these indices."""
+        curves = list(self.curves)
+        for own, pieces in other.curves:
+            kept = good[own].nonzero().squeeze(1)
+            curves.append((index[own[kept]], pieces[kept]))
+        return replace(
+            self,
+            velocity=self.velocity.index_put((index[good],), other.velocity[good]),
+            error=self.error.index_put((index[good],), other.error[good]),
+            curves=curves,
         )
 
 
-def _smooth(connection: Connection, norm: Norm, curve: DiscreteCurve) -> _Smooth:
-    zero = torch.zeros_like(curve.begin[:, 0])
-    found = _Smooth(curve.begin, zero, zero, zero.bool(), zero.bool())
+def _smooth(equation: Equation, norm: Norm, curve: DiscreteCurve, origin: Tensor | None = None) -> _Smooth:
+    """Solutions near curves, which may be given relative to an origin."""
+    begin = curve.begin if origin is None else origin
+    way = curve if origin is not None else DiscreteCurve(curve.nodes - begin.unsqueeze(1))
+    zero = torch.zeros_like(begin[:, 0])
+    found = _Smooth(begin, zero, zero, zero.bool(), zero.bool(), [])
     rough: list[tuple[Tensor, DiscreteCurve]] = []
-    for index, part in collocate(connection, curve):
+    for index, part in collocate(equation, begin, way):
         found = found.put(index, norm, part.points, part.velocities, part.error)
+        solved = found.solved[index].nonzero().squeeze(1)
+        found = replace(found, curves=[*found.curves, (index[solved], part.pieces[solved])])
         near = ((part.error >= GOOD) & (part.error < ROUGH)).nonzero().squeeze(1)
         if len(near):
-            rough.append((index[near], part.curve[near]))
+            rough.append((index[near], part.pieces[near].curve))
     if rough:
         segments = max(near.segments for _, near in rough)
         nodes = [near.nodes if near.segments == segments else near.resample(segments).nodes for _, near in rough]
-        states, mismatch = multiple_shooting(connection, DiscreteCurve(torch.cat(nodes)))
+        states, mismatch = multiple_shooting(equation.manifold.connection, DiscreteCurve(torch.cat(nodes)))
         found = found.put(torch.cat([index for index, _ in rough]), norm, states[:, :, 0], states[:, :, 1], mismatch)
     return found
 

@@ -87,6 +87,16 @@ class MetricManifold(Manifold):
         z, u, w = map(outside_inference, (z, u, w))
         return self._field.metric(z).solve(self._field.lowered_christoffel(z, u, w))
 
+    def lowered_derivative(
+        self, z: Float[Tensor, "b d"], u: Float[Tensor, "b d"], w: Float[Tensor, "b d"], rate: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b d"]:
+        """``G ẇ + ½ (∂_u G w + ∂_w G u - ∇(uᵀ G w))``."""
+        return self._field.metric(z).apply(rate) + self._field.lowered_christoffel(z, u, w)
+
+    def metric_matrix(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
+        """``G(z)`` as the function gives it."""
+        return self._field.metric(z).dense().expand(len(z), -1, -1)
+
     def in_double(self) -> "MetricManifold":
         """This manifold in float64, connected to the same weights."""
         return MetricManifold(in_double(self.metric_fn))

@@ -143,6 +143,29 @@ class PullbackManifold(Manifold):
             force = force + torch.einsum("kbo,bo->bk", columns, self.ambient.lowered_christoffel(y, pushed_u, pushed_w))
         return Dense(products[:, :, :d]).solve(force)
 
+    def lowered_derivative(
+        self, z: Float[Tensor, "b d"], u: Float[Tensor, "b d"], w: Float[Tensor, "b d"], rate: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b d"]:
+        """``Jᵀ M (J ẇ + f''(u, w) + Γ_M(Ju, Jw))``: the derivative of ``J w`` along the curve, pulled back.
+
+        Cost: one forward pass, two or three tangent passes, one second-order and one backward pass, whatever d is.
+        """
+        y, J = self._linearize(z)
+        _check_dimensions("lowered_derivative", z, y)
+        one = torch.ones_like(z[:, :1]).unsqueeze(0)
+        if w is u:
+            jet = J.push_jet(torch.stack([u, rate]), one, one)
+            pushed_u, moved = flat(jet)
+            pushed_w = pushed_u
+        else:
+            tangents = torch.stack([u, w, rate])
+            pushed_u, pushed_w, moved = flat(J.push(tangents))
+            moved = moved + flat(J.second_push(tangents[:1], tangents[1:2])).squeeze(0)
+        force = self.ambient.metric(y).apply(moved)
+        if not isinstance(self.ambient, Flat):
+            force = force + self.ambient.lowered_christoffel(y, pushed_u, pushed_w)
+        return J.pull(force.reshape(y.shape).unsqueeze(0)).squeeze(0)
+
     def immersion(self, z: Float[Tensor, "b d"]) -> Immersion | None:
         """The decoder to second order, as a map into the flat space of its outputs; ``None`` if that is not flat.
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo import MetricManifold, Newton, PullbackManifold, Status
-from pullgeo.geodesic import CollocationBVP, Shooting, Solver, StraightLine, singular_at
+from pullgeo.geodesic import CollocationBVP, Shooting, Solver, StraightLine
+from pullgeo.geodesic.singular import singular_at
 
 D = torch.float64
 

@@ -1,7 +1,6 @@
 """Curves in pieces, as collocation solves for them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float
@@ -11,9 +10,6 @@ from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.numerics.ode.gauss_legendre import gauss
 from pullgeo.numerics.ode.piecewise import STAGES, interpolated, legendre, like, located, picked, weights
 
-Bend = Callable[[Tensor, Tensor], Tensor]
-"""``z, ż -> z̈`` on geodesics."""
-
 NEGLIGIBLE = 1e-12
 """Relative roughness of a piece below which it need not be shorter."""
 
@@ -22,30 +18,52 @@ NEGLIGIBLE = 1e-12
 class Pieces:
     """Curves in S pieces, ``z̈`` a polynomial through s values on each.
 
+    Points are displacements from where the curve begins: those of a short curve are known to all digits, wherever the
+    origin of the chart is.
+
     Attributes:
         joints: times at which pieces begin, and 1.
-        points: where they begin.
+        origin: where the curves begin.
+        points: where the pieces begin, relative to the origin.
         velocities: those there.
         bends: ``z̈`` at Gauss's points.
-        target: where the last piece shall end.
+        target: where the last piece shall end, relative to the origin; not used where the end is free.
     """
 
     joints: Float[Tensor, "b J"]
+    origin: Float[Tensor, "b d"]
     points: Float[Tensor, "b S d"]
     velocities: Float[Tensor, "b S d"]
     bends: Float[Tensor, "b S s d"]
     target: Float[Tensor, "b d"]
 
     @staticmethod
-    def through(bend: Bend, curve: DiscreteCurve, pieces: int) -> "Pieces":
-        """Pieces of equal duration that begin on given curves, and bend as geodesics would there."""
+    def through(origin: Float[Tensor, "b d"], curve: DiscreteCurve, pieces: int) -> "Pieces":
+        """Pieces of equal duration on given curves, whose nodes are displacements from the origin."""
         nodes = curve.nodes
         t = torch.linspace(0, 1, pieces + 1, dtype=nodes.dtype, device=nodes.device)
         inner = (t[:-1, None] + like(gauss(STAGES).points, nodes) / pieces).flatten()
-        z, u = (a.unflatten(1, (pieces, STAGES)) for a in (curve(inner), curve.velocity(inner)))
+        bends = curve.acceleration(inner).unflatten(1, (pieces, STAGES))
         points = torch.cat([curve.begin.unsqueeze(1), curve(t[1:-1])], 1)
-        bends = bend(z, u)
-        return Pieces(t.expand(len(curve), -1), points, curve.velocity(t[:-1]), bends, curve.end)
+        return Pieces(t.expand(len(curve), -1), origin, points, curve.velocity(t[:-1]), bends, curve.end)
+
+    @staticmethod
+    def bending(
+        origin: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], bend: Float[Tensor, "b d"], pieces: int
+    ) -> "Pieces":
+        """Parabolas."""
+        t = torch.linspace(0, 1, pieces + 1, dtype=origin.dtype, device=origin.device)
+        bends = bend[:, None, None].expand(-1, pieces, STAGES, -1)
+        return _integrated(t.expand(len(origin), -1), origin, velocity, bends)
+
+    def with_bends(self, bends: Float[Tensor, "b S s d"], *, free: bool) -> "Pieces":
+        """The curves that bend like this, begin with the same velocity if the end is free, and else meet the target."""
+        at = _integrated(self.joints, self.origin, self.velocities[:, 0], bends)
+        if free:
+            return at
+        missed = self.target - at.target
+        points = at.points + self.joints[:, :-1, None] * missed.unsqueeze(1)
+        return replace(at, points=points, velocities=at.velocities + missed.unsqueeze(1), target=self.target)
 
     @property
     def durations(self) -> Float[Tensor, "b S 1"]:
@@ -54,7 +72,7 @@ class Pieces:
 
     @property
     def stages(self) -> tuple[Float[Tensor, "b S s d"], Float[Tensor, "b S s d"]]:
-        """Points and velocities at Gauss's points."""
+        """Displacements and velocities at Gauss's points."""
         rule, h = gauss(STAGES), self.durations.unsqueeze(3)
         inner, c = like(rule.inner, self.bends), like(rule.points, self.bends).view(-1, 1)
         turned = h * torch.einsum("ml,bSld->bSmd", inner, self.bends)
@@ -63,7 +81,7 @@ class Pieces:
 
     @property
     def ends(self) -> Float[Tensor, "b S 2 d"]:
-        """Points and velocities where pieces end."""
+        """Displacements and velocities where pieces end."""
         rule, h = gauss(STAGES), self.durations
         outer = like(rule.outer, self.bends)
         speed = self.velocities + h * torch.einsum("m,bSmd->bSd", outer, self.bends)
@@ -113,6 +131,7 @@ class Pieces:
         h, t = picked(self.durations, place), local.unsqueeze(2)
         return Pieces(
             joints,
+            self.origin,
             points + h * (t * velocities + h * twice),
             velocities + h * once,
             interpolated(self.bends, self.joints, joints),
@@ -130,15 +149,21 @@ class Pieces:
             old + damping.view(-1, *[1] * (old.ndim - 1)) * new
             for old, new in _pairs(self, step, "points", "velocities", "bends")
         )
-        return Pieces(self.joints, z, u, bends, self.target)
+        return replace(self, points=z, velocities=u, bends=bends)
 
     def collocated(self, error: Float[Tensor, " b"]) -> "Collocated":
         """The curves with their errors, as they are returned."""
         z, u = (a.flatten(1, 2) for a in self.stages)
-        z, u = torch.cat([self.points[:, :1], z], 1), torch.cat([self.velocities[:, :1], u], 1)
-        even = torch.linspace(0, 1, self.joints.shape[1], dtype=z.dtype, device=z.device).expand_as(self.joints)
-        nodes = torch.cat([self.at(even).points, self.target.unsqueeze(1)], 1)
-        return Collocated(z, u, error, DiscreteCurve(nodes))
+        begin = self.origin.unsqueeze(1)
+        z, u = torch.cat([begin, begin + z], 1), torch.cat([self.velocities[:, :1], u], 1)
+        return Collocated(self, z, u, error)
+
+    @property
+    def curve(self) -> DiscreteCurve:
+        """The curves through as many equidistant nodes as there are joints."""
+        even = torch.linspace(0, 1, self.joints.shape[1], dtype=self.points.dtype, device=self.points.device)
+        nodes = torch.cat([self.at(even.expand_as(self.joints)).points, self.target.unsqueeze(1)], 1)
+        return DiscreteCurve(self.origin.unsqueeze(1) + nodes)
 
     def __getitem__(self, index: Tensor) -> "Pieces":
         return Pieces(*(getattr(self, f.name)[index] for f in fields(self)))
@@ -153,16 +178,29 @@ class Collocated:
     """What collocation found.
 
     Attributes:
+        pieces: the curves.
         points: on the curves, the first at the beginning; the other times are each curve's own.
         velocities: there.
         error: relative residual, or change with the last refinement if that is more; infinite where nothing was found.
-        curve: the curves.
     """
 
+    pieces: Pieces
     points: Float[Tensor, "b n d"]
     velocities: Float[Tensor, "b n d"]
     error: Float[Tensor, " b"]
-    curve: DiscreteCurve
+
+
+def _integrated(joints: Tensor, origin: Tensor, velocity: Tensor, bends: Float[Tensor, "b S s d"]) -> Pieces:
+    """Pieces without gaps that begin with given velocities; the target is where they end."""
+    rule, h = gauss(STAGES), joints.diff(dim=1).unsqueeze(2)
+    outer = like(rule.outer, bends)
+    gained = h * torch.einsum("m,bSmd->bSd", outer, bends)
+    after = velocity.unsqueeze(1) + gained.cumsum(1)
+    before = torch.cat([velocity.unsqueeze(1), after[:, :-1]], 1)
+    way = h * (before + h * torch.einsum("m,bSmd->bSd", outer @ like(rule.inner, outer), bends))
+    there = way.cumsum(1)
+    points = torch.cat([torch.zeros_like(there[:, :1]), there[:, :-1]], 1)
+    return Pieces(joints, origin, points, before, bends, there[:, -1])
 
 
 def _pairs(one: Pieces, other: Pieces, *names: str) -> list[tuple[Tensor, Tensor]]:
