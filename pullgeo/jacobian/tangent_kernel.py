@@ -23,8 +23,8 @@ def tangent_kernel(
     x1: Shaped[Tensor, "b1 *x"],
     x2: Shaped[Tensor, "b2 *x"] | None = None,
     outputs: Outputs = "full",
-    chunk_size: ChunkSize = "auto",
     parameters: Parameters = "all",
+    chunk_size: ChunkSize = "auto",
 ) -> Float[Tensor, "..."]:
     """``Θ(x1, x2) = J_θ(x1) J_θ(x2)ᵀ``: how a step along the gradient at one sample moves the output at another.
 

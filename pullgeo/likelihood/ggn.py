@@ -22,8 +22,8 @@ def ggn(
     x: Shaped[Tensor, "b *x"],
     likelihood: Likelihood,
     wrt: str = "input",
-    chunk_size: ChunkSize = "auto",
     parameters: Parameters = "all",
+    chunk_size: ChunkSize = "auto",
 ) -> Metric:
     """``Jᵀ I(f(x)) J`` at each point: of the negative log-likelihood, with respect to the input or to the weights.
 
@@ -68,8 +68,8 @@ def ggn_diag(
     likelihood: Likelihood,
     wrt: str = "weight",
     reduction: str = "none",
-    chunk_size: ChunkSize = "auto",
     parameters: Parameters = "all",
+    chunk_size: ChunkSize = "auto",
 ) -> Float[Tensor, "*b n"]:
     """The exact diagonal of `ggn`, of every sample or of the sum over the batch.
 
@@ -111,8 +111,8 @@ def ggn_blocks(
     module: torch.nn.Module,
     x: Shaped[Tensor, "b *x"],
     likelihood: Likelihood,
-    chunk_size: ChunkSize = "auto",
     parameters: Parameters = "all",
+    chunk_size: ChunkSize = "auto",
 ) -> BlockDiagonal:
     """The blocks of ``ggn(..., wrt="weight")`` for the layers, without what lies between them.
 

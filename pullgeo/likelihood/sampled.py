@@ -46,8 +46,8 @@ def sampled_ggn(
     generator: torch.Generator,
     samples: int,
     wrt: str = "input",
-    chunk_size: ChunkSize = "auto",
     parameters: Parameters = "all",
+    chunk_size: ChunkSize = "auto",
 ) -> Metric:
     """`ggn` with S draws in place of the whole information: a metric of rank S, whose root are S pulled gradients.
 
@@ -82,8 +82,8 @@ def sampled_ggn_diag(
     samples: int,
     wrt: str = "input",
     reduction: str = "none",
-    chunk_size: ChunkSize = "auto",
     parameters: Parameters = "all",
+    chunk_size: ChunkSize = "auto",
 ) -> Estimate:
     """The diagonal of `ggn` from S draws, with its standard error.
 
