@@ -18,14 +18,13 @@ _TO_NUMPY = (Tensor.numpy, Tensor.__array__)
 
 
 class Guard(TorchFunctionMode):
-    """Within this context parameters cannot be changed, and numbers that are differentiated do not go to numpy.
+    """Within this context parameters cannot be changed.
 
     A function may convert a network whenever it is called, as ``lambda z: net.double()(z)`` does. Inside a transform
     of torch this writes the transform's own tensors into the network, and the process ends with a segmentation fault.
 
     Raises:
-        ModuleError: a parameter, or its ``data``, is about to be changed (it has not been then); or numpy asks for
-            numbers that it cannot have.
+        ModuleError: a parameter, or its ``data``, is about to be changed (it has not been then).
 
     Example:
         >>> import torch
@@ -102,16 +101,8 @@ def _writes(func: Any) -> bool:
 
 
 def _to_numpy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    try:
-        if torch._C._functorch.is_functorch_wrapped_tensor(args[0]):
-            return func(*args, **kwargs)
-        # a constant, which transforms keep from numpy all the same
-        with torch._C._DisableFuncTorch():
-            return func(*args, **kwargs)
-    except ModuleError:  # of a guard around this one
-        raise
-    except (RuntimeError, TypeError) as error:
-        raise ModuleError(
-            f"linearize: the function hands what is differentiated to numpy, of which torch knows no derivative "
-            f"({error}). Use the operations of torch instead: torch.tanh(z) for np.tanh(z)."
-        ) from error
+    """Numbers that are constants go to NumPy also inside transforms, which keep them from it."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(args[0]):
+        return func(*args, **kwargs)
+    with torch._C._DisableFuncTorch():
+        return func(*args, **kwargs)

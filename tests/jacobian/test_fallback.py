@@ -208,7 +208,7 @@ def test_old_spectral_norm_and_scripted_modules() -> None:
 
 def test_outputs_that_are_no_tensor_are_refused_with_advice() -> None:
     for module in (nn.LSTM(5, 3, batch_first=True), nn.GRU(5, 3, batch_first=True), nn.LSTMCell(5, 3)):
-        with pytest.raises(ModuleError, match=r"returned tuple.*Wrap it"):
+        with pytest.raises(ModuleError, match=r"returned tuple.*output=lambda out: out\[0\]"):
             linearize(module.double(), random(2, 3, 5) if isinstance(module, nn.RNNBase) else random(2, 5))
     picked = Module(lambda m, x: m.inner(x)[0])
     picked.inner = nn.LSTM(5, 3, num_layers=2, bidirectional=True, batch_first=True).double()

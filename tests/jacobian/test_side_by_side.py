@@ -56,7 +56,7 @@ class InPlace(nn.Module):
 CASES: dict[str, tuple[Callable[[], nn.Module], bool]] = {
     "spectral": (Spectral, True),
     "in place": (InPlace, True),
-    "prelu with as many channels as samples": (lambda: nn.Sequential(nn.Linear(5, 3), nn.PReLU(3)), False),
+    "prelu with as many channels as samples": (lambda: nn.Sequential(nn.Linear(5, 3), nn.PReLU(3)), True),
     "recurrent": (Recurrent, False),
     "branching": (Branching, False),
 }

@@ -23,7 +23,7 @@ def adjoint(function: Callable[[Tensor], Tensor], in_shape: tuple[int, ...]) -> 
     def backward(W: Tensor) -> Tensor:
         rows = W.flatten(0, 1)
         zeros = W.new_zeros(len(rows), *in_shape)
-        if transformed():
+        if transformed() or torch.is_inference_mode_enabled():  # where torch.func alone takes derivatives
             (pulled,) = vjp(function, zeros)[1](rows)
         else:
             # torch.func imports torch's compiler at the first call, and so do cotangents of tensors that are no number,
