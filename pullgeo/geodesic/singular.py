@@ -34,5 +34,5 @@ def singular_at(space: Space, nodes: Float[Tensor, "p n d"]) -> Bool[Tensor, "p 
     if not isinstance(space, MeasuredSpace):
         return torch.zeros(nodes.shape[:2], dtype=torch.bool, device=nodes.device)
     d = nodes.shape[2]
-    G = where_defined(lambda z: space.metric(z).dense(), (d, d), nodes.flatten(0, 1))
+    G = where_defined(lambda z: space.metric(z).dense().expand(len(z), d, d), (d, d), nodes.flatten(0, 1))
     return singular(G).view(nodes.shape[:2])

@@ -5,7 +5,7 @@ that a rule may return are listed here too.
 """
 
 from pullgeo.jacobian import rules
-from pullgeo.jacobian.base import Jacobian, LinearKind, Transpose
+from pullgeo.jacobian.base import ChunkSize, Jacobian, LinearKind, Transpose
 from pullgeo.jacobian.explain import Explanation, Row, explain
 from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight
 from pullgeo.jacobian.kinds.chain import Chain, compose

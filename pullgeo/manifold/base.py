@@ -21,6 +21,7 @@ from pullgeo.manifold.curved import Curved
 from pullgeo.manifold.equation import Equation
 from pullgeo.manifold.exponential import follow
 from pullgeo.manifold.logarithm import SAME_SPEED, Found, Logarithm, logarithm
+from pullgeo.manifold.regular import regular_geodesic
 
 
 class Manifold(Curved):
@@ -162,7 +163,8 @@ class Manifold(Curved):
         check_transforms(where, x, y)
         double = self.in_double()
         double.check_connected(where, x[:1].double())
-        return logarithm(Equation(double), double.norm, double.geodesic, x.double(), y.double())
+        geodesic = regular_geodesic(double, double.geodesic)
+        return logarithm(Equation(double), double.norm, geodesic, x.double(), y.double())
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
         """``log_x(y)``: the vectors of `logarithm`, which says for each pair how well they are known.

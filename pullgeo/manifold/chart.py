@@ -44,7 +44,7 @@ class Chart(geoopt.Manifold):
 
     def metric_matrix(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
         """``G(z)`` written out, without checks: it may be singular."""
-        return self.metric(z).dense()
+        return self.metric(z).dense().expand(len(z), -1, -1)
 
     def immersion(self, z: Float[Tensor, "b d"]) -> Immersion | None:
         """The map into flat space whose pullback the metric is, to second order at points; ``None`` if there is none.

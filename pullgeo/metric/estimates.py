@@ -166,8 +166,8 @@ def monte_carlo_diag(
         >>> from pullgeo import linearize
         >>> from pullgeo.metric import Identity
         >>> J = linearize(torch.nn.Linear(1, 2), torch.ones(3, 1), "weight")[1]
-        >>> monte_carlo_diag(J, Identity(2, torch.float32), 2, torch.Generator(), reduction="sum").value
-        tensor([3., 3., 3., 3.])
+        >>> monte_carlo_diag(J, Identity(2, torch.float32), 2, torch.Generator(), reduction="sum").value.tolist()
+        [3.0, 3.0, 3.0, 3.0]
     """
     where = "monte_carlo_diag"
     _check(where, J, M, samples)

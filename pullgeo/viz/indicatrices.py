@@ -23,7 +23,7 @@ def indicatrix_trace(manifold: Manifold, plane: Plane, extent: Extent, count: in
     grid = grid_over(extent, count)
     centres = grid.points
     block = list(plane.dims)
-    G = evaluate(manifold, lambda z: manifold.metric(z).dense()[:, block][:, :, block], plane.lift(centres))
+    G = evaluate(manifold, lambda z: manifold.metric_matrix(z)[:, block][:, :, block], plane.lift(centres))
     values, axes = torch.linalg.eigh(G.double())
     good = (values > 0).all(1)
     angle = torch.linspace(0, 2 * torch.pi, _CORNERS, dtype=torch.float64, device=G.device)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pullgeo import BoundaryValue, MetricManifold, PullbackManifold, Status, solve
+from pullgeo import BoundaryValue, MetricManifold, PullbackManifold, Status, frechet_mean, solve
 from pullgeo.errors import (
     CoupledSamplesError,
     DtypeError,
@@ -18,8 +18,10 @@ from pullgeo.errors import (
     OptionError,
     ShapeError,
 )
+from pullgeo.geodesic import Georce, Shooting
 from pullgeo.metric import Dense, Diagonal, Identity
 from pullgeo.testing.oracles.jacobians import dense_jacobian
+from pullgeo.viz import latent_map
 
 B, D = 3, 2
 
@@ -270,3 +272,19 @@ def test_precisions_do_not_mix() -> None:
     for ask in (manifold.inner, manifold.norm, manifold.egrad2rgrad, manifold.expmap):
         with pytest.raises(DtypeError, match=r"same dtype, got torch.float32, torch.float64.*u.to\(x.dtype\)"):
             ask(x, u)
+
+
+@pytest.mark.parametrize("decoder", [nn.Identity(), nn.Flatten()])
+def test_metrics_that_are_the_same_at_every_point_serve_everything(decoder: nn.Module) -> None:
+    """Pulled back through a map that changes nothing a metric keeps having no batch of its own."""
+    z, w, v = torch.randn(3, 3, 2, dtype=torch.float64)
+    for ambient, scale in ((None, 1.0), (Diagonal(torch.tensor([4.0, 4.0], dtype=torch.float64)), 2.0)):
+        manifold = PullbackManifold(decoder, ambient=ambient)
+        torch.testing.assert_close(manifold.logmap(z, w), w - z)
+        torch.testing.assert_close(manifold.expmap(z, v), z + v)
+        torch.testing.assert_close(manifold.transp(z, w, v), v)
+        for solver in (None, Georce(segments=8), Shooting(segments=8)):
+            torch.testing.assert_close(manifold.geodesic(z, w, solver).length, scale * (w - z).norm(dim=1))
+        torch.testing.assert_close(manifold.scalar_curvature(z), torch.zeros(3, dtype=torch.float64))
+        torch.testing.assert_close(frechet_mean(manifold, z).point.squeeze(), z.mean(0))
+        latent_map(manifold, z, indicatrices=3)

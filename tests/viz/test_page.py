@@ -98,12 +98,11 @@ def test_it_replaces_an_older_page_and_leaves_nothing_else(tmp_path: Path):
 
 
 def test_an_interrupted_page_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def half(self: Path, text: str, **_: object) -> int:
-        self.write_bytes(text.encode()[: len(text) // 2])
+    def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     (tmp_path / "page.html").write_bytes(b"old")
-    monkeypatch.setattr(Path, "write_text", half)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         page([LINE], tmp_path / "page.html")
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"page.html": b"old"}

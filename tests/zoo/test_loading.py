@@ -56,8 +56,8 @@ def test_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "changed", "message"),
     [
-        ("decoder.0.bias", None, r"none named \['decoder.0.bias'\] and unknown ones named \[\]"),
-        ("decoder.9.bias", torch.zeros(2), r"none named \[\] and unknown ones named \['decoder.9.bias'\]"),
+        ("decoder.0.bias", None, r"no \['decoder.0.bias'\], and unknown ones named \[\]"),
+        ("decoder.9.bias", torch.zeros(2), r"no \[\], and unknown ones named \['decoder.9.bias'\]"),
         ("decoder.0.weight", torch.zeros(2, 64), r"decoder.0.weight of shape \(64, 2\).*got \(2, 64\)"),
         ("decoder.0.bias", torch.zeros(64, dtype=torch.int64), "floating-point dtype.*got torch.int64"),
         ("decoder.0.bias", torch.full((64,), torch.nan), "finite numbers in decoder.0.bias"),

@@ -35,7 +35,7 @@ class LeftEndpoint:
     def metric(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d d"]:
         """Metric tensors, NaN where there are none."""
         d = z.shape[1]
-        return where_defined(lambda z: self.space.metric(z).dense(), (d, d), z)
+        return where_defined(lambda z: self.space.metric(z).dense().expand(len(z), d, d), (d, d), z)
 
     def segment_energy(self, a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """``(b - a)ᵀ G(a) (b - a)``."""

@@ -255,7 +255,11 @@ class Newton:
         other = replace(other, minima=old.minima)
         # one that has converged is never given away for one that has not
         better = torch.where(other.converged == old.converged, less(other.energy, old.energy), other.converged)
-        return found.replaced(again[better], other[better])
+        found = found.replaced(again[better], other[better])
+        # what keeps a curve from converging there is what the line runs through
+        blocked = torch.zeros_like(found.converged)
+        blocked[again] = ~torch.isfinite(other.energy)
+        return found.ended(blocked & ~found.converged, Status.NON_FINITE)
 
 
 def _doubled(space: Space, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
