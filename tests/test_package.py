@@ -73,6 +73,7 @@ def test_names_that_come_when_they_are_used_are_those_that_type_checkers_see():
     ("statement", "absent"),
     [
         ("import pullgeo", "torch numpy scipy geoopt plotly sklearn pandas joblib"),
+        ("from pullgeo.cli.arguments import parser; parser().format_help()", "torch numpy scipy geoopt plotly"),
         ("from pullgeo import nnj, linearize, likelihood", "scipy geoopt plotly sklearn pandas joblib"),
         ("from pullgeo import PullbackManifold, solve", "plotly sklearn pandas scipy.stats joblib"),
         ("from pullgeo import frechet_mean, pairwise_distances", "plotly sklearn pandas scipy.stats"),

@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 
 from pullgeo._version import __version__
-from pullgeo.cli import demo, report
-from pullgeo.geodesic.solvers.newton import Newton
+
+SEGMENTS = 32
+"""Those of `pullgeo.Newton`, which takes seconds to import and is not needed for the help."""
 
 _ROOT = """\
 Riemannian geometry of neural networks: the latent space of a decoder, measured and drawn.
@@ -68,7 +69,7 @@ A geodesic that was not found is drawn dashed and red, and the page says why and
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; ``run`` in its result does the work."""
+    """The parser of the whole command line; ``run`` in its result names the module whose ``run`` does the work."""
     style = argparse.RawDescriptionHelpFormatter
     root = argparse.ArgumentParser(prog="pullgeo", description=_ROOT, formatter_class=style)
     root.add_argument("--version", action="version", version=f"pullgeo {__version__}")
@@ -78,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
         "demo", help="the latent space of handwritten digits", description=_DEMO, formatter_class=style
     )
     _add_output(one, "pullgeo-demo.html")
-    one.set_defaults(run=demo.run)
+    one.set_defaults(run="pullgeo.cli.demo")
 
     two = commands.add_parser(
         "report",
@@ -110,12 +111,12 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument(
         "--segments",
         type=int,
-        default=Newton().segments,
+        default=SEGMENTS,
         metavar="T",
         help="segments of a curve in the search, twice as many in the end (%(default)s)",
     )
     _add_output(two, "pullgeo-report.html")
-    two.set_defaults(run=report.run)
+    two.set_defaults(run="pullgeo.cli.report")
     return root
 
 

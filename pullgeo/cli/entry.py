@@ -1,5 +1,6 @@
 """The entry point of the command line: parse, run, and end in one sentence whatever happens."""
 
+import importlib
 import os
 import sys
 import traceback
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         root.print_help(sys.stderr)
         return _MISUSE
     try:
-        arguments.run(arguments)
+        # commands need torch, which takes longer to import than the help to print
+        importlib.import_module(arguments.run).run(arguments)
         sys.stdout.flush()
     except PullgeoError as error:
         # where the user's own code raised something, its traceback tells more

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pullgeo import Newton
+from pullgeo.cli import arguments
 from tests.cli.conftest import Folder
 from tests.viz.reading import figures_in
 
@@ -87,3 +89,9 @@ def test_a_latent_space_of_more_dimensions_is_sliced(folder: Folder):
     assert folder.report("--pairs", "1", "--segments", "4", decoder="deep:net").code == 0
     (volume,) = figures_in(folder.path / "page.html")
     assert "slice" in volume["layout"]["title"]["subtitle"]["text"]
+
+
+def test_the_help_names_the_segments_of_the_default_solver() -> None:
+    assert Newton().segments == arguments.SEGMENTS
+    parsed = arguments.parser().parse_args(["report", "--decoder", "m:d", "--latents", "z.npy"])
+    assert parsed.segments == Newton().segments
