@@ -167,3 +167,13 @@ def test_old_names_warn_and_work(room: str, old: str, new: str):
     assert old not in module.__all__
     with pytest.raises(AttributeError, match="Nothing"):
         _ = module.Nothing
+
+
+def test_old_statuses_warn_and_work():
+    for old, new in (("PATH", "UPPER_BOUND"), ("UNSETTLED", "NOT_REFINED")):
+        with pytest.warns(DeprecationWarning, match=f"Status.{old} is now called Status.{new}"):
+            assert getattr(pullgeo.Status, old) is pullgeo.Status[new]
+        assert old not in pullgeo.Status.__members__
+    with pytest.raises(AttributeError, match="no member 'NOTHING'"):
+        _ = pullgeo.Status.NOTHING
+    assert pullgeo.Status.CONVERGED is pullgeo.Status["CONVERGED"]

@@ -1,9 +1,25 @@
 """How the search for a geodesic ended, in words that say what to do."""
 
-from enum import Enum
+import warnings
+from enum import Enum, EnumType
+from typing import Any
+
+_OLD = {"PATH": "UPPER_BOUND", "UNSETTLED": "NOT_REFINED"}
+"""Names of one release ago."""
 
 
-class Status(Enum):
+class _Named(EnumType):
+    def __getattr__(cls, name: str) -> Any:
+        members = vars(cls).get("_member_map_", {})
+        if name in _OLD:
+            warnings.warn(f"Status.{name} is now called Status.{_OLD[name]}.", DeprecationWarning, stacklevel=2)
+        found = members.get(_OLD.get(name, name))
+        if found is None:
+            raise AttributeError(f"{cls.__name__} has no member {name!r}; it has {', '.join(members)}.")
+        return found
+
+
+class Status(Enum, metaclass=_Named):
     """The end of the search for one pair; its value says what was seen, and what to do.
 
     The texts name no cause that the search has not seen: why a residual does not fall, a solver cannot tell.
