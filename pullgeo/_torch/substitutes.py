@@ -145,7 +145,7 @@ def _writing(substitute: Function) -> Function:
 
 
 def _by_torch_itself(recurrent: Function) -> Function:
-    """A recurrent layer by torch's own kernels, which are made of operations with every derivative."""
+    """A recurrent layer by torch's own kernels, which consist of operations with every derivative."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         libraries: Any = (torch.backends.mkldnn, torch.backends.cudnn)

@@ -35,7 +35,7 @@ def checked_tensor(name: str, value: Any) -> Tensor:
     parts = contents(value)
     got = f"linearize: {name} returned {type(value).__name__}, expected a torch.Tensor. "
     if not parts:
-        raise ModuleError(got + "Return the tensor whose derivative you want, made of torch's operations.")
+        raise ModuleError(got + "Return the tensor whose derivative you want, computed by torch operations.")
     held = ", ".join(f"{access or key} of shape {tuple(part.shape)}" for key, access, part in parts[:_SHOWN])
     more = f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
     key, access, _ = parts[0]

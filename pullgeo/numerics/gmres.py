@@ -16,7 +16,7 @@ def gmres(
     """The x with ``A x = right``, by generalised minimal residuals without restarts.
 
     Each problem has its own Krylov space and leaves the batch when its relative residual is below its goal, so that it
-    pays for nobody else.
+    does not pay for the others.
 
     Args:
         product: of the matrices of some problems; what is not finite ends that problem alone.

@@ -20,7 +20,7 @@ _BUDGET = 2**23
 def evaluated(manifold: Manifold) -> Manifold:
     """The manifold in the precision in which figures evaluate it: float32 if its decoder is, float64 otherwise.
 
-    A decoder may be a module, or a function of which nobody knows what is in it. What is known to work with float32 is
+    A decoder may be a module, or a function whose contents are not known. What is known to work with float32 is
     taken as it is; anything else is evaluated as solvers do, which convert modules and functions alike.
     """
     single = manifold.in_single() if isinstance(manifold, SingleSpace) else None

@@ -152,7 +152,7 @@ def residual(
     """How far from stationary each group is, in a unit that no rescaling changes.
 
     The larger of two: the length of the mean tangent vector ``Σ w f'(E) log_p(z)`` over the mean length of those that
-    it is made of, and the largest residual of a curve. Residuals that rounding errors account for are zero: mean
+    it consists of, and the largest residual of a curve. Residuals that rounding errors account for are zero: mean
     tangents up to ``margin`` times the errors of their parts.
     """
     at, counts = found.at, weights > 0
