@@ -123,6 +123,7 @@ def test_second_derivatives(name: str, wrt: str) -> None:
 
 
 # for networks of many operations the numerical truth is slow, and theirs are those of the operations
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "wrt"),
     [

@@ -93,6 +93,7 @@ def test_products_equal_the_oracle(case: str, wrt: str) -> None:
     check(case, wrt, torch.float64, 3, ASKS)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("case", "wrt"), CASES_WRT)
 def test_every_precision_and_batch_size(case: str, wrt: str, without_type_checks: None) -> None:
     # which the test before has on the same calls, and which cost more than they
