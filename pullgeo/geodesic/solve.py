@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo._torch.checkpoint import checkpoints_kept
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.energy.base import GuardedSpace, Space
+from pullgeo.geodesic.energy.base import GuardedSpace, MeasuredSpace, Space
+from pullgeo.geodesic.energy.near import candidates, judge, near_energy
 from pullgeo.geodesic.extrapolated import extrapolated, root
 from pullgeo.geodesic.implicit_diff import differentiable
 from pullgeo.geodesic.problem import BoundaryValue
@@ -43,6 +44,10 @@ MORE = 1e-4
 
 POINTS = 2**13
 """Points that are measured together."""
+
+
+_ONLY_ROUNDING = (Status.DEGENERATE, Status.STALLED, Status.MAX_STEPS)
+"""Ends of a search that may have seen nothing but rounding errors."""
 
 
 @checkpoints_kept()  # solvers take gradients of the decoder, which reentrant checkpoints refuse
@@ -108,11 +113,15 @@ def _solution(
     dtype: torch.dtype,
 ) -> Solution:
     same = (z0 == z1).all(1)
-    status = tuple(Status.COINCIDENT if point else end for point, end in zip(same.tolist(), found.status, strict=True))
     # the geodesic between equal points is the point, whatever rounding errors a search has left there
     still = z0.detach().unsqueeze(1).expand_as(found.nodes)
     found = replace(found, nodes=torch.where(same[:, None, None], still, found.nodes))
+    found, tight, tight_error = _known_by_metric(space, found, ~same)
+    status = tuple(Status.COINCIDENT if point else end for point, end in zip(same.tolist(), found.status, strict=True))
     nodes, energy, coarse_energy = differentiable(space, found, z0, z1)
+    if len(tight) and isinstance(space, MeasuredSpace):
+        exact = near_energy(space, z0[tight], z1[tight])
+        energy, coarse_energy = (e.index_put((tight,), exact) for e in (energy, coarse_energy))
     # second derivatives do not vanish with the energy
     energy, coarse_energy = (torch.where(same, _zero(e), e) for e in (energy, coarse_energy))
     # the same curve seen with every second node: the two lengths tell by how much discretisation has changed it
@@ -127,6 +136,7 @@ def _solution(
     doubt = torch.maximum(doubt, _between(space, near, found, fine, coarse))
     doubt = doubt + torch.where(fine > 0, found.rounding * fine, 0.0)
     doubt = doubt + torch.where(fine > 0, found.excess / torch.where(fine > 0, 2 * fine, 1.0), 0.0)
+    doubt = doubt.index_put((tight,), tight_error)
     return Solution(
         curve=DiscreteCurve(nodes.to(dtype)),
         length=length.to(dtype),
@@ -138,6 +148,31 @@ def _solution(
         speed_ratio=found.speed_ratio.to(dtype),
         minima=found.minima,
     )
+
+
+def _known_by_metric(
+    space: Space, found: SearchResult, apart: Bool[Tensor, " p"]
+) -> tuple[SearchResult, Int[Tensor, " q"], Float[Tensor, " q"]]:
+    """The result where the end points are too near for outputs, which of the pairs these are, and their errors.
+
+    As long as rounding errors are all that is seen of such a curve, its residual says nothing: it is the line.
+    """
+    nodes = found.nodes
+    asked = (candidates(space, found.rounding) & apart & torch.isfinite(found.energy)).nonzero().squeeze(1)
+    status = list(found.status)
+    error = found.energy[:0]
+    if len(asked) and isinstance(space, MeasuredSpace):
+        x, y = nodes[asked, 0], nodes[asked, -1]
+        near = judge(space, x, y, found.energy[asked], found.rounding[asked], nodes.shape[1] - 1)
+        for i, vanishes in zip(asked[near.accepted].tolist(), near.degenerate[near.accepted].tolist(), strict=True):
+            if vanishes or status[i] in _ONLY_ROUNDING:
+                status[i] = Status.DEGENERATE if vanishes else Status.ROUNDING
+        asked, error = asked[near.accepted], near.error[near.accepted]
+        line = straight_line(nodes[asked, 0], nodes[asked, -1], nodes.shape[1] - 1).nodes
+        nodes = nodes.index_put((asked,), line)
+    for i in (apart & (found.energy == 0)).nonzero().squeeze(1).tolist():
+        status[i] = Status.DEGENERATE if status[i] in (*_ONLY_ROUNDING, Status.CONVERGED) else status[i]
+    return replace(found, nodes=nodes, status=tuple(status)), asked, error
 
 
 def _between(

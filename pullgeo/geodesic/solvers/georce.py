@@ -94,7 +94,7 @@ class Georce:
         """The curves after one step; which were solutions already, and which could not be improved."""
         p, n, d = x.shape
         u = x.diff(dim=1)
-        G = left.metric(x[:, :-1].reshape(-1, d)).reshape(p, n - 1, d, d)
+        G = left.metric(x[:, :-1].reshape(-1, d)).dense().reshape(p, n - 1, d, d)
         nu = _slopes(left, x[:, :-1].reshape(-1, d), u.reshape(-1, d)).reshape(p, n - 1, d)
         lowered = (G @ u.unsqueeze(-1)).squeeze(-1)
         pieces = (u * lowered).sum(2)
