@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo.geodesic.energy.base import MeasuredSpace, Space
@@ -21,17 +21,17 @@ PROBES = 4
 
 @dataclass(frozen=True, eq=False)
 class Near:
-    """What the metric says of p pairs of points.
+    """Pairs of points whose distances the metric knows better than outputs do.
 
     Attributes:
-        accepted: for which it is more exact than the energy of the curve.
+        index: which they are.
         degenerate: whose distance cannot be told from 0.
         error: of their lengths.
     """
 
-    accepted: Bool[Tensor, " p"]
-    degenerate: Bool[Tensor, " p"]
-    error: Float[Tensor, " p"]
+    index: Int[Tensor, " q"]
+    degenerate: Bool[Tensor, " q"]
+    error: Float[Tensor, " q"]
 
 
 def near_energy(space: MeasuredSpace, x: Float[Tensor, "p d"], y: Float[Tensor, "p d"]) -> Float[Tensor, " p"]:
@@ -44,29 +44,33 @@ def near_energy(space: MeasuredSpace, x: Float[Tensor, "p d"], y: Float[Tensor, 
 
 
 @torch.no_grad()
-def judge(
-    space: MeasuredSpace,
+def near_pairs(
+    space: Space,
     x: Float[Tensor, "p d"],
     y: Float[Tensor, "p d"],
     energy: Float[Tensor, " p"],
     rounding: Float[Tensor, " p"],
     segments: int,
 ) -> Near:
-    """Whether the metric knows the lengths of pairs better than the energies of curves between them.
+    """The pairs whose lengths the metric knows better than the energies of curves between them.
 
-    The metric along the line is constant up to O(u), which an estimate of what that leaves out must show, and both
-    lengths agree up to rounding errors: kinks, and curves that lead elsewhere, are left to the energies.
+    An estimate of what the metric leaves out, which changes along the line, must be below the rounding errors of the
+    energy, and both lengths agree up to these: kinks, and curves that lead elsewhere, are left to the energies.
 
     Args:
-        space: the manifold.
+        space: the manifold; without metric tensors no pair is one of these.
         x: where the curves begin.
         y: where they end.
         energy: of the curves.
         rounding: rounding errors of their lengths, relative.
         segments: of the curves; rounding errors of that many chords add up, where all nodes are as good as one.
 
-    Cost: metrics at three points of each pair, of five tangents.
+    Cost: metrics at three points of each pair whose rounding errors can be seen, of five tangents.
     """
+    index = ((rounding > NEAR) & (x != y).any(1) & torch.isfinite(energy)).nonzero().squeeze(1)
+    if not len(index) or not isinstance(space, MeasuredSpace):
+        return Near(index[:0], torch.zeros_like(index[:0], dtype=torch.bool), energy[:0])
+    x, y, energy, rounding = x[index], y[index], energy[index], rounding[index]
     u = y - x
     tangents = torch.cat([u.unsqueeze(0), u * _signs(u)])
     first, middle, last = (_squares(space, z, tangents).clamp(min=0).sqrt() for z in (x, x + u / 2, y))
@@ -74,19 +78,13 @@ def judge(
     length = middle[0]
     # what cancels between coordinates shows with other signs
     floor = MARGIN * eps * middle.amax(0)
-    changes = (last.square() - first.square()).abs().amax(0) / length.clamp(min=tiny)
-    changed = torch.where(changes > 0, changes.square() / length.clamp(min=tiny), 0.0)
-    error = (first[0] - 2 * length + last[0]).abs() + changed + floor
+    size = torch.where(length > 0, length, torch.inf)
+    changed = ((last.square() - first.square()).abs().amax(0) / size).square() / size
     degenerate = (first[0] <= floor) & (length <= floor) & (last[0] <= floor)
-    error = torch.where(degenerate, floor, error)
+    error = floor + torch.where(degenerate, 0.0, (first[0] - 2 * length + last[0]).abs() + changed)
     noise = MARGIN * segments**0.5 * rounding * energy.clamp(min=tiny).sqrt()
-    agreed = (energy.clamp(min=0).sqrt() - length).abs() <= noise
-    return Near(agreed & (error <= noise), degenerate, error)
-
-
-def candidates(space: Space, rounding: Float[Tensor, " p"]) -> Bool[Tensor, " p"]:
-    """For which curves it is worth asking."""
-    return (rounding > NEAR) & isinstance(space, MeasuredSpace)
+    accepted = ((energy.clamp(min=0).sqrt() - length).abs() <= noise) & (error <= noise)
+    return Near(index[accepted], degenerate[accepted], error[accepted])
 
 
 def _squares(space: MeasuredSpace, z: Float[Tensor, "p d"], tangents: Float[Tensor, "k p d"]) -> Float[Tensor, "k p"]:
