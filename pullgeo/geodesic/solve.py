@@ -42,7 +42,7 @@ FINER = 8
 MORE = 1e-4
 """By how much a curve may be longer than the line: neither has been measured exactly."""
 
-UNSEEN_ENDS = (Status.DEGENERATE, Status.STALLED, Status.MAX_STEPS)
+UNSEEN_ENDS = (Status.DEGENERATE, Status.STALLED, Status.MAX_STEPS, Status.MISSED)
 """Ends of searches that may have seen nothing but rounding errors."""
 
 POINTS = 2**13

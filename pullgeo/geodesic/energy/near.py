@@ -40,7 +40,7 @@ def near_energy(space: MeasuredSpace, x: Float[Tensor, "p d"], y: Float[Tensor, 
     The difference of near points is exact (Sterbenz's lemma); the differences of what a decoder returns for them are
     not. It is differentiable with respect to both points and the weights.
     """
-    return _squares(space, x + (y - x) / 2, (y - x).unsqueeze(0)).squeeze(0)
+    return squared_lengths(space, x + (y - x) / 2, (y - x).unsqueeze(0)).squeeze(0)
 
 
 @torch.no_grad()
@@ -73,7 +73,7 @@ def near_pairs(
     x, y, energy, rounding = x[index], y[index], energy[index], rounding[index]
     u = y - x
     tangents = torch.cat([u.unsqueeze(0), u * _signs(u)])
-    first, middle, last = (_squares(space, z, tangents).clamp(min=0).sqrt() for z in (x, x + u / 2, y))
+    first, middle, last = (squared_lengths(space, z, tangents).clamp(min=0).sqrt() for z in (x, x + u / 2, y))
     eps, tiny = torch.finfo(u.dtype).eps, torch.finfo(u.dtype).tiny
     length = middle[0]
     # what cancels between coordinates shows with other signs
@@ -87,7 +87,10 @@ def near_pairs(
     return Near(index[accepted], degenerate[accepted], error[accepted])
 
 
-def _squares(space: MeasuredSpace, z: Float[Tensor, "p d"], tangents: Float[Tensor, "k p d"]) -> Float[Tensor, "k p"]:
+def squared_lengths(
+    space: MeasuredSpace, z: Float[Tensor, "p d"], tangents: Float[Tensor, "k p d"]
+) -> Float[Tensor, "k p"]:
+    """``uᵀ G(z) u`` of tangents, NaN where there is no metric."""
     k = len(tangents)
     return where_defined(
         lambda z, T: space.metric(z).quadratic(T.transpose(0, 1)).mT, (k,), z, tangents.transpose(0, 1)
