@@ -150,7 +150,7 @@ def descend_free(space: Space, nodes: Float[Tensor, "p n d"], tol: float, max_st
             (left,), torch.where(accepted, (old * factor).clamp(min=_LEAST_DAMPING), old * growth[left])
         )
         growth = growth.index_put((left,), torch.where(accepted, 2.0, 2 * growth[left]))
-        found = found.replaced(left[accepted], new[accepted])
+        found = found.put(left[accepted], new[accepted])
         found = found.stepped(left[~accepted])
     code = torch.where(~found.converged & (damping > STALL), CODES[Status.STALLED], found.code)
     return found.coded(code)

@@ -11,6 +11,7 @@ from pullgeo.geodesic.energy.base import QuadraticModel
 from pullgeo.geodesic.energy.near import near_energy, near_pairs
 from pullgeo.geodesic.residual import relative_rounding
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.batch import Batch
 
 NEAR = 4
 """Segments from the common point that the derivatives with respect to it are computed from; the energy is local."""
@@ -68,7 +69,7 @@ class Bundle:
 
 
 @dataclass(frozen=True, eq=False)
-class BundleExpansion:
+class BundleExpansion(Batch):
     """Energies of a bundle's curves to second order.
 
     Attributes:
@@ -82,19 +83,6 @@ class BundleExpansion:
     slope: Float[Tensor, "n d"]
     own: Float[Tensor, "n d d"]
     mixed: Float[Tensor, "n k d d"]
-
-    def where(self, chosen: Bool[Tensor, " n"], other: "BundleExpansion") -> "BundleExpansion":
-        """This expansion for the chosen curves, the other one for the rest."""
-        return BundleExpansion(
-            self.at.where(chosen, other.at),
-            torch.where(chosen.view(-1, 1), self.slope, other.slope),
-            torch.where(chosen.view(-1, 1, 1), self.own, other.own),
-            torch.where(chosen.view(-1, 1, 1, 1), self.mixed, other.mixed),
-        )
-
-    def __getitem__(self, chosen: Tensor) -> "BundleExpansion":
-        """Some of the curves."""
-        return BundleExpansion(self.at[chosen], self.slope[chosen], self.own[chosen], self.mixed[chosen])
 
 
 @dataclass(frozen=True, eq=False)
