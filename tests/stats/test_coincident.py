@@ -107,7 +107,7 @@ def test_medians_of_tight_groups(name: str, spread: str) -> None:
             assert float(reached) <= float(expected) * (1 + 1e-6) + 100 * ULP / size
 
 
-@pytest.mark.parametrize("spread", [1e-8, 1e-10, 1e-12, 1e-14])
+@pytest.mark.parametrize("spread", [1e-9, 1e-12, 1e-14])
 @pytest.mark.parametrize("name", MANIFOLDS)
 def test_medians_are_exact_in_units_of_the_cluster(name: str, spread: float) -> None:
     """Three directions at equal angles, of very different lengths: the median is where they meet, by symmetry."""
