@@ -10,10 +10,11 @@ from pullgeo._torch.plain_memory import hold_outside_inference
 from pullgeo.curve.arc_length import equal_arcs
 from pullgeo.curve.base import Curve
 from pullgeo.errors import DtypeError, OptionError, ShapeError
+from pullgeo.numerics.batch import Batch
 
 
 @dataclass(frozen=True, eq=False)
-class DiscreteCurve(Curve):
+class DiscreteCurve(Curve, Batch):
     """A batch of curves on [0, 1], each through nodes at the times ``0, 1/T, ..., 1``.
 
     Between the nodes runs the cubic spline through them: it is of fourth order, so that it does not spoil the fourth

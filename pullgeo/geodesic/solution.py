@@ -1,7 +1,9 @@
 """What a solver found, pair by pair."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,10 +12,13 @@ from torch import Tensor
 from pullgeo._repr import SHOWN, counted, html_table
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.geodesic.status import Status
+from pullgeo.numerics.batch import Batch
+
+S = TypeVar("S", bound="Solution")
 
 
 @dataclass(frozen=True, eq=False)
-class Solution:
+class Solution(Batch):
     """Geodesics between b pairs of points.
 
     Args:
@@ -44,46 +49,12 @@ class Solution:
         """Whether each pair's curve is a discrete geodesic to the tolerance asked for."""
         return torch.tensor([s.converged for s in self.status], dtype=torch.bool, device=self.length.device)
 
-    def __len__(self) -> int:
-        """Number of pairs."""
-        return len(self.status)
-
-    def __getitem__(self, index: int | slice | list[int]) -> "Solution":
-        """Some of the pairs; a single index keeps the batch dimension."""
-        chosen = slice(index, index + 1 or None) if isinstance(index, int) else index
-        status = tuple(self.status[i] for i in chosen) if isinstance(chosen, list) else self.status[chosen]
-        return Solution(
-            curve=self.curve[chosen],
-            length=self.length[chosen],
-            energy=self.energy[chosen],
-            status=status,
-            iterations=self.iterations[chosen],
-            residual=self.residual[chosen],
-            error_estimate=self.error_estimate[chosen],
-            speed_ratio=self.speed_ratio[chosen],
-            minima=self.minima[chosen],
-        )
-
-    @staticmethod
-    def cat(parts: "list[Solution]") -> "Solution":
+    @classmethod
+    def cat(cls: type[S], parts: Sequence[S]) -> S:
         """The pairs of all parts, one after the other; all curves with as many nodes as the finest has."""
         finest = max(part.curve.segments for part in parts)
-
-        def joined(name: str) -> Tensor:
-            return torch.cat([getattr(part, name) for part in parts])
-
-        curves = [part.curve if part.curve.segments == finest else part.curve.resample(finest) for part in parts]
-        return Solution(
-            curve=DiscreteCurve(torch.cat([curve.nodes for curve in curves])),
-            length=joined("length"),
-            energy=joined("energy"),
-            status=tuple(status for part in parts for status in part.status),
-            iterations=joined("iterations"),
-            residual=joined("residual"),
-            error_estimate=joined("error_estimate"),
-            speed_ratio=joined("speed_ratio"),
-            minima=joined("minima"),
-        )
+        curves = (part.curve if part.curve.segments == finest else part.curve.resample(finest) for part in parts)
+        return super().cat([replace(part, curve=curve) for part, curve in zip(parts, curves, strict=True)])
 
     def __repr__(self) -> str:
         return f"Solution({len(self)} pairs: {counted(self.status)})"

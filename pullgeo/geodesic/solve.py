@@ -9,7 +9,8 @@ from torch import Tensor
 from pullgeo._torch.checkpoint import checkpoints_kept
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.energy.base import GuardedSpace, Space
+from pullgeo.geodesic.energy.base import GuardedSpace, MeasuredSpace, Space
+from pullgeo.geodesic.energy.near import Near, near_energy, near_pairs
 from pullgeo.geodesic.extrapolated import extrapolated, root
 from pullgeo.geodesic.implicit_diff import differentiable
 from pullgeo.geodesic.problem import BoundaryValue
@@ -40,6 +41,9 @@ FINER = 8
 
 MORE = 1e-4
 """By how much a curve may be longer than the line: neither has been measured exactly."""
+
+UNSEEN_ENDS = (Status.DEGENERATE, Status.STALLED, Status.MAX_STEPS, Status.MISSED)
+"""Ends of searches that may have seen nothing but rounding errors."""
 
 POINTS = 2**13
 """Points that are measured together."""
@@ -108,11 +112,15 @@ def _solution(
     dtype: torch.dtype,
 ) -> Solution:
     same = (z0 == z1).all(1)
-    status = tuple(Status.COINCIDENT if point else end for point, end in zip(same.tolist(), found.status, strict=True))
     # the geodesic between equal points is the point, whatever rounding errors a search has left there
     still = z0.detach().unsqueeze(1).expand_as(found.nodes)
     found = replace(found, nodes=torch.where(same[:, None, None], still, found.nodes))
+    found, tight = _known_by_metric(space, found)
+    status = tuple(Status.COINCIDENT if point else end for point, end in zip(same.tolist(), found.status, strict=True))
     nodes, energy, coarse_energy = differentiable(space, found, z0, z1)
+    if len(tight.index) and isinstance(space, MeasuredSpace):
+        exact = near_energy(space, z0[tight.index], z1[tight.index])
+        energy, coarse_energy = (e.index_put((tight.index,), exact) for e in (energy, coarse_energy))
     # second derivatives do not vanish with the energy
     energy, coarse_energy = (torch.where(same, _zero(e), e) for e in (energy, coarse_energy))
     # the same curve seen with every second node: the two lengths tell by how much discretisation has changed it
@@ -127,6 +135,7 @@ def _solution(
     doubt = torch.maximum(doubt, _between(space, near, found, fine, coarse))
     doubt = doubt + torch.where(fine > 0, found.rounding * fine, 0.0)
     doubt = doubt + torch.where(fine > 0, found.excess / torch.where(fine > 0, 2 * fine, 1.0), 0.0)
+    doubt = doubt.index_put((tight.index,), tight.error)
     return Solution(
         curve=DiscreteCurve(nodes.to(dtype)),
         length=length.to(dtype),
@@ -138,6 +147,24 @@ def _solution(
         speed_ratio=found.speed_ratio.to(dtype),
         minima=found.minima,
     )
+
+
+def _known_by_metric(space: Space, found: SearchResult) -> tuple[SearchResult, Near]:
+    """The result where the end points are too near for outputs, and which pairs these are.
+
+    As long as rounding errors are all that is seen of such a curve, its residual says nothing: it is the line.
+    """
+    x, y, segments = found.nodes[:, 0], found.nodes[:, -1], found.nodes.shape[1] - 1
+    near = near_pairs(space, x, y, found.energy, found.rounding, segments)
+    vanishing = ((x != y).any(1) & (found.energy == 0)).index_put((near.index,), near.degenerate)
+    ends = dict.fromkeys(near.index.tolist(), Status.ROUNDING)
+    ends |= dict.fromkeys(vanishing.nonzero().flatten().tolist(), Status.DEGENERATE)
+    status = list(found.status)
+    for i, end in ends.items():
+        if status[i] in UNSEEN_ENDS or (end is Status.DEGENERATE and status[i].converged):
+            status[i] = end
+    lines = straight_line(x[near.index], y[near.index], segments).nodes
+    return replace(found, nodes=found.nodes.index_put((near.index,), lines), status=tuple(status)), near
 
 
 def _between(

@@ -14,8 +14,9 @@ B = TypeVar("B", bound="Batch")
 class Batch:
     """A base for frozen dataclasses that describe the members of a batch, row by row.
 
-    Tensors, further batches, and tuples of either are taken apart and put together by rows; any other value belongs to
-    the batch as a whole, and stays what it is in the first record that an operation is given.
+    Tensors, further batches, and tuples of either are taken apart and put together by rows, and so is a tuple of other
+    values, which has one for each row. Anything else belongs to the batch as a whole, and stays what it is in the first
+    record that an operation is given.
 
     Example:
         >>> from dataclasses import dataclass
@@ -36,12 +37,13 @@ class Batch:
         return next(n for f in fields(self) if (n := _rows(getattr(self, f.name))) is not None)
 
     def __getitem__(self: B, index: Any) -> B:
-        """The members at some places: a boolean or integer tensor, a list of places, or a slice."""
-        return self.map(lambda a: a[index])
+        """The members at some places: a boolean or integer tensor, a list of places, a slice, or one place."""
+        chosen = slice(index, index + 1 or None) if isinstance(index, int) else index
+        return _combine(lambda a: a[chosen], self)
 
     def map(self: B, change: Callable[[Tensor], Tensor]) -> B:
-        """The record with every tensor changed in the same way."""
-        return _combine(change, self)
+        """The record with every tensor changed in the same way, which leaves the rows where they are."""
+        return replace(self, **{f.name: _changed(change, getattr(self, f.name)) for f in fields(self)})
 
     def where(self: B, chosen: Tensor, other: B) -> B:
         """This record for the members that are chosen, ``(n,)`` of bool, the other one for the rest."""
@@ -60,21 +62,45 @@ class Batch:
 def _rows(value: Any) -> int | None:
     """The number of rows of a field; ``None`` for what belongs to the batch as a whole."""
     if isinstance(value, tuple):
-        return next((n for v in value if (n := _rows(v)) is not None), None)
+        return _rows(value[0]) if _of_tensors(value) else len(value)
     return len(value) if isinstance(value, Tensor | Batch) else None
+
+
+def _of_tensors(value: tuple[Any, ...]) -> bool:
+    return len(value) > 0 and isinstance(value[0], Tensor | Batch)
+
+
+def _changed(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Batch):
+        return value.map(change)
+    return tuple(_changed(change, v) for v in value) if isinstance(value, tuple) else value
+
+
+def _device(record: Batch) -> torch.device | None:
+    values = (getattr(record, f.name) for f in fields(record))
+    return next(
+        (_device(v) if isinstance(v, Batch) else v.device for v in values if isinstance(v, Tensor | Batch)), None
+    )
 
 
 def _combine(combine: Callable[..., Tensor], *parts: B) -> B:
     names = [f.name for f in fields(parts[0])]
-    return replace(parts[0], **{name: _combined(combine, *(getattr(part, name) for part in parts)) for name in names})
 
+    def combined(*values: Any) -> Any:
+        first = values[0]
+        if isinstance(first, Tensor):
+            return combine(*values)
+        if isinstance(first, Batch):
+            return _combine(combine, *values)
+        if not isinstance(first, tuple):
+            return first
+        if _of_tensors(first):
+            return tuple(combined(*each) for each in zip(*values, strict=True))
+        # what happens to the rows happens to their numbers
+        numbers = torch.arange(sum(map(len, values)), device=_device(parts[0])).split([len(value) for value in values])
+        entries = [entry for value in values for entry in value]
+        return tuple(entries[i] for i in combine(*numbers).tolist())
 
-def _combined(combine: Callable[..., Tensor], *values: Any) -> Any:
-    first = values[0]
-    if isinstance(first, Tensor):
-        return combine(*values)
-    if isinstance(first, Batch):
-        return _combine(combine, *values)
-    if isinstance(first, tuple):
-        return tuple(_combined(combine, *each) for each in zip(*values, strict=True))
-    return first
+    return replace(parts[0], **{name: combined(*(getattr(part, name) for part in parts)) for name in names})

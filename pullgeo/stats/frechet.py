@@ -16,7 +16,7 @@ from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count, check_manifold, check_tolerance
 from pullgeo.stats.centers.newton import Power, derivatives, search
 from pullgeo.stats.centers.refine import Found, finished, followed, statuses
-from pullgeo.stats.centers.star import Bundle, eliminate, expand
+from pullgeo.stats.centers.star import Bundle, eliminate, energies, expand
 from pullgeo.stats.points import Points, as_numbers, as_points
 
 SHORTER = 1e-6
@@ -272,10 +272,10 @@ def _attached(manifold: Manifold, bundle: Bundle, z: Tensor, w: Tensor, power: P
     z, w, same = z[keep], w[keep], same[keep]
     connected = z.requires_grad or w.requires_grad or space.energy(bundle.nodes[:1]).requires_grad
     if not torch.is_grad_enabled() or not connected:
-        return bundle.p, _spread(bundle, w, same, space.energy(bundle.nodes))
+        return bundle.p, _spread(bundle, w, same, energies(space, bundle.nodes))
     begin = bundle.p[bundle.group].clone().requires_grad_()
     inner = bundle.inner.clone().requires_grad_()
-    energy = space.energy(torch.cat([begin.unsqueeze(1), inner, z.unsqueeze(1)], 1))
+    energy = energies(space, torch.cat([begin.unsqueeze(1), inner, z.unsqueeze(1)], 1))
     if not energy.requires_grad:  # a constant decoder
         return bundle.p, _spread(bundle, w, same, energy)
     slope, gradient = torch.autograd.grad(energy.sum(), (begin, inner), create_graph=True)
@@ -289,7 +289,7 @@ def _attached(manifold: Manifold, bundle: Bundle, z: Tensor, w: Tensor, power: P
     step = torch.linalg.solve_ex(bend.detach(), pull.unsqueeze(2))[0].squeeze(2)
     point = bundle.p - (step - step.detach())
     nodes = torch.cat([point[bundle.group].unsqueeze(1), bundle.inner, z.unsqueeze(1)], 1)
-    return point, _spread(bundle, w, same, space.energy(nodes))
+    return point, _spread(bundle, w, same, energies(space, nodes))
 
 
 def _spread(bundle: Bundle, w: Tensor, same: Tensor, energy: Tensor) -> Float[Tensor, " g"]:

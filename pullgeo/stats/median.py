@@ -7,16 +7,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count
+from pullgeo.stats.centers.newton import dual_norm
 from pullgeo.stats.frechet import FrechetMean, Groups, center, checked_weights
 from pullgeo.stats.points import Points, as_points
 
 NEAR = 0.02
 """How near to a point, in mean distances, a search is that may be drawn into it."""
+
+UNITS = 8
+"""How near to a point, in rounding errors of its coordinates, a search cannot leave it."""
 
 FIRST = 12
 """Steps after which to look whether it is."""
@@ -103,7 +108,10 @@ def _vertices(
         known = distance[torch.isfinite(distance)]
         i = int(distance.argmin())
         vertex.append(-1)
-        if len(known) and distance[i] <= NEAR * known.mean():
+        beside = (z[i].double() - found.point[g].detach().double()).abs().amax() <= UNITS * torch.finfo(
+            torch.float64
+        ).eps * z[i].double().abs().amax()
+        if len(known) and (beside or distance[i] <= NEAR * known.mean()):
             pull, held, failed = _pull(manifold, z[member].double(), z[i].double(), w[member], solver)
             if failed is None and pull <= held * (1 + tol):
                 vertex[-1] = i
@@ -120,13 +128,17 @@ def _pull(
     others = (z != p).any(1)
     if not bool(others.any()):
         return w.new_zeros(()), w.sum(), None
-    with torch.no_grad():
-        solution = manifold.geodesic(p, z[others], solver if solver is not None else Newton())
-        velocity = solution.curve.velocity(torch.zeros(1, dtype=z.dtype, device=z.device)).squeeze(1)
-        apart = torch.tensor([s is not Status.DEGENERATE for s in solution.status], device=z.device)
-        apart = apart & ~(solution.length <= 0)
-        direction = velocity[apart] / solution.length[apart].unsqueeze(1)
-        mean = (w[others][apart].unsqueeze(1) * direction).sum(0)
-        norm = manifold.in_double().norm(p.unsqueeze(0), mean.unsqueeze(0)).squeeze(0)
+    p = p.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        # in float64, where nothing that weighs little is lost
+        solution = manifold.geodesic(p, z[others].detach(), solver if solver is not None else Newton())
+    length = solution.length.detach()
+    apart = torch.tensor([s is not Status.DEGENERATE for s in solution.status], device=z.device) & ~(length <= 0)
     held = w.sum() - w[others][apart].sum()
-    return norm, held, next((s for s in solution.status if not s.converged), None)
+    failed = next((s for s in solution.status if not s.converged), None)
+    if failed is not None or not bool(apart.any()):
+        return w.new_zeros(()), held, failed
+    slope = gradient_of(w[others][apart] * solution.length[apart], p)
+    with torch.no_grad():
+        norm = dual_norm(manifold.in_double().metric(p.detach().unsqueeze(0)).dense(), slope.unsqueeze(0))
+    return norm.squeeze(0), held, None

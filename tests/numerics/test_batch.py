@@ -1,6 +1,6 @@
 """Records of a batch, taken apart and put together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ class Record(Batch):
     count: Tensor
     bands: tuple[Tensor, ...]
     inner: Inner
+    names: tuple[str, ...]
     note: str | None = None
 
 
@@ -31,6 +32,7 @@ def record(n: int, start: int, order: int = 4) -> Record:
         rows,
         (rows.float(), rows.float().view(n, 1, 1).expand(n, 2, 5)),
         Inner(rows.double()),
+        tuple(f"row {i}" for i in rows.tolist()),
         "kept",
     )
 
@@ -41,6 +43,7 @@ def rows_of(r: Record) -> list[int]:
     assert r.point[:, 0].tolist() == rows
     assert torch.equal(r.point[:, 2], 100 * r.point[:, 0])
     assert r.bands[0].tolist() == r.bands[1][:, 1, 3].tolist() == r.inner.weight.tolist() == rows
+    assert r.names == tuple(f"row {i}" for i in rows)
     assert r.note == "kept"
     assert len(r) == len(rows)
     return rows
@@ -53,6 +56,10 @@ def test_rows_by_every_kind_of_index() -> None:
     assert rows_of(r[torch.tensor([True, False, False, True, False])]) == [3, 6]
     assert rows_of(r[[1, 3]]) == [4, 6]
     assert rows_of(r[1:3]) == [4, 5]
+    assert rows_of(r[3]) == [6]
+    assert rows_of(r[-1]) == [7]
+    assert rows_of(r[[]]) == rows_of(r[2:2]) == []
+    assert rows_of(r[torch.zeros(5, dtype=torch.bool)][torch.tensor([], dtype=torch.long)]) == []
     assert rows_of(r[torch.tensor([], dtype=torch.long)]) == []
 
 
@@ -69,5 +76,23 @@ def test_putting_together() -> None:
 
 def test_what_a_change_of_tensors_reaches() -> None:
     changed = record(3, 1).map(lambda t: 2 * t)
-    assert rows_of(changed) == [2, 4, 6]
+    assert changed.names == ("row 1", "row 2", "row 3")
+    assert rows_of(replace(changed, names=("row 2", "row 4", "row 6"))) == [2, 4, 6]
     assert changed.order == 4
+
+
+def test_records_of_names_alone_and_gradients() -> None:
+    @dataclass(frozen=True, eq=False)
+    class Named(Batch):
+        names: tuple[str, ...]
+        size: Tensor
+
+    size = torch.arange(3.0).requires_grad_()
+    named = Named(("a", "b", "c"), size)
+    assert len(named) == 3
+    assert len(Named.cat([named[:0], named[:0]])) == 0
+    both = named[[2, 1]].put(torch.tensor([1]), named[[0]])
+    assert both.names == ("c", "a")
+    (gradient,) = torch.autograd.grad((both.size * torch.tensor([5.0, 7.0])).sum(), size)
+    assert gradient.tolist() == [7.0, 0.0, 5.0]
+    assert named.where(torch.tensor([True, False, True]), named[[1, 0, 2]]).names == ("a", "a", "c")

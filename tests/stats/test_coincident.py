@@ -1,6 +1,7 @@
 """Every statistic on one point, on equal points, and on points that rounding errors hardly tell apart."""
 
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pytest
@@ -38,6 +39,9 @@ MANIFOLDS: dict[str, Callable[[], Manifold]] = {
 }
 
 SPREADS = {"equal": 0.0, "ulp": 1e-16, "1e-12": 1e-12, "1e-9": 1e-9}
+
+ULP = 2.0**-53
+"""Rounding error of coordinates between 1/2 and 1."""
 
 
 def clusters(spread: float, groups: int = 7, size: int = 5) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,12 +98,50 @@ def test_medians_of_tight_groups(name: str, spread: str) -> None:
         u = z[group == g] - centre[g]
         away = (found.point[g].detach() - centre[g]).norm()
         assert float(away) <= float(u.norm(dim=1).max()) + 2e-16
-        if spread == "1e-9":  # further down the distances themselves are known to few digits
+        if spread in ("1e-9", "1e-12"):
+            size = SPREADS[spread]
             root = torch.linalg.cholesky(manifold.in_double().metric(centre[g : g + 1]).dense().detach()[0])
-            total = (u @ root).div(1e-9)
+            total = (u @ root).div(size)
             expected = (total - flat_median(total)).norm(dim=1).sum()
-            reached = (total - (found.point[g].detach() - centre[g]) @ root / 1e-9).norm(dim=1).sum()
-            assert float(reached) <= float(expected) * (1 + 1e-3) + 1e-6
+            reached = (total - (found.point[g].detach() - centre[g]) @ root / size).norm(dim=1).sum()
+            assert float(reached) <= float(expected) * (1 + 1e-6) + 100 * ULP / size
+
+
+@pytest.mark.parametrize("spread", [1e-9, 1e-12, 1e-14])
+@pytest.mark.parametrize("name", MANIFOLDS)
+def test_medians_are_exact_in_units_of_the_cluster(name: str, spread: float) -> None:
+    """Three directions at equal angles, of very different lengths: the median is where they meet, by symmetry."""
+    manifold = MANIFOLDS[name]()
+    vertex = torch.tensor([[0.3, -0.2], [-0.1, 0.4]], dtype=torch.float64)
+    root = torch.linalg.cholesky(manifold.in_double().metric(vertex).dense().detach())
+    angle = 2 * torch.pi * torch.arange(3, dtype=torch.float64) / 3 + 0.4
+    directions = torch.stack([angle.cos(), angle.sin()], 1) * torch.tensor([[1.0], [0.4], [2.0]], dtype=torch.float64)
+    # v with vᵀ G v = 1: w = Rᵀ v
+    away = torch.linalg.solve_triangular(root.mT, directions.mT.expand(2, 2, 3), upper=True).mT
+    z = (vertex.unsqueeze(1) + spread * away).flatten(0, 1)
+    found = frechet_median(manifold, z, groups=torch.arange(2).repeat_interleave(3))
+    assert set(found.status) == {Status.CONVERGED}
+    error = (found.point.detach() - vertex).norm(dim=1) / spread
+    assert bool((error <= 20 * spread + 20 * ULP / spread).all())
+
+
+@pytest.mark.parametrize("statistic", [frechet_mean, frechet_median])
+def test_variances_of_tight_groups_and_their_derivatives(statistic: Callable) -> None:
+    manifold = PullbackManifold(network())
+    for spread in (1e-6, 1e-9, 1e-12, 1e-14):
+        z = torch.tensor([[0.3, -0.2]], dtype=torch.float64) + spread * torch.tensor(
+            [[0.0, 0.0], [1.0, 0.3], [-0.4, 0.8], [-0.9, -0.7], [0.3, -1.1]], dtype=torch.float64
+        )
+        z.requires_grad_()
+        found = statistic(manifold, z)
+        (gradient,) = torch.autograd.grad(found.variance.sum(), z)
+        u = (z - found.point).detach()
+        G = manifold.metric(found.point.detach()).dense().detach()[0]
+        expected = torch.einsum("ni,ij,nj->n", u, G, u).mean()
+        small = 20 * spread + 2e-5 * min(1.0, 1e-12 / spread)
+        torch.testing.assert_close(found.variance.detach()[0], expected, rtol=small, atol=0)
+        if statistic is frechet_mean:  # where the mean is stationary
+            torch.testing.assert_close(gradient, 2 * u @ G / 5, rtol=0, atol=(20 * spread + 1e-15 / spread) * spread)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -138,9 +180,10 @@ def test_a_median_leaves_a_point_that_cannot_hold_it() -> None:
 
 def test_constant_decoders_have_any_point_for_a_centre() -> None:
     z = torch.randn(5, 2, dtype=torch.float64)
-    constant = PullbackManifold(lambda z: torch.ones(len(z), 3, dtype=z.dtype))
-    for statistic in (frechet_mean, frechet_median):
+    for value, statistic in product((1.0, 0.0), (frechet_mean, frechet_median)):
+        constant = PullbackManifold(lambda z, value=value: torch.full((len(z), 3), value, dtype=z.dtype))
         found = statistic(constant, z)
+        assert set(found.geodesics.status) <= {Status.DEGENERATE, Status.COINCIDENT}
         assert found.status == (Status.CONVERGED,)
         assert bool(torch.isfinite(found.point).all())
         assert float(found.variance) == 0
@@ -175,7 +218,11 @@ def test_estimators_of_equal_points() -> None:
     assert found.ratios.tolist() == [0.0, 0.0]
     fitted = PrincipalGeodesicAnalysis(manifold).fit(z.numpy())
     assert not bool(fitted.explained_variance_ratio_.any())
-    assert FrechetKMeans(manifold, 2, max_iter=2, random_state=0).fit(z.numpy()).inertia_ == 0
+    for clusters in (2, 3):
+        kmeans = FrechetKMeans(manifold, clusters, random_state=0).fit(z.numpy())
+        assert kmeans.inertia_ == 0
+        assert kmeans.n_iter_ == 1
+        np.testing.assert_array_equal(kmeans.labels_, kmeans.predict(z.numpy()))
     with pytest.raises(SingularMetricError, match="not positive definite"):
         fit_land(manifold, z, generator=torch.Generator().manual_seed(0), samples=20)
     fit = geodesic_regression(manifold, torch.arange(5.0), z)

@@ -10,6 +10,7 @@ from pullgeo.geodesic.descent.newton import Descent, energy_rounding
 from pullgeo.geodesic.energy.base import EnergyGradient, Space
 from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.numerics.banded.matrix import Factor
+from pullgeo.numerics.batch import Batch
 
 CONTRACTION = 0.1
 """By how much a step has to bring the residual down to justify another one with the same Hessian."""
@@ -19,7 +20,7 @@ ENERGY_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Polished:
+class Polished(Batch):
     """Curves with a small residual.
 
     Attributes:
@@ -33,17 +34,6 @@ class Polished:
     at: EnergyGradient
     residual: Float[Tensor, " p"]
     steps: Int[Tensor, " p"]
-
-    def replaced(self, index: Tensor, other: "Polished") -> "Polished":
-        """The same with other curves at some places."""
-        nodes, residual, steps = (
-            getattr(self, name).index_put((index,), getattr(other, name)) for name in ("nodes", "residual", "steps")
-        )
-        return Polished(nodes, self.at.replaced(index, other.at), residual, steps)
-
-    def __getitem__(self, index: Tensor) -> "Polished":
-        """Some of the curves."""
-        return Polished(self.nodes[index], self.at[index], self.residual[index], self.steps[index])
 
 
 def polish(space: Space, rough: Descent, tol: float, max_steps: int) -> Polished:
@@ -77,7 +67,7 @@ def polish(space: Space, rough: Descent, tol: float, max_steps: int) -> Polished
     better = (now.residual < rough.at.residual) & (now.at.energy <= rough.at.energy + energy_rounding(rough.at))
     back = ((now.steps > rough.steps) & ~better).nonzero().squeeze(1)
     if len(back):
-        now = now.replaced(back, polished(rough.nodes[back], rough.steps[back], unit[back]))
+        now = now.put(back, polished(rough.nodes[back], rough.steps[back], unit[back]))
     active = factor.good & torch.isfinite(now.residual) & ~rough.stalled
     while True:
         active = active & ~(now.residual <= tol) & (now.steps < max_steps)
@@ -88,7 +78,7 @@ def polish(space: Space, rough: Descent, tol: float, max_steps: int) -> Polished
         new = polished(_moved(before.nodes, factor.solve(now.at.gradient)[chosen]), before.steps + 1, unit[chosen])
         good = new.residual < CONTRACTION * before.residual
         good = good & (new.at.energy <= (1 + ENERGY_ROUNDING) * before.at.energy)
-        now = now.replaced(chosen[good], new[good])
+        now = now.put(chosen[good], new[good])
         active = active.index_put((chosen,), good)
 
 

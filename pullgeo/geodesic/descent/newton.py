@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo.geodesic.energy.base import QuadraticModel, Space
+from pullgeo.numerics.batch import Batch
 
 STALL = 1e6
 """Damping, in units of the Gauss-Newton diagonal, beyond which a step that does not help says that none will."""
@@ -18,7 +19,7 @@ _LEAST_DAMPING, _FIRST_DAMPING = 1e-12, 1e-2
 
 
 @dataclass(frozen=True, eq=False)
-class Descent:
+class Descent(Batch):
     """Curves as damped Newton steps leave them.
 
     Attributes:
@@ -44,18 +45,6 @@ class Descent:
     def stalled(self) -> Bool[Tensor, " p"]:
         """Which curves no step improves."""
         return self.damping > STALL
-
-    def __getitem__(self, index: Tensor) -> "Descent":
-        """Some of the curves."""
-        return Descent(self.nodes[index], self.at[index], self.damping[index], self.steps[index])
-
-    @staticmethod
-    def cat(parts: list["Descent"]) -> "Descent":
-        """The curves of all parts, one after the other."""
-        nodes, damping, steps = (
-            torch.cat([getattr(part, name) for part in parts]) for name in ("nodes", "damping", "steps")
-        )
-        return Descent(nodes, QuadraticModel.cat([part.at for part in parts]), damping, steps)
 
 
 def reached(residual: Tensor, rounding: Tensor, tol: float) -> Bool[Tensor, " p"]:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.geodesic.descent.result import CODES, Found
-from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.base import MeasuredSpace, Space
 from pullgeo.geodesic.energy.gradient import slope
+from pullgeo.geodesic.energy.near import squared_lengths
 from pullgeo.geodesic.residual import scale_free
 from pullgeo.geodesic.status import Status
 
@@ -149,7 +150,7 @@ def descend_free(space: Space, nodes: Float[Tensor, "p n d"], tol: float, max_st
             (left,), torch.where(accepted, (old * factor).clamp(min=_LEAST_DAMPING), old * growth[left])
         )
         growth = growth.index_put((left,), torch.where(accepted, 2.0, 2 * growth[left]))
-        found = found.replaced(left[accepted], new[accepted])
+        found = found.put(left[accepted], new[accepted])
         found = found.stepped(left[~accepted])
     code = torch.where(~found.converged & (damping > STALL), CODES[Status.STALLED], found.code)
     return found.coded(code)
@@ -232,8 +233,15 @@ def _judged(space: Space, nodes: Tensor, at: Slope, tol: float, steps: Tensor) -
 
 
 def _weight(space: Space, nodes: Tensor) -> Float[Tensor, "p m"]:
-    """``tr G / d`` at the inner nodes."""
+    """``tr G / d`` at the inner nodes.
+
+    Differences of nearly equal outputs are left to spaces that have no metric tensors.
+    """
     inner = nodes[:, 1:-1]
+    if isinstance(space, MeasuredSpace):
+        signs = _signs((PROBES, *inner.shape[1:]), nodes).unsqueeze(1).expand(-1, len(nodes), -1, -1)
+        values = squared_lengths(space, inner.flatten(0, 1), signs.flatten(1, 2))
+        return (values.mean(0) / nodes.shape[2]).reshape(inner.shape[:2])
     size = torch.maximum((nodes[:, -1] - nodes[:, 0]).abs().amax(1), nodes.abs().amax((1, 2)))
     # a curve that rests at the origin has no size
     step = 1e-6 * torch.where(size > 0, size, 1.0)

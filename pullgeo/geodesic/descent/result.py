@@ -1,6 +1,6 @@
 """What a search has found so far, pair by pair."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,6 +10,7 @@ from pullgeo.geodesic.descent.newton import ROUNDING_MARGIN, Descent, reached
 from pullgeo.geodesic.energy.base import QuadraticModel
 from pullgeo.geodesic.solver import SearchResult
 from pullgeo.geodesic.status import Status
+from pullgeo.numerics.batch import Batch
 
 _STATUSES = tuple(Status)
 
@@ -22,7 +23,7 @@ EXACT = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Found(Batch):
     """A `SearchResult` in the making: all tensors, the status as an index.
 
     Attributes:
@@ -112,19 +113,6 @@ class Found:
     def ended(self, which: Bool[Tensor, " p"], status: Status) -> "Found":
         """The same where some curves ended with a given status."""
         return self.coded(torch.where(which, CODES[status], self.code))
-
-    def replaced(self, index: Int[Tensor, " q"], other: "Found") -> "Found":
-        """The same with the curves of another search at some places."""
-        return Found(*(getattr(self, f.name).index_put((index,), getattr(other, f.name)) for f in fields(self)))
-
-    def __getitem__(self, index: Tensor) -> "Found":
-        """Some of the curves."""
-        return Found(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    @staticmethod
-    def cat(parts: list["Found"]) -> "Found":
-        """The curves of all parts, one after the other."""
-        return Found(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Found)))
 
     def result(self, order: int) -> SearchResult:
         """The same, as solvers return it."""

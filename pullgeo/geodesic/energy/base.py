@@ -1,15 +1,15 @@
 """What a solver sees of a manifold."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.metric.base import Metric
 from pullgeo.numerics.banded.matrix import BlockBanded
+from pullgeo.numerics.batch import Batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Expansion:
 
 
 @dataclass(frozen=True, eq=False)
-class QuadraticModel:
+class QuadraticModel(Batch):
     """The discrete energy of p curves to second order in their m = T - 1 inner nodes.
 
     Args:
@@ -50,38 +50,13 @@ class QuadraticModel:
     speed_ratio: Float[Tensor, " p"]
     order: int
 
-    def __getitem__(self, index: Tensor) -> "QuadraticModel":
-        """Some of the curves."""
-        return self._map(lambda a: a[index])
-
     def double(self) -> "QuadraticModel":
         """The same numbers in float64."""
-        return self._map(lambda a: a.double())
-
-    def where(self, chosen: Tensor, other: "QuadraticModel") -> "QuadraticModel":
-        """This expansion for the chosen curves, the other one for the rest."""
-        return _zip(lambda a, b: torch.where(chosen.view(-1, *[1] * (a.ndim - 1)), a, b), self, other)
-
-    @staticmethod
-    def cat(parts: list["QuadraticModel"]) -> "QuadraticModel":
-        """The curves of all parts, one after the other."""
-        return parts[0] if len(parts) == 1 else _zip(lambda *each: torch.cat(each), *parts)
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "QuadraticModel":
-        return _zip(change, self)
-
-
-_TENSORS = ("energy", "gradient", "damping", "residual", "rounding", "speed_ratio")
-
-
-def _zip(combine: Callable[..., Tensor], *parts: QuadraticModel) -> QuadraticModel:
-    tensors = {name: combine(*(getattr(part, name) for part in parts)) for name in _TENSORS}
-    bands = zip(*(part.hessian.bands for part in parts), strict=True)
-    return QuadraticModel(**tensors, hessian=BlockBanded(tuple(combine(*band) for band in bands)), order=parts[0].order)
+        return self.map(lambda a: a.double())
 
 
 @dataclass(frozen=True, eq=False)
-class EnergyGradient:
+class EnergyGradient(Batch):
     """The discrete energy of p curves to first order in their inner nodes.
 
     Args:
@@ -93,21 +68,6 @@ class EnergyGradient:
     energy: Float[Tensor, " p"]
     gradient: Float[Tensor, "p m d"]
     coarse_energy: Float[Tensor, " p"]
-
-    def __getitem__(self, index: Tensor) -> "EnergyGradient":
-        """Some of the curves."""
-        return EnergyGradient(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    def replaced(self, index: Tensor, other: "EnergyGradient") -> "EnergyGradient":
-        """The same with other curves at some places."""
-        return EnergyGradient(
-            *(getattr(self, f.name).index_put((index,), getattr(other, f.name)) for f in fields(self))
-        )
-
-    @staticmethod
-    def cat(parts: "list[EnergyGradient]") -> "EnergyGradient":
-        """The curves of all parts, one after the other."""
-        return EnergyGradient(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(EnergyGradient)))
 
 
 @runtime_checkable

@@ -8,6 +8,8 @@ from torch import Tensor
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.energy.base import MeasuredSpace, QuadraticModel, Space
 from pullgeo.geodesic.energy.segment import expand_segment_energy, segment_lengths, segment_sum
+from pullgeo.metric.base import Metric
+from pullgeo.metric.structured import Dense
 from pullgeo.numerics.bisect_batch import where_defined
 
 
@@ -32,10 +34,10 @@ class LeftEndpoint:
         """
         return left_endpoint(self.space.in_double())
 
-    def metric(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d d"]:
+    def metric(self, z: Float[Tensor, "n d"]) -> Metric:
         """Metric tensors, NaN where there are none."""
         d = z.shape[1]
-        return where_defined(lambda z: self.space.metric(z).dense().expand(len(z), d, d), (d, d), z)
+        return Dense(where_defined(lambda z: self.space.metric(z).dense().expand(len(z), d, d), (d, d), z))
 
     def segment_energy(self, a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """``(b - a)ᵀ G(a) (b - a)``."""

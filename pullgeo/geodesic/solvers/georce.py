@@ -7,10 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.geodesic.descent.assess import assess
+from pullgeo.geodesic.descent.newton import reached
 from pullgeo.geodesic.energy.base import Space
 from pullgeo.geodesic.energy.left_endpoint import LeftEndpoint, left_endpoint
 from pullgeo.geodesic.options import check_search
-from pullgeo.geodesic.residual import scale_free
+from pullgeo.geodesic.residual import relative_rounding, scale_free
 from pullgeo.geodesic.solver import SearchResult
 from pullgeo.geodesic.solvers.proposals import propose_shortest
 from pullgeo.geodesic.starts.base import Start, StraightLine
@@ -94,14 +95,16 @@ class Georce:
         """The curves after one step; which were solutions already, and which could not be improved."""
         p, n, d = x.shape
         u = x.diff(dim=1)
-        G = left.metric(x[:, :-1].reshape(-1, d)).reshape(p, n - 1, d, d)
+        G = left.metric(x[:, :-1].reshape(-1, d)).dense().reshape(p, n - 1, d, d)
         nu = _slopes(left, x[:, :-1].reshape(-1, d), u.reshape(-1, d)).reshape(p, n - 1, d)
         lowered = (G @ u.unsqueeze(-1)).squeeze(-1)
         pieces = (u * lowered).sum(2)
         gradient = nu[:, 1:] - 2 * lowered[:, 1:] + 2 * lowered[:, :-1]
         # the unit of all solvers, but for what the metric's second derivatives add there: hence half the tolerance
         trace = G.diagonal(dim1=-2, dim2=-1).sum(-1).amax(1)
-        done = scale_free(gradient / 2, trace, pieces.sum(1)) <= self.tol / 2
+        magnitude = (G.diagonal(dim1=-2, dim2=-1) * x[:, :-1].square()).sum(-1).amax(1)
+        rounding = relative_rounding((n - 1) * magnitude, pieces.sum(1))
+        done = reached(scale_free(gradient / 2, trace, pieces.sum(1)), rounding, self.tol / 2)
         inverse, info = torch.linalg.inv_ex(G)
         later = nu.flip(1).cumsum(1).flip(1) - nu
         known = (inverse @ later.unsqueeze(-1)).squeeze(-1)

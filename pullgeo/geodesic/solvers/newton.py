@@ -233,7 +233,7 @@ class Newton:
         if not len(rest):
             return found
         start = replace(Descent.begin(space, done.nodes[rest]), steps=done.steps[rest])
-        return found.replaced(rest, Found.after(descend(space, start, self.tol, self.max_steps), self.tol))
+        return found.put(rest, Found.after(descend(space, start, self.tol, self.max_steps), self.tol))
 
     def _retried(self, space: Space, rough: Space, found: Found, z0: Tensor, z1: Tensor) -> Found:
         """A second search, from the straight line, where the first one failed or ended longer than it."""
@@ -255,7 +255,7 @@ class Newton:
         other = replace(other, minima=old.minima)
         # one that has converged is never given away for one that has not
         better = torch.where(other.converged == old.converged, less(other.energy, old.energy), other.converged)
-        found = found.replaced(again[better], other[better])
+        found = found.put(again[better], other[better])
         # what keeps a curve from converging there is what the line runs through
         blocked = torch.zeros_like(found.converged)
         blocked[again] = ~torch.isfinite(other.energy)

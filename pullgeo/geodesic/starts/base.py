@@ -1,6 +1,6 @@
 """Curves to begin the search with."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -10,11 +10,12 @@ from torch import Tensor
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import ShapeError
 from pullgeo.geodesic.energy.base import Space
+from pullgeo.numerics.batch import Batch
 from pullgeo.numerics.comparison import ranked
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class Candidates(Batch):
     """Curves among which the search for each pair's geodesic chooses.
 
     Attributes:
@@ -50,13 +51,12 @@ class Candidates:
 
     def between(self, first: int, end: int) -> "Candidates":
         """The candidates of the pairs ``first, ..., end - 1``, which are counted from 0 then."""
-        chosen = (self.pair >= first) & (self.pair < end)
-        return Candidates(self.nodes[chosen], self.pair[chosen] - first, self.length[chosen])
+        chosen = self[(self.pair >= first) & (self.pair < end)]
+        return replace(chosen, pair=chosen.pair - first)
 
     def shortest(self, pairs: int) -> "Candidates":
         """One candidate for each pair: its shortest."""
-        best = self.least(self.length, pairs)
-        return Candidates(self.nodes[best], self.pair[best], self.length[best])
+        return self[self.least(self.length, pairs)]
 
     def least(self, energy: Float[Tensor, " c"], pairs: int) -> Int[Tensor, " p"]:
         """Which candidate of each pair has the least energy; one that is not finite only if there is no other."""
@@ -78,11 +78,6 @@ class Candidates:
         table = torch.full((pairs, int(place.max()) + 1 if len(place) else 0), -1, device=owner.device)
         table[owner, place] = order
         return table
-
-    @staticmethod
-    def cat(parts: list["Candidates"]) -> "Candidates":
-        """The candidates of all parts."""
-        return Candidates(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Candidates)))
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@ from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.manifold.bvp.pieces import Collocated, Pieces
 from pullgeo.manifold.equation import Equation, inverse
 from pullgeo.numerics.banded.block_tridiagonal import solve_tridiagonal
+from pullgeo.numerics.batch import Batch
 from pullgeo.numerics.gmres import gmres
 from pullgeo.numerics.ode.gauss_legendre import gauss
 from pullgeo.numerics.ode.piecewise import STAGES, interpolated, like
@@ -65,7 +66,7 @@ LOOSE = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
-class Slopes:
+class Slopes(Batch):
     """Derivatives of ``Γ(u, u)`` at Gauss's points, ``[out, in]``, and what makes residuals vectors.
 
     Attributes:
@@ -81,17 +82,6 @@ class Slopes:
     def between(self, joints: Float[Tensor, "b J"], others: Float[Tensor, "b K"]) -> "Slopes":
         """Those at the Gauss points of other pieces of the same curves, by interpolation."""
         return Slopes(*(interpolated(a, joints, others) for a in (self.by_point, self.by_velocity, self.inverse)))
-
-    def __getitem__(self, index: Tensor) -> "Slopes":
-        return Slopes(self.by_point[index], self.by_velocity[index], self.inverse[index])
-
-    def put(self, index: Tensor, other: "Slopes") -> "Slopes":
-        """Those of some pairs exchanged."""
-        return Slopes(
-            self.by_point.index_put((index,), other.by_point),
-            self.by_velocity.index_put((index,), other.by_velocity),
-            self.inverse.index_put((index,), other.inverse),
-        )
 
 
 def collocate(

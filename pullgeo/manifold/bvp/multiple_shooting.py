@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import NonFiniteError, SingularMetricError
 from pullgeo.manifold.exponential import Connection, shoot
+from pullgeo.numerics.batch import Batch
 from pullgeo.numerics.ode.dop853 import RTOL
 
 WINDOWS = 16
@@ -62,32 +63,12 @@ def multiple_shooting(
 
 
 @dataclass(frozen=True, eq=False)
-class _Joints:
+class _Joints(Batch):
     """Points and velocities where windows begin, the gaps from their ends to the next ones, and how large these are."""
 
     states: Float[Tensor, "b S 2 d"]
     defects: Float[Tensor, "b S 2 d"]
     mismatch: Float[Tensor, " b"]
-
-    def where(self, chosen: Bool[Tensor, " b"], other: "_Joints") -> "_Joints":
-        """These for the chosen pairs, the others for the rest."""
-        wide = chosen.view(-1, 1, 1, 1)
-        return _Joints(
-            torch.where(wide, self.states, other.states),
-            torch.where(wide, self.defects, other.defects),
-            torch.where(chosen, self.mismatch, other.mismatch),
-        )
-
-    def __getitem__(self, index: Tensor) -> "_Joints":
-        return _Joints(self.states[index], self.defects[index], self.mismatch[index])
-
-    def put(self, index: Tensor, other: "_Joints") -> "_Joints":
-        """Those of some pairs exchanged."""
-        return _Joints(
-            self.states.index_put((index,), other.states),
-            self.defects.index_put((index,), other.defects),
-            self.mismatch.index_put((index,), other.mismatch),
-        )
 
 
 def _meet(connection: Connection, curve: DiscreteCurve, max_rounds: int) -> tuple[Tensor, Tensor]:

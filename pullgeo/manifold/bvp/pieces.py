@@ -1,12 +1,13 @@
 """Curves in pieces, as collocation solves for them."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve
+from pullgeo.numerics.batch import Batch
 from pullgeo.numerics.ode.gauss_legendre import gauss
 from pullgeo.numerics.ode.piecewise import STAGES, interpolated, legendre, like, located, picked, weights
 
@@ -15,7 +16,7 @@ NEGLIGIBLE = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Pieces:
+class Pieces(Batch):
     """Curves in S pieces, ``z̈`` a polynomial through s values on each.
 
     Points are displacements from where the curve begins: those of a short curve are known to all digits, wherever the
@@ -164,13 +165,6 @@ class Pieces:
         even = torch.linspace(0, 1, self.joints.shape[1], dtype=self.points.dtype, device=self.points.device)
         nodes = torch.cat([self.at(even.expand_as(self.joints)).points, self.target.unsqueeze(1)], 1)
         return DiscreteCurve(self.origin.unsqueeze(1) + nodes)
-
-    def __getitem__(self, index: Tensor) -> "Pieces":
-        return Pieces(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    def put(self, index: Tensor, other: "Pieces") -> "Pieces":
-        """Those of some pairs exchanged."""
-        return Pieces(*(getattr(self, f.name).index_put((index,), getattr(other, f.name)) for f in fields(self)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from pullgeo.manifold.chart import Chart
 from pullgeo.manifold.frame import orthonormal_frame
 from pullgeo.manifold.sampling.options import check_count, check_step_size
 from pullgeo.manifold.volume import mean_turn
+from pullgeo.numerics.batch import Batch
 
 LogDensity = Callable[[Tensor], Tensor]
 """Points ``(b, d)`` to ``log π`` ``(b,)``, up to a constant, point by point, composed of torch operations."""
@@ -35,7 +36,7 @@ class Samples:
 
 
 @dataclass(frozen=True, eq=False)
-class _State:
+class _State(Batch):
     """Where the chains are, and the normal distributions from which they propose."""
 
     z: Float[Tensor, "b d"]
@@ -43,17 +44,6 @@ class _State:
     log_volume: Float[Tensor, " b"]
     mean: Float[Tensor, "b d"]
     frame: Float[Tensor, "b d d"]
-
-    def where(self, chosen: Tensor, other: "_State") -> "_State":
-        """This state for the chosen chains, the other one for the rest."""
-        wide = chosen.unsqueeze(1)
-        return _State(
-            torch.where(wide, self.z, other.z),
-            torch.where(chosen, self.log_density, other.log_density),
-            torch.where(chosen, self.log_volume, other.log_volume),
-            torch.where(wide, self.mean, other.mean),
-            torch.where(wide.unsqueeze(2), self.frame, other.frame),
-        )
 
     def log_proposal(self, y: Tensor, h: float) -> Tensor:
         """``log N(y; mean, h G⁻¹)`` up to a constant: ``-‖E⁻¹(y - mean)‖²/2h + ½ log det G``."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pullgeo.numerics.banded.cyclic_reduction import Elimination
 from pullgeo.numerics.banded.ldl import SideBySide
+from pullgeo.numerics.batch import Batch
 
 DENSE_LIMIT = 300_000
 """Up to so many numbers in the matrices of all systems, dense Cholesky factorisations beat elimination of blocks."""
@@ -33,7 +34,7 @@ class Factor(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class BlockBanded:
+class BlockBanded(Batch):
     """Symmetric matrices ``H`` of m x m blocks, d x d each, of which only those near the diagonal are not zero.
 
     Args:
@@ -42,10 +43,6 @@ class BlockBanded:
     """
 
     bands: tuple[Float[Tensor, "p _ d d"], ...]
-
-    def __getitem__(self, index: Tensor) -> "BlockBanded":
-        """Some of the systems."""
-        return BlockBanded(tuple(band[index] for band in self.bands))
 
     def shifted(self, diagonal: Float[Tensor, "p m d"]) -> "BlockBanded":
         """``H`` plus a diagonal matrix."""

@@ -1,13 +1,14 @@
 """Where a field jumps on the way of a state, as the second derivatives of ELU and similar activations do."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pullgeo.errors import NonFiniteError, SingularMetricError
+from pullgeo.numerics.batch import Batch
 
 Field = Callable[[Tensor], Tensor]
 """``(b, k, d) -> (b, k, d)``: the slope of every state."""
@@ -35,7 +36,7 @@ REACH = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Jumps:
+class Jumps(Batch):
     """Where states of a batch meet jumps, if they do.
 
     Attributes:
@@ -78,7 +79,7 @@ def locate(
         parts = [
             _locate(field, *part) for part in zip(*(a.split(size) for a in (state, slope, h, tolerance)), strict=True)
         ]
-    return Jumps(*(torch.cat([getattr(part, name) for part in parts]) for name in (f.name for f in fields(Jumps))))
+    return Jumps.cat(parts)
 
 
 def _locate(field: Field, state: Tensor, slope: Tensor, h: Tensor, tolerance: Tensor) -> Jumps:

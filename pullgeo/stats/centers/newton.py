@@ -173,16 +173,20 @@ def residual(
     G = torch.zeros(*bundle.p.shape, bundle.p.shape[1], dtype=bundle.p.dtype, device=bundle.p.device)
     if bool(finite.any()):
         G[finite] = space.metric(bundle.p[finite]).dense()
-    values, vectors = torch.linalg.eigh(G)
-    seen = values > 1e-13 * values.amax(1, keepdim=True)
-    along = torch.einsum("gik,gi->gk", vectors, pull).square()
-    norm = torch.where(seen, along / torch.where(seen, values, 1.0), 0.0).sum(1).sqrt()
-    norm = (norm - bundle.sum(spare)).clamp(min=0)
+    norm = (dual_norm(G, pull) - bundle.sum(spare)).clamp(min=0)
     norm = torch.where(norm <= margin * bundle.sum(_weighted(share, noise)), 0.0, norm)
     mean = torch.where(norm > 0, norm / size, 0.0)
     curve = torch.where(counts & ~(at.residual <= MARGIN * at.rounding), at.residual, 0.0)
     left = mean.maximum(bundle.most(torch.nan_to_num(curve, nan=torch.inf)))  # of which the largest is known
     return torch.where(finite, torch.nan_to_num(left, nan=torch.inf), torch.inf)
+
+
+def dual_norm(G: Float[Tensor, "g d d"], covector: Float[Tensor, "g d"]) -> Float[Tensor, " g"]:
+    """``√(cᵀ G⁻¹ c)``, without the directions in which the metric vanishes."""
+    values, vectors = torch.linalg.eigh(G)
+    seen = values > 1e-13 * values.amax(1, keepdim=True)
+    along = torch.einsum("gik,gi->gk", vectors, covector).square()
+    return torch.where(seen, along / torch.where(seen, values, 1.0), 0.0).sum(1).sqrt()
 
 
 def rounding(found: BundleExpansion) -> Float[Tensor, " n"]:

@@ -1,6 +1,6 @@
 """Bundles of curves that begin in a common point, to second order in their nodes and in that point."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -8,7 +8,10 @@ from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.geodesic.energy.base import QuadraticModel
+from pullgeo.geodesic.energy.near import near_energy, near_pairs
+from pullgeo.geodesic.residual import relative_rounding
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.batch import Batch
 
 NEAR = 4
 """Segments from the common point that the derivatives with respect to it are computed from; the energy is local."""
@@ -66,7 +69,7 @@ class Bundle:
 
 
 @dataclass(frozen=True, eq=False)
-class BundleExpansion:
+class BundleExpansion(Batch):
     """Energies of a bundle's curves to second order.
 
     Attributes:
@@ -80,19 +83,6 @@ class BundleExpansion:
     slope: Float[Tensor, "n d"]
     own: Float[Tensor, "n d d"]
     mixed: Float[Tensor, "n k d d"]
-
-    def where(self, chosen: Bool[Tensor, " n"], other: "BundleExpansion") -> "BundleExpansion":
-        """This expansion for the chosen curves, the other one for the rest."""
-        return BundleExpansion(
-            self.at.where(chosen, other.at),
-            torch.where(chosen.view(-1, 1), self.slope, other.slope),
-            torch.where(chosen.view(-1, 1, 1), self.own, other.own),
-            torch.where(chosen.view(-1, 1, 1, 1), self.mixed, other.mixed),
-        )
-
-    def __getitem__(self, chosen: Tensor) -> "BundleExpansion":
-        """Some of the curves."""
-        return BundleExpansion(self.at[chosen], self.slope[chosen], self.own[chosen], self.mixed[chosen])
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,20 +107,61 @@ class Eliminated:
 def expand(space: Manifold, bundle: Bundle) -> BundleExpansion:
     """Energies to second order.
 
+    A curve too short for differences of outputs has the energy of the metric, and is straight: its nodes have no say.
+    What is left of its rounding error is that of p: as exact differences tell, not outputs.
+
     Cost: an expansion of all curves, as a geodesic's Newton step takes it, and d second-order passes over the nodes
     next to the common points.
     """
     nodes = bundle.nodes.detach()
+    segments = nodes.shape[1] - 1
     with torch.no_grad():
         at = space.expand_energy(nodes)
-    segments = nodes.shape[1] - 1
     short = nodes[:, : min(NEAR, segments) + 1].clone().requires_grad_()
     factor = segments / (short.shape[1] - 1)
     with torch.enable_grad():
         slope = gradient_of(space.energy(short), short, create_graph=True)[:, 0]
         rows = [gradient_of(slope[:, k], short, retain_graph=True) for k in range(nodes.shape[2])]
     second = factor * torch.stack(rows, 3)
-    return BundleExpansion(at, factor * slope.detach(), second[:, 0], second[:, 1 : short.shape[1] - 1])
+    found = BundleExpansion(at, factor * slope.detach(), second[:, 0], second[:, 1 : short.shape[1] - 1])
+    return _known_by_metric(space, nodes, found)
+
+
+def energies(space: Manifold, nodes: Float[Tensor, "n nodes d"]) -> Float[Tensor, " n"]:
+    """Energies of curves, those of very short ones by the metric; differentiable.
+
+    Cost: the energies, and an expansion of curves with one inner node to see which are so short.
+    """
+    energy = space.energy(nodes)
+    with torch.no_grad():
+        at = space.expand_energy(nodes[:, [0, nodes.shape[1] // 2, -1]])
+        near = near_pairs(space, nodes[:, 0], nodes[:, -1], at.energy, at.rounding, 2).index
+    if not len(near):
+        return energy
+    return energy.index_put((near,), near_energy(space, nodes[near, 0], nodes[near, -1]))
+
+
+def _known_by_metric(space: Manifold, nodes: Float[Tensor, "n nodes d"], found: BundleExpansion) -> BundleExpansion:
+    """The expansion where points are too near to p for outputs; second derivatives do not suffer from that."""
+    at = found.at
+    near = near_pairs(space, nodes[:, 0], nodes[:, -1], at.energy, at.rounding, nodes.shape[1] - 1).index
+    if not len(near):
+        return found
+    z = nodes[near, -1]
+    with torch.enable_grad():
+        p = nodes[near, 0].clone().requires_grad_()
+        energy = near_energy(space, p, z)
+        slope = gradient_of(energy, p)
+    energy, p = energy.detach(), p.detach()
+    zero = torch.zeros_like(energy)
+    changes = {
+        "energy": energy,
+        "gradient": torch.zeros_like(at.gradient[near]),
+        "residual": zero,
+        "rounding": relative_rounding(space.metric(p).quadratic(p.unsqueeze(0) / 2).squeeze(0), energy),
+    }
+    at = replace(at, **{name: getattr(at, name).index_put((near,), value) for name, value in changes.items()})
+    return replace(found, at=at, slope=found.slope.index_put((near,), slope))
 
 
 def eliminate(

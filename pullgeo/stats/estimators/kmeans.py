@@ -14,13 +14,16 @@ from pullgeo.stats.arguments import check_count
 from pullgeo.stats.estimators.checks import as_array, distances, manifold_of, new_points
 from pullgeo.stats.frechet import frechet_mean
 
+TIE = 1e-9
+"""Relative difference of distances that makes no centre the nearer one."""
+
 
 class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
     """k-means with geodesic distances and Fréchet means.
 
     Points go to the nearest centre, centres to the Fréchet means of their points, all groups in one Newton system,
-    until no label changes. The first centres are drawn as by k-means++: each with a probability in proportion to the
-    squared distance from those before.
+    until no point is nearer to another centre. The first centres are drawn as by k-means++: each with a probability in
+    proportion to the squared distance from those before.
 
     Args:
         manifold: where the points live.
@@ -112,8 +115,11 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
             means = frechet_mean(manifold, X, groups=labels, start=centers, solver=solver)
             centers = means.point.numpy(force=True)
             D = distances("FrechetKMeans", manifold, X, centers, self.solver)
-            before, labels = labels, np.nanargmin(D, axis=1)
-            if (before == labels).all():
+            nearest = np.nanargmin(D, axis=1)
+            # equal centres are as good as each other: a point changes only for one that is nearer
+            near = D[np.arange(len(X)), labels] <= (1 + TIE) * np.nanmin(D, axis=1)
+            settled, labels = near | (labels == nearest), nearest
+            if settled.all():
                 break
         return centers, labels, float(np.square(np.nanmin(D, axis=1)).sum()), rounds
 
