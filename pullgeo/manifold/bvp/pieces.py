@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve
-from pullgeo.numerics.ode.gauss_legendre import gauss
-from pullgeo.numerics.ode.piecewise import STAGES, interpolated, legendre, like, located, picked, weights
+from pullgeo.numerics.ode.gauss_legendre import Gauss, gauss
+from pullgeo.numerics.ode.piecewise import STAGES, interpolated, like, located, picked, weights
 
 NEGLIGIBLE = 1e-12
 """Relative roughness of a piece below which it need not be shorter."""
@@ -48,13 +48,10 @@ class Pieces:
         return Pieces(t.expand(len(curve), -1), origin, points, curve.velocity(t[:-1]), bends, curve.end)
 
     @staticmethod
-    def bending(
-        origin: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], bend: Float[Tensor, "b d"], pieces: int
-    ) -> "Pieces":
-        """Parabolas."""
-        t = torch.linspace(0, 1, pieces + 1, dtype=origin.dtype, device=origin.device)
-        bends = bend[:, None, None].expand(-1, pieces, STAGES, -1)
-        return _integrated(t.expand(len(origin), -1), origin, velocity, bends)
+    def free(origin: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], bends: Float[Tensor, "b s d"]) -> "Pieces":
+        """One piece with given initial values and bends at Gauss's points; the target is where it ends."""
+        joints = torch.linspace(0, 1, 2, dtype=origin.dtype, device=origin.device).expand(len(origin), -1)
+        return _integrated(joints, origin, velocity, bends.unsqueeze(1))
 
     def with_bends(self, bends: Float[Tensor, "b S s d"], *, free: bool) -> "Pieces":
         """The curves that bend like this, begin with the same velocity if the end is free, and else meet the target."""
@@ -66,6 +63,11 @@ class Pieces:
         return replace(at, points=points, velocities=at.velocities + missed.unsqueeze(1), target=self.target)
 
     @property
+    def rule(self) -> Gauss:
+        """The quadrature at the points of each piece."""
+        return gauss(self.bends.shape[2])
+
+    @property
     def durations(self) -> Float[Tensor, "b S 1"]:
         """Of the pieces."""
         return self.joints.diff(dim=1).unsqueeze(2)
@@ -73,7 +75,7 @@ class Pieces:
     @property
     def stages(self) -> tuple[Float[Tensor, "b S s d"], Float[Tensor, "b S s d"]]:
         """Displacements and velocities at Gauss's points."""
-        rule, h = gauss(STAGES), self.durations.unsqueeze(3)
+        rule, h = self.rule, self.durations.unsqueeze(3)
         inner, c = like(rule.inner, self.bends), like(rule.points, self.bends).view(-1, 1)
         turned = h * torch.einsum("ml,bSld->bSmd", inner, self.bends)
         u, z = self.velocities.unsqueeze(2), self.points.unsqueeze(2)
@@ -82,7 +84,7 @@ class Pieces:
     @property
     def ends(self) -> Float[Tensor, "b S 2 d"]:
         """Displacements and velocities where pieces end."""
-        rule, h = gauss(STAGES), self.durations
+        rule, h = self.rule, self.durations
         outer = like(rule.outer, self.bends)
         speed = self.velocities + h * torch.einsum("m,bSmd->bSd", outer, self.bends)
         there = torch.einsum("m,bSmd->bSd", outer @ like(rule.inner, outer), self.bends)
@@ -107,10 +109,10 @@ class Pieces:
         Source: Ascher, Mattheij, Russell, *Numerical Solution of Boundary Value Problems*, section 9.2.
         """
         h = self.durations.squeeze(2)
-        top = torch.einsum("km,bSmd->bSkd", like(legendre()[-2:], self.bends), self.bends)
+        top = torch.einsum("km,bSmd->bSkd", like(self.rule.legendre[-2:], self.bends), self.bends)
         rough = h * top.norm(dim=3).sum(2) / self.size.unsqueeze(1)
         # what is interpolated by s values is off by the s-th power of the duration
-        density = (rough + NEGLIGIBLE).nan_to_num(nan=1.0, posinf=1.0) ** (1 / STAGES) / h
+        density = (rough + NEGLIGIBLE).nan_to_num(nan=1.0, posinf=1.0) ** (1 / self.bends.shape[2]) / h
         # neighbours differ little, and no piece becomes longer than two evenly spread ones
         pad = torch.cat([density[:, :1], density, density[:, -1:]], 1)
         density = torch.stack([density, pad[:, :-2] / 2, pad[:, 2:] / 2]).amax(0)
@@ -123,10 +125,10 @@ class Pieces:
         joints = self.joints.gather(1, place) + (wanted - left) / width * h.gather(1, place)
         return torch.cat([wanted[:, :1], joints[:, 1:-1], wanted[:, -1:]], 1)
 
-    def at(self, joints: Float[Tensor, "b K"]) -> "Pieces":
-        """The same curves in other pieces."""
+    def at(self, joints: Float[Tensor, "b K"], stages: int | None = None) -> "Pieces":
+        """The same curves in other pieces, and at another number of Gauss's points if that is given."""
         place, local = located(self.joints, joints[:, :-1])
-        _, once, twice = (torch.einsum("bRm,bRmd->bRd", w, picked(self.bends, place)) for w in weights(local))
+        _, once, twice = (torch.einsum("bRm,bRmd->bRd", w, picked(self.bends, place)) for w in weights(local, self.bends.shape[2]))
         points, velocities = (picked(a, place) for a in (self.points, self.velocities))
         h, t = picked(self.durations, place), local.unsqueeze(2)
         return Pieces(
@@ -134,7 +136,7 @@ class Pieces:
             self.origin,
             points + h * (t * velocities + h * twice),
             velocities + h * once,
-            interpolated(self.bends, self.joints, joints),
+            interpolated(self.bends, self.joints, joints, stages),
             self.target,
         )
 
@@ -192,7 +194,7 @@ class Collocated:
 
 def _integrated(joints: Tensor, origin: Tensor, velocity: Tensor, bends: Float[Tensor, "b S s d"]) -> Pieces:
     """Pieces without gaps that begin with given velocities; the target is where they end."""
-    rule, h = gauss(STAGES), joints.diff(dim=1).unsqueeze(2)
+    rule, h = gauss(bends.shape[2]), joints.diff(dim=1).unsqueeze(2)
     outer = like(rule.outer, bends)
     gained = h * torch.einsum("m,bSmd->bSd", outer, bends)
     after = velocity.unsqueeze(1) + gained.cumsum(1)

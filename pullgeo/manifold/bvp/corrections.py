@@ -1,0 +1,308 @@
+"""Newton's method for collocation on one mesh: with derivatives at Gauss's points, or by products alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.manifold.bvp.pieces import Pieces
+from pullgeo.manifold.equation import Equation, inverse
+from pullgeo.numerics.banded.block_tridiagonal import solve_tridiagonal
+from pullgeo.numerics.gmres import gmres
+from pullgeo.numerics.ode.piecewise import interpolated, like
+
+LARGE = 12
+"""Dimension from which on linear systems are solved by their products alone."""
+
+PROBE = 3e-6
+"""How far a point or velocity is moved for a derivative, relative to the velocity."""
+
+TOL = 1e-11
+"""Relative residual that ends the search on one mesh."""
+
+MAX_ROUNDS = 14
+DEBUG = False
+
+KRYLOV_ROUNDS = 40
+"""Bound on the products for one linear system."""
+
+LOOSE = 1e-2
+"""Relative residual of a linear system that is good enough far from the solution."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """Derivatives of the equation at Gauss's points, ``[out, in]``, and what makes residuals vectors.
+
+    Attributes:
+        inverse: of the metric.
+        by_point: ``∂(z̈ + Γ(u, u))/∂z``; none where systems are solved by products.
+        by_velocity: ``∂(z̈ + Γ(u, u))/∂u``; likewise.
+    """
+
+    inverse: Float[Tensor, "b S s d d"]
+    by_point: Float[Tensor, "b S s d d"] | None = None
+    by_velocity: Float[Tensor, "b S s d d"] | None = None
+
+    def between(self, joints: Float[Tensor, "b J"], others: Float[Tensor, "b K"], stages: int) -> "Slopes":
+        """Those at so many Gauss points of other pieces of the same curves, by interpolation."""
+        return self._each(lambda a: interpolated(a, joints, others, stages))
+
+    def __getitem__(self, index: Tensor) -> "Slopes":
+        return self._each(lambda a: a[index])
+
+    def put(self, index: Tensor, other: "Slopes") -> "Slopes":
+        """Those of some pairs exchanged."""
+        theirs = iter(other._parts)
+        return self._each(lambda a: a.index_put((index,), next(theirs)))
+
+    @property
+    def _parts(self) -> list[Tensor]:
+        return [a for a in (self.inverse, self.by_point, self.by_velocity) if a is not None]
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Slopes":
+        return Slopes(*map(change, self._parts))
+
+
+def newton(
+    equation: Equation, begin: Pieces, slopes: Slopes, force: Tensor | None = None, *, free: bool, tol: float = TOL
+) -> tuple[Pieces, Slopes, Float[Tensor, " b"]]:
+    """Newton's method on one mesh; a derivative is kept while corrections with it gain a digit each.
+
+    Args:
+        equation: of the curves.
+        begin: the first guess.
+        slopes: derivatives there, or near.
+        force: what `force_at` gives for the guess, if that is known.
+        free: whether the initial values are given, and the end is free.
+        tol: relative residual that is small enough.
+
+    Returns:
+        What was found, the derivatives in use at the end, and relative residuals.
+    """
+    now = begin
+    force = force_at(equation, now) if force is None else force
+    turned, error = residual(now, force, slopes.inverse, free)
+    damping = torch.ones_like(error)
+    new = torch.zeros_like(error, dtype=torch.bool)
+    going = (error > tol).nonzero().squeeze(1)
+    for _ in range(MAX_ROUNDS):
+        if not len(going):
+            break
+        at, before, own = now[going], error[going], slopes[going]
+        step = correction(at, turned[going], own, free)
+        trial = at.moved(step, damping[going])
+        trial_force = force_at(equation, trial)
+        trial_turned, after = residual(trial, trial_force, own.inverse, free)
+        better = after < before
+        taken = going[better]
+        now, turned = now.put(taken, trial[better]), turned.index_put((taken,), trial_turned[better])
+        error, force = error.index_put((taken,), after[better]), force.index_put((taken,), trial_force[better])
+        fast = better & (after < 0.1 * before)
+        # what a fresh derivative does not fix needs a shorter step; at rounding error nothing helps any more
+        ended = (error[going] <= tol) | (new[going] & ~(after < 0.5 * before) & (before < 1e3 * tol))
+        shorter = ~better & new[going]
+        damping = damping.index_put(
+            (going,), torch.where(shorter, damping[going] / 4, (2 * damping[going]).clamp(max=1.0))
+        )
+        ended = ended | (damping[going] < 1e-3)
+        stale = going[~fast & ~ended & ~shorter]
+        new = new.index_put((going,), ~better & new[going])
+        if len(stale):
+            slopes = slopes.put(stale, slopes_at(equation, now[stale])[0])
+            fresh, size = residual(now[stale], force[stale], slopes.inverse[stale], free)
+            turned, error = turned.index_put((stale,), fresh), error.index_put((stale,), size)
+            new = new.index_put((stale,), torch.ones_like(stale, dtype=torch.bool))
+        if DEBUG: print('   ',at.bends.shape[2], 'err %.1e -> %.1e'%(before[0].item(),after[0].item()),len(stale),damping[0].item())
+        going = going[~ended]
+    return now, slopes, error
+
+
+def newton_krylov(
+    equation: Equation, begin: Pieces, slopes: Slopes, force: Tensor | None = None, *, free: bool, tol: float = TOL
+) -> tuple[Pieces, Slopes, Float[Tensor, " b"]]:
+    """`newton`, its systems solved by directional derivatives.
+
+    The curve is its bends: points and velocities are their integrals. So the equation is one of the second kind, with
+    few eigenvalues away from 1, whatever d is, if residuals are made vectors by a metric near the right one.
+    """
+    now = begin.with_bends(begin.bends, free=free)
+    metric = slopes.inverse
+    force = force_at(equation, now) if force is None else force
+    turned, error = residual(now, force, metric, free)
+    damping = torch.ones_like(error)
+    going = (error > tol).nonzero().squeeze(1)
+    for _ in range(MAX_ROUNDS):
+        if not len(going):
+            break
+        at, before = now[going], error[going]
+        step = krylov_step(equation, at, force[going], turned[going], metric[going], before, free)
+        trial = at.with_bends(at.bends + damping[going].view(-1, 1, 1, 1) * step, free=free)
+        trial_force = force_at(equation, trial)
+        trial_turned, after = residual(trial, trial_force, metric[going], free)
+        better = after < before
+        taken = going[better]
+        now, turned = now.put(taken, trial[better]), turned.index_put((taken,), trial_turned[better])
+        error, force = error.index_put((taken,), after[better]), force.index_put((taken,), trial_force[better])
+        damping = damping.index_put(
+            (going,), torch.where(better, (2 * damping[going]).clamp(max=1.0), damping[going] / 4)
+        )
+        # at rounding error nothing helps any more
+        ended = (error[going] <= tol) | (~(after < 0.5 * before) & (before < 1e3 * tol)) | (damping[going] < 1e-3)
+        going = going[~ended]
+    return now, slopes, error
+
+
+def krylov_step(
+    equation: Equation,
+    at: Pieces,
+    force: Float[Tensor, "b S s d"],
+    turned: Float[Tensor, "b S s d"],
+    metric: Float[Tensor, "b S s d d"],
+    error: Float[Tensor, " b"],
+    free: bool,
+) -> Float[Tensor, "b S s d"]:
+    """The change of the bends that solves the linearised equation, about as well as the linearisation holds."""
+    # residuals count by their integrals, as bends do
+    weight = (at.durations.unsqueeze(3) * like(at.rule.outer, force).view(-1, 1)).sqrt()
+    zero = _still(at)
+    zero = replace(zero, target=torch.zeros_like(at.target))
+
+    def product(v: Tensor, index: Tensor) -> Tensor:
+        here = at[index]
+        # of the change, both ends stay where they are, or the initial values do
+        change = zero[index].with_bends(v.reshape(here.bends.shape) / weight[index], free=free)
+        size = change.stages[1].norm(dim=3).flatten(1).amax(1).clamp(min=torch.finfo(v.dtype).tiny)
+        reach = PROBE * here.size / size
+        there = force_at(equation, here.moved(change, reach))
+        slope = (there - force[index]) / reach.view(-1, 1, 1, 1)
+        return (weight[index] * torch.einsum("bSmij,bSmj->bSmi", metric[index], slope)).flatten(1)
+
+    goal = torch.minimum(error, torch.full_like(error, LOOSE)).clamp(min=1e-4)
+    step, _ = gmres(product, -(weight * turned).flatten(1), goal, KRYLOV_ROUNDS)
+    return step.reshape(at.bends.shape) / weight
+
+
+def force_at(equation: Equation, at: Pieces) -> Float[Tensor, "b S s d"]:
+    """``G ∇ż/dt`` at Gauss's points."""
+    z, u = at.stages
+    return equation.lowered(at.origin[:, None, None] + z, u, u, at.bends)
+
+
+def residual(
+    at: Pieces, force: Float[Tensor, "b S s d"], metric: Float[Tensor, "b S s d d"], free: bool
+) -> tuple[Float[Tensor, "b S s d"], Float[Tensor, " b"]]:
+    """``∇ż/dt`` at Gauss's points, and how much of the equations is unsolved, relative to the velocity."""
+    turned = torch.einsum("bSmij,bSmj->bSmi", metric, force)
+    gaps = at.gaps[:, :-1] if free else at.gaps
+    # all that is missing, one piece after the other, can add up
+    missing = gaps.norm(dim=3).sum((1, 2)) + (at.durations * turned.norm(dim=3)).amax(2).sum(1)
+    return turned, (missing / at.size).nan_to_num(nan=torch.inf)
+
+
+def slopes_at(equation: Equation, at: Pieces) -> tuple[Slopes, Float[Tensor, "b S s d"]]:
+    """Derivatives at the Gauss points of a curve, by differences, and the force there.
+
+    Cost: ``2d + 1`` covariant derivatives in one batch, and the metric, at each point.
+    """
+    z, u = at.stages
+    z, a = at.origin[:, None, None] + z, at.bends
+    d = z.shape[3]
+    reach = PROBE * at.size.view(-1, 1, 1, 1)
+    ways = reach * torch.eye(d, dtype=z.dtype, device=z.device).view(d, 1, 1, 1, d)
+    still = torch.zeros_like(ways)
+    # all in one batch: here, beside, and faster
+    points = torch.cat([z.unsqueeze(0), z + ways, z + still])
+    velocities = torch.cat([u.unsqueeze(0), u + still, u + ways])
+    force = equation.lowered(points, velocities, velocities, a.expand_as(points))
+    lower = inverse(equation.matrix(z))
+    by = ((force[1:] - force[0]) / reach).movedim(0, 4)
+    by_point, by_velocity = (lower @ part for part in (by[..., :d], by[..., d:]))
+    return Slopes(lower, by_point, by_velocity), force[0]
+
+
+def correction(at: Pieces, turned: Tensor, slopes: Slopes, free: bool) -> Pieces:
+    """The step that would solve the linearised equations; none where they are singular."""
+    b, S, s, d = at.bends.shape
+    rule, h = at.rule, at.durations.unsqueeze(3)
+    inner, outer, c = (like(a, at.bends) for a in (rule.inner, rule.outer, rule.points))
+    P, Q = slopes.by_point, slopes.by_velocity
+    # (1 + h² P ĀĀ + h Q Ā) δbends = -turned - P (δz + c h δu) - Q δu
+    drift = h.unsqueeze(4) * torch.einsum("bSmij,ml->bSmilj", P, inner @ inner).reshape(b, S, s, d, s * d)
+    drift = h.unsqueeze(4) * (drift + torch.einsum("bSmij,ml->bSmilj", Q, inner).reshape(b, S, s, d, s * d))
+    local = drift.reshape(b, S, s * d, s * d) + torch.eye(s * d, dtype=P.dtype, device=P.device)
+    by_velocity = h.unsqueeze(4) * c.view(-1, 1, 1) * P + Q
+    right = -torch.cat([turned.unsqueeze(4), P, by_velocity], 4).reshape(b, S, s * d, 1 + 2 * d)
+    bends = _solved(local, right).reshape(b, S, s, d, 1 + 2 * d)
+    speed = h * torch.einsum("m,bSmik->bSik", outer, bends)
+    place = h * h * torch.einsum("m,bSmik->bSik", outer @ inner, bends)
+    one = torch.eye(d, dtype=P.dtype, device=P.device)
+    g_z, g_u = (at.gaps[:, :, k] + a[..., 0] for k, a in enumerate((place, speed)))
+    # where a piece ends, by where it begins
+    end = torch.cat(
+        [
+            torch.cat([place[..., 1 : d + 1] + one, place[..., d + 1 :] + h * one], 3),
+            torch.cat([speed[..., 1 : d + 1], speed[..., d + 1 :] + one], 3),
+        ],
+        2,
+    )
+    joints = _forwards if free else _between
+    change = joints(end, g_z, g_u)
+    step = Pieces(
+        at.joints,
+        at.origin,
+        change[..., :d],
+        change[..., d:],
+        bends[..., 0] + torch.einsum("bSmik,bSk->bSmi", bends[..., 1:], change),
+        at.target,
+    )
+    good = torch.isfinite(step.bends).flatten(1).all(1) & torch.isfinite(change).flatten(1).all(1)
+    return step.put((~good).nonzero().squeeze(1), _still(at[~good]))
+
+
+def _forwards(
+    end: Float[Tensor, "b S e e"], g_z: Float[Tensor, "b S d"], g_u: Float[Tensor, "b S d"]
+) -> Float[Tensor, "b S e"]:
+    """Changes of the states at the joints, the first of which is known."""
+    change = torch.zeros_like(torch.cat([g_z[:, 0], g_u[:, 0]], 1))
+    found = [change]
+    gaps = torch.cat([g_z, g_u], 2)
+    for piece in range(end.shape[1] - 1):
+        change = gaps[:, piece] + (end[:, piece] @ change.unsqueeze(2)).squeeze(2)
+        found.append(change)
+    return torch.stack(found, 1)
+
+
+def _between(
+    end: Float[Tensor, "b S e e"], g_z: Float[Tensor, "b S d"], g_u: Float[Tensor, "b S d"]
+) -> Float[Tensor, "b S e"]:
+    """Changes of the states at the joints, with the first and the last point known."""
+    d = g_z.shape[2]
+    zz, zu, uz, uu = end[..., :d, :d], end[..., :d, d:], end[..., d:, :d], end[..., d:, d:]
+    one = torch.eye(d, dtype=end.dtype, device=end.device)
+    # a short piece is decided by its end points: δu = W (δz' - g_z - zz δz)
+    W = _solved(zu, one.expand_as(zu))
+    drive = -torch.einsum("bSij,bSj->bSi", W, g_z)
+    pull = -W @ zz
+    # pieces leave joints with the velocity with which the ones before arrive
+    lower, upper = -(uz + uu @ pull)[:, :-1], W[:, 1:]
+    diagonal = pull[:, 1:] - (uu @ W)[:, :-1]
+    force = (g_u + torch.einsum("bSij,bSj->bSi", uu, drive))[:, :-1] - drive[:, 1:]
+    joints = solve_tridiagonal(lower[:, 1:], diagonal, upper[:, :-1], force)
+    zero = torch.zeros_like(g_z[:, :1])
+    points, after = torch.cat([zero, joints], 1), torch.cat([joints, zero], 1)
+    velocities = torch.einsum("bSij,bSj->bSi", W, after) + torch.einsum("bSij,bSj->bSi", pull, points) + drive
+    return torch.cat([points, velocities], 2)
+
+
+def _still(at: Pieces) -> Pieces:
+    zero = (torch.zeros_like(a) for a in (at.points, at.velocities, at.bends))
+    return Pieces(at.joints, at.origin, next(zero), next(zero), next(zero), at.target)
+
+
+def _solved(matrix: Tensor, right: Tensor) -> Tensor:
+    """``matrix⁻¹ right``; infinite or NaN, for that pair alone, where the matrix is singular."""
+    solution: Tensor = torch.linalg.solve_ex(matrix, right)[0]
+    return solution

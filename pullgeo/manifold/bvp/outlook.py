@@ -1,0 +1,86 @@
+"""How a geodesic goes on behind a stretch: a first guess of the next one, and how long that may be."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from pullgeo.manifold.bvp.pieces import Pieces
+from pullgeo.numerics.ode.gauss_legendre import gauss
+from pullgeo.numerics.ode.piecewise import like
+
+HALF_AXIS = 2.1
+"""Of the smallest ellipse around a stretch, with foci at its ends, on which ``z̈`` may be infinite, relative to half of
+the stretch: polynomials of degree n converge as 4⁻ⁿ, the sum of its half axes."""
+
+GROWTH = 2.0
+"""A stretch goes no further than ``z̈`` grows by e to this power."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outlook:
+    """``z̈(t) = z̈(0) (1 - t/p)⁻ᵏ``, in a plane whose points are taken for complex numbers.
+
+    It holds for circles through infinity and for exponential growth, where polynomials are of no use.
+
+    Attributes:
+        bend: ``z̈`` at the beginning.
+        across: a vector of the same length that is orthogonal to it.
+        inverse: ``1/p``, the reciprocal of the time at which ``z̈`` is infinite.
+        power: k.
+    """
+
+    bend: Float[Tensor, "b d"]
+    across: Float[Tensor, "b d"]
+    inverse: Complex[Tensor, " b"]
+    power: Float[Tensor, " b"]
+
+    @staticmethod
+    def constant(bend: Float[Tensor, "b d"]) -> "Outlook":
+        """Parabolas."""
+        zero = torch.zeros_like(bend[:, 0])
+        return Outlook(bend, torch.zeros_like(bend), torch.complex(zero, zero), zero + 1)
+
+    @staticmethod
+    def behind(pieces: Pieces, duration: Float[Tensor, " b"]) -> "Outlook":
+        """With the derivatives of ``z̈`` at the end of curves in one piece, which took so long."""
+        tiny = torch.finfo(duration.dtype).tiny
+        k = torch.arange(pieces.bends.shape[2], dtype=duration.dtype, device=duration.device)
+        n = k * (k + 1)
+        # of Legendre polynomials at 1: value, first and second derivative by time
+        ends = torch.stack([torch.ones_like(n), n, n * (n - 2) / 2])
+        b, once, twice = torch.einsum("ek,km,bmd->ebd", ends, like(pieces.rule.legendre, k), pieces.bends[:, 0])
+        size = b.norm(dim=1, keepdim=True).clamp(min=tiny)
+        along = b / size
+        across = once - (once * along).sum(1, keepdim=True) * along
+        across = across / across.norm(dim=1, keepdim=True).clamp(min=tiny)
+        rate, second = (torch.complex((a * along).sum(1), (a * across).sum(1)) / size.squeeze(1) for a in (once, twice))
+        # between an exponential and a simple pole
+        share = ((second / rate.square()).real - 1).nan_to_num(nan=0.0).clamp(0.01, 1.0)
+        time = duration.unsqueeze(1)
+        return Outlook(b / time.square(), across * size / time.square(), rate * share / duration, 1 / share)
+
+    def bends(self, duration: Float[Tensor, " b"], stages: int) -> Float[Tensor, "b s d"]:
+        """``z̈`` at Gauss's points of a stretch that takes so long."""
+        t = duration.unsqueeze(1) * like(gauss(stages).points, duration)
+        grown = (-self.power.unsqueeze(1) * (1 - self.inverse.unsqueeze(1) * t).log()).exp().unsqueeze(2)
+        return grown.real * self.bend.unsqueeze(1) + grown.imag * self.across.unsqueeze(1)
+
+    @property
+    def longest(self) -> Float[Tensor, " b"]:
+        """The longest stretch on which polynomials converge well.
+
+        Source: Trefethen, *Approximation Theory and Approximation Practice*, chapter 8.
+        """
+        tiny = torch.finfo(self.power.dtype).tiny
+        near, real = self.inverse.abs().clamp(min=tiny**0.25), self.inverse.real
+        far = 2 * (HALF_AXIS * near - real) / (near.square() * (HALF_AXIS**2 - 1))
+        return torch.minimum(far, GROWTH / (real * self.power).clamp(min=tiny**0.25))
+
+    def __getitem__(self, index: Tensor) -> "Outlook":
+        return Outlook(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def put(self, index: Tensor, other: "Outlook") -> "Outlook":
+        """Those of some geodesics exchanged."""
+        return Outlook(*(getattr(self, f.name).index_put((index,), getattr(other, f.name)) for f in fields(self)))
