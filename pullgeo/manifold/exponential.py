@@ -22,6 +22,9 @@ Connection = Callable[[Tensor, Tensor, Tensor], Tensor]
 TURN = 2.0
 """The first stretch takes the time in which a geodesic would turn by so much, relative to its velocity."""
 
+SOON = 1e-4
+"""After this part of it, ``z̈`` is looked at again for its derivative."""
+
 SETTLED = 1e-10
 """Relative error of a stretch that is small enough."""
 
@@ -31,7 +34,7 @@ MARGIN, SHORTER, LONGER = 0.9, 0.2, 3.0
 NOT_EXACT, NOT_SOLVED = 0.8, 0.5
 """At most so where a solution was not good enough, or none was found."""
 
-RELAXED = 1.2
+RELAXED = 1.3
 """What has failed is a bound, which grows by this factor with every stretch that succeeds."""
 
 EASY = 0.2
@@ -90,9 +93,11 @@ def arrive(
     state = torch.stack([z, velocity, *carried], 1)
     left = torch.ones_like(z[:, 0])
     bend = _bend(equation, z, velocity)
-    outlook = Outlook.constant(bend)
     # the time in which it turns by so much, if it goes on as it begins; a guess that is corrected
     time = (TURN * velocity.norm(dim=1) / bend.norm(dim=1)).nan_to_num(nan=1.0)
+    soon = (SOON * time.clamp(max=1.0)).unsqueeze(1)
+    after = _bend(equation, z + soon * (velocity + soon * bend / 2), velocity + soon * bend)
+    outlook = Outlook.ahead(bend, (after - bend) / soon)
     bound, failed = torch.full_like(left, torch.inf), torch.zeros_like(left, dtype=torch.long)
     going = torch.isfinite(bend).all(1).nonzero().squeeze(1)
     for _ in range(MAX_STRETCHES):
@@ -113,10 +118,11 @@ def arrive(
         index, pieces, end = index[fine], pieces[fine], end[fine]
         arrived = torch.zeros_like(now, dtype=torch.bool).index_put((index,), fine.new_ones(len(index)))
         # what is good enough, and what is found soon
-        factor = torch.minimum(MARGIN * (SETTLED**0.5 / found.tail) ** (1 / FINE), (EASY / found.guessed).sqrt())
+        factor = torch.minimum(MARGIN * (SETTLED**0.5 / found.tail) ** (1 / FINE), (EASY / found.guessed) ** (1 / 3))
         most = torch.where(arrived, LONGER, torch.where(torch.isfinite(found.error), NOT_EXACT, NOT_SOLVED))
         factor = torch.minimum(factor.nan_to_num(nan=SHORTER), most).clamp(min=SHORTER)
-        limit = torch.where(arrived, RELAXED * bound[going], factor * now)
+        limit = torch.where(found.guessed < EASY, factor * now, RELAXED * bound[going])
+        limit = torch.where(arrived, RELAXED * bound[going], limit)
         bound = bound.index_put((going,), limit)
         time = time.index_put((going,), torch.minimum(factor * now, limit))
         failed = failed.index_put((going,), torch.where(arrived, 0, failed[going] + 1))

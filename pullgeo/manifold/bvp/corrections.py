@@ -92,7 +92,7 @@ def newton(
         if not len(going):
             break
         at, before, own = now[going], error[going], slopes[going]
-        step = correction(at, turned[going], own, free)
+        step = correction(at, turned[going], own, free=free)
         trial = at.moved(step, damping[going])
         trial_force = force_at(equation, trial)
         trial_turned, after = residual(trial, trial_force, own.inverse, free)
@@ -138,7 +138,7 @@ def newton_krylov(
         if not len(going):
             break
         at, before = now[going], error[going]
-        step = krylov_step(equation, at, force[going], turned[going], metric[going], before, free)
+        step = krylov_step(equation, at, force[going], turned[going], metric[going], before, free=free)
         trial = at.with_bends(at.bends + damping[going].view(-1, 1, 1, 1) * step, free=free)
         trial_force = force_at(equation, trial)
         trial_turned, after = residual(trial, trial_force, metric[going], free)
@@ -162,6 +162,7 @@ def krylov_step(
     turned: Float[Tensor, "b S s d"],
     metric: Float[Tensor, "b S s d d"],
     error: Float[Tensor, " b"],
+    *,
     free: bool,
 ) -> Float[Tensor, "b S s d"]:
     """The change of the bends that solves the linearised equation, about as well as the linearisation holds."""
@@ -205,25 +206,27 @@ def residual(
 def slopes_at(equation: Equation, at: Pieces) -> tuple[Slopes, Float[Tensor, "b S s d"]]:
     """Derivatives at the Gauss points of a curve, by differences, and the force there.
 
-    Cost: ``2d + 1`` covariant derivatives in one batch, and the metric, at each point.
+    Cost: ``3d + 1`` covariant derivatives at each point, in one batch: they are linear in ``z̈``, by the metric.
     """
     z, u = at.stages
     z, a = at.origin[:, None, None] + z, at.bends
     d = z.shape[3]
-    reach = PROBE * at.size.view(-1, 1, 1, 1)
-    ways = reach * torch.eye(d, dtype=z.dtype, device=z.device).view(d, 1, 1, 1, d)
+    size = at.size.view(-1, 1, 1, 1)
+    reach = PROBE * size
+    ways = torch.eye(d, dtype=z.dtype, device=z.device).view(d, 1, 1, 1, d) * size
     still = torch.zeros_like(ways)
-    # all in one batch: here, beside, and faster
-    points = torch.cat([z.unsqueeze(0), z + ways, z + still])
-    velocities = torch.cat([u.unsqueeze(0), u + still, u + ways])
-    force = equation.lowered(points, velocities, velocities, a.expand_as(points))
-    lower = inverse(equation.matrix(z))
-    by = ((force[1:] - force[0]) / reach).movedim(0, 4)
-    by_point, by_velocity = (lower @ part for part in (by[..., :d], by[..., d:]))
+    # all in one batch: here, beside, faster, and turning more
+    points = torch.cat([z.unsqueeze(0), z + PROBE * ways, z + still, z + still])
+    velocities = torch.cat([u.unsqueeze(0), u + still, u + PROBE * ways, u + still])
+    bends = torch.cat([a.unsqueeze(0), a + still, a + still, a + ways])
+    force = equation.lowered(points, velocities, velocities, bends)
+    by = (force[1:] - force[0]).movedim(0, 4)
+    lower = inverse(by[..., 2 * d :] / size.unsqueeze(4))
+    by_point, by_velocity = (lower @ part / reach.unsqueeze(4) for part in (by[..., :d], by[..., d : 2 * d]))
     return Slopes(lower, by_point, by_velocity), force[0]
 
 
-def correction(at: Pieces, turned: Tensor, slopes: Slopes, free: bool) -> Pieces:
+def correction(at: Pieces, turned: Tensor, slopes: Slopes, *, free: bool) -> Pieces:
     """The step that would solve the linearised equations; none where they are singular."""
     b, S, s, d = at.bends.shape
     rule, h = at.rule, at.durations.unsqueeze(3)

@@ -18,6 +18,10 @@ GROWTH = 2.0
 """A stretch goes no further than ``z̈`` grows by e to this power."""
 
 
+CIRCLE = 1 / 3
+"""``1/k`` of a circle through infinity."""
+
+
 @dataclass(frozen=True, eq=False)
 class Outlook:
     """``z̈(t) = z̈(0) (1 - t/p)⁻ᵏ``, in a plane whose points are taken for complex numbers.
@@ -37,29 +41,21 @@ class Outlook:
     power: Float[Tensor, " b"]
 
     @staticmethod
-    def constant(bend: Float[Tensor, "b d"]) -> "Outlook":
-        """Parabolas."""
-        zero = torch.zeros_like(bend[:, 0])
-        return Outlook(bend, torch.zeros_like(bend), torch.complex(zero, zero), zero + 1)
+    def ahead(bend: Float[Tensor, "b d"], rate: Float[Tensor, "b d"]) -> "Outlook":
+        """With a derivative of ``z̈``."""
+        rate = torch.where(torch.isfinite(rate).all(1, keepdim=True), rate, 0.0)
+        return _planar(bend, rate, torch.full_like(bend, torch.nan))
 
     @staticmethod
     def behind(pieces: Pieces, duration: Float[Tensor, " b"]) -> "Outlook":
         """With the derivatives of ``z̈`` at the end of curves in one piece, which took so long."""
-        tiny = torch.finfo(duration.dtype).tiny
         k = torch.arange(pieces.bends.shape[2], dtype=duration.dtype, device=duration.device)
         n = k * (k + 1)
         # of Legendre polynomials at 1: value, first and second derivative by time
         ends = torch.stack([torch.ones_like(n), n, n * (n - 2) / 2])
-        b, once, twice = torch.einsum("ek,km,bmd->ebd", ends, like(pieces.rule.legendre, k), pieces.bends[:, 0])
-        size = b.norm(dim=1, keepdim=True).clamp(min=tiny)
-        along = b / size
-        across = once - (once * along).sum(1, keepdim=True) * along
-        across = across / across.norm(dim=1, keepdim=True).clamp(min=tiny)
-        rate, second = (torch.complex((a * along).sum(1), (a * across).sum(1)) / size.squeeze(1) for a in (once, twice))
-        # between an exponential and a simple pole
-        share = ((second / rate.square()).real - 1).nan_to_num(nan=0.0).clamp(0.01, 1.0)
-        time = duration.unsqueeze(1)
-        return Outlook(b / time.square(), across * size / time.square(), rate * share / duration, 1 / share)
+        derivatives = torch.einsum("ek,km,bmd->ebd", ends, like(pieces.rule.legendre, k), pieces.bends[:, 0])
+        h = duration.unsqueeze(1)
+        return _planar(*(a / h ** (2 + order) for order, a in enumerate(derivatives)))
 
     def bends(self, duration: Float[Tensor, " b"], stages: int) -> Float[Tensor, "b s d"]:
         """``z̈`` at Gauss's points of a stretch that takes so long."""
@@ -84,3 +80,16 @@ class Outlook:
     def put(self, index: Tensor, other: "Outlook") -> "Outlook":
         """Those of some geodesics exchanged."""
         return Outlook(*(getattr(self, f.name).index_put((index,), getattr(other, f.name)) for f in fields(self)))
+
+
+def _planar(bend: Float[Tensor, "b d"], once: Float[Tensor, "b d"], twice: Float[Tensor, "b d"]) -> Outlook:
+    """From ``z̈`` and its derivatives."""
+    tiny = torch.finfo(bend.dtype).tiny
+    size = bend.norm(dim=1, keepdim=True).clamp(min=tiny)
+    along = bend / size
+    across = once - (once * along).sum(1, keepdim=True) * along
+    across = across / across.norm(dim=1, keepdim=True).clamp(min=tiny)
+    rate, second = (torch.complex((a * along).sum(1), (a * across).sum(1)) / size.squeeze(1) for a in (once, twice))
+    # between an exponential and a simple pole, and a circle through infinity where it is not known
+    share = ((second / rate.square()).real - 1).clamp(0.01, 1.0).nan_to_num(nan=CIRCLE)
+    return Outlook(bend, across * size, rate * share, 1 / share)

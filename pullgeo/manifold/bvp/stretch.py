@@ -24,8 +24,14 @@ from pullgeo.numerics.ode.piecewise import like
 COARSE, FINE, FINEST = 6, 12, 16
 """Gauss points: of the first approximation, where derivatives are taken; of the solution; and where it is verified."""
 
-ROUGHLY = 1e-3
+ROUGHLY = 3e-3
 """Relative residual with which a first approximation is left."""
+
+ROUNDS = 8
+"""Bound on the corrections of a first approximation."""
+
+SMALLEST = 0.1
+"""A correction is not damped more than so."""
 
 LOST = 0.1
 """The same after which a stretch is too long."""
@@ -84,33 +90,67 @@ def stretch(
     Ordinary Differential Equations II*, section IV.8.
     """
     by_products = origin.shape[1] >= LARGE
-    solve = newton_krylov if by_products else newton
-    now = Pieces.free(origin, velocity, bends)
-    if by_products:
-        slopes, force = Slopes(inverse(equation.matrix(now.origin[:, None, None] + now.stages[0]))), force_at(equation, now)
-    else:
-        slopes, force = slopes_at(equation, now)
-    guessed = residual(now, force, slopes.inverse, free=True)[1]
+    now, slopes, error, guessed = (_by_products if by_products else _roughly)(equation, Pieces.free(origin, velocity, bends))
     found = now.at(now.joints, FINEST)
     errors = torch.full_like(guessed, torch.inf)
-    index = (guessed < HOPELESS).nonzero().squeeze(1)
-    now, slopes, force = now[index], slopes[index], force[index]
-    for stages, tol, lost in ((COARSE, ROUGHLY, LOST), (FINE, NEARLY, 10 * NEARLY)):
-        if stages != COARSE:
-            slopes, now, force = slopes.between(now.joints, now.joints, stages), now.at(now.joints, stages), None
-        now, slopes, error = solve(equation, now, slopes, force, free=True, tol=tol)
-        kept = (error < lost).nonzero().squeeze(1)
-        index, now, slopes, error = index[kept], now[kept], slopes[kept], error[kept]
-        if not len(index):
-            return Stretch(found, errors, guessed)
+    index = (error < LOST).nonzero().squeeze(1)
+    if not len(index):
+        return Stretch(found, errors, guessed)
+    now, slopes = now[index], slopes[index].between(now.joints[index], now.joints[index], FINE)
+    solve = newton_krylov if by_products else newton
+    now, slopes, error = solve(equation, now.at(now.joints, FINE), slopes, free=True, tol=NEARLY)
+    kept = (error < 10 * NEARLY).nonzero().squeeze(1)
+    index, now, slopes, error = index[kept], now[kept], slopes[kept], error[kept]
+    if not len(index):
+        return Stretch(found, errors, guessed)
     slopes, finest = slopes.between(now.joints, now.joints, FINEST), now.at(now.joints, FINEST)
-    turned, _ = residual(finest, force_at(equation, finest), slopes.inverse, free=True)
+    force = force_at(equation, finest)
+    turned, _ = residual(finest, force, slopes.inverse, free=True)
     if by_products:
-        force = force_at(equation, finest)
-        step = krylov_step(equation, finest, force, turned, slopes.inverse, torch.full_like(error, GAINED), True)
+        goal = torch.full_like(error, GAINED)
+        step = krylov_step(equation, finest, force, turned, slopes.inverse, goal, free=True)
         finest = finest.with_bends(finest.bends + step, free=True)
     else:
-        finest = finest.moved(correction(finest, turned, slopes, True), torch.ones_like(error))
+        finest = finest.moved(correction(finest, turned, slopes, free=True), torch.ones_like(error))
     change = GAINED * (finest.away_from(now) + error)
     errors = errors.index_put((index,), change.nan_to_num(nan=torch.inf))
     return Stretch(found.put(index, finest), errors, guessed)
+
+
+Rough = tuple[Pieces, Slopes, Float[Tensor, " b"], Float[Tensor, " b"]]
+"""First approximations, derivatives near them, relative residuals, and those of the guesses."""
+
+
+def _roughly(equation: Equation, guess: Pieces) -> Rough:
+    """Newton's method with new derivatives in each round: they come in the same batch as residuals."""
+    slopes, force = slopes_at(equation, guess)
+    turned, guessed = residual(guess, force, slopes.inverse, free=True)
+    now, error, damping = guess, guessed, torch.ones_like(guessed)
+    going = (guessed < HOPELESS).nonzero().squeeze(1)
+    for number in range(ROUNDS):
+        step = correction(now[going], turned[going], slopes[going], free=True)
+        trial = now[going].moved(step, damping[going])
+        # the last correction is not verified here
+        last = error[going] < ROUGHLY
+        now = now.put(going[last], trial[last])
+        going, trial = going[~last], trial[~last]
+        if not len(going) or number == ROUNDS - 1:
+            break
+        trial_slopes, force = slopes_at(equation, trial)
+        trial_turned, after = residual(trial, force, trial_slopes.inverse, free=True)
+        better = after < error[going]
+        damping = damping.index_put((going,), torch.where(better, (2 * damping[going]).clamp(max=1.0), damping[going] / 4))
+        taken = going[better]
+        now, slopes = now.put(taken, trial[better]), slopes.put(taken, trial_slopes[better])
+        turned, error = turned.index_put((taken,), trial_turned[better]), error.index_put((taken,), after[better])
+        going = going[damping[going] > SMALLEST]
+    return now, slopes, error, guessed
+
+
+def _by_products(equation: Equation, guess: Pieces) -> Rough:
+    slopes = Slopes(inverse(equation.matrix(guess.origin[:, None, None] + guess.stages[0])))
+    force = force_at(equation, guess)
+    guessed = residual(guess, force, slopes.inverse, free=True)[1]
+    index = (guessed < HOPELESS).nonzero().squeeze(1)
+    now, _, error = newton_krylov(equation, guess[index], slopes[index], force[index], free=True, tol=ROUGHLY)
+    return guess.put(index, now), slopes, guessed.index_put((index,), error), guessed
