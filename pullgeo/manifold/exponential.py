@@ -40,6 +40,9 @@ RELAXED = 1.3
 EASY = 0.2
 """Relative residual of a guess from which a solution is found soon."""
 
+NEARLY_ALL = 0.9
+"""A stretch that is so much of what is left is all of it."""
+
 PATIENCE = 5
 """So many stretches may fail one after the other."""
 
@@ -104,7 +107,9 @@ def arrive(
         if not len(going):
             break
         ahead, here = left[going], outlook[going]
-        now = torch.minimum(torch.minimum(time[going], here.longest), ahead)
+        now = torch.minimum(time[going], here.longest)
+        # nothing short is left at the end
+        now = torch.where(now > NEARLY_ALL * ahead, ahead, now)
         h = now.view(-1, 1, 1)
         found = stretch(equation, state[going, 0], (h * state[going, 1:2]).squeeze(1), h * h * here.bends(now, COARSE))
         index = (found.error < SETTLED).nonzero().squeeze(1)

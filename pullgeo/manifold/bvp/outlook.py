@@ -10,9 +10,9 @@ from pullgeo.manifold.bvp.pieces import Pieces
 from pullgeo.numerics.ode.gauss_legendre import gauss
 from pullgeo.numerics.ode.piecewise import like
 
-HALF_AXIS = 2.1
+HALF_AXIS = 2.25
 """Of the smallest ellipse around a stretch, with foci at its ends, on which ``z̈`` may be infinite, relative to half of
-the stretch: polynomials of degree n converge as 4⁻ⁿ, the sum of its half axes."""
+the stretch: polynomials of degree n converge as 4.3⁻ⁿ, the sum of its half axes."""
 
 GROWTH = 2.0
 """A stretch goes no further than ``z̈`` grows by e to this power."""
