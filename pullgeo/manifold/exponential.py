@@ -40,6 +40,9 @@ RELAXED = 1.3
 EASY = 0.2
 """Relative residual of a guess from which a solution is found soon."""
 
+SLOW = 0.1
+"""A shorter stretch of a smooth geodesic has less than this part of the error."""
+
 NEARLY_ALL = 0.9
 """A stretch that is so much of what is left is all of it."""
 
@@ -48,7 +51,6 @@ PATIENCE = 5
 
 MAX_STRETCHES = 400
 
-DEBUG = False
 
 MISSED = 1e-4
 """Relative error of a derivative along the geodesic, which is known, that shows that others are wrong too."""
@@ -101,7 +103,8 @@ def arrive(
     soon = (SOON * time.clamp(max=1.0)).unsqueeze(1)
     after = _bend(equation, z + soon * (velocity + soon * bend / 2), velocity + soon * bend)
     outlook = Outlook.ahead(bend, (after - bend) / soon)
-    bound, failed = torch.full_like(left, torch.inf), torch.zeros_like(left, dtype=torch.long)
+    bound, worst = torch.full_like(left, torch.inf), torch.full_like(left, torch.inf)
+    failed = torch.zeros_like(left, dtype=torch.long)
     going = torch.isfinite(bend).all(1).nonzero().squeeze(1)
     for _ in range(MAX_STRETCHES):
         if not len(going):
@@ -130,11 +133,13 @@ def arrive(
         limit = torch.where(arrived, RELAXED * bound[going], limit)
         bound = bound.index_put((going,), limit)
         time = time.index_put((going,), torch.minimum(factor * now, limit))
-        failed = failed.index_put((going,), torch.where(arrived, 0, failed[going] + 1))
+        # what is not smooth hardly becomes better
+        rough = torch.isfinite(found.error) & (found.error > SLOW * worst[going])
+        failed = failed.index_put((going,), torch.where(arrived, 0, torch.where(rough, PATIENCE, failed[going] + 1)))
+        worst = worst.index_put((going,), torch.where(arrived, torch.inf, found.error))
         left = left.index_put((going,), torch.where(arrived, torch.where(now < ahead, ahead - now, 0.0), ahead))
         state = state.index_put((going[index],), end)
         outlook = outlook.put(going[index], Outlook.behind(pieces, now[index]))
-        if DEBUG: print("now", now.tolist()[:5], "err", found.error.tolist()[:5],"guess", found.guessed.tolist()[:5], "tail",found.tail.tolist()[:5],"left", left.max().item(), len(going))
         going = going[(left[going] > 0) & (failed[going] < PATIENCE)]
     rest = (left > 0).nonzero().squeeze(1)
     if len(rest):

@@ -23,7 +23,6 @@ TOL = 1e-11
 """Relative residual that ends the search on one mesh."""
 
 MAX_ROUNDS = 14
-DEBUG = False
 
 KRYLOV_ROUNDS = 40
 """Bound on the products for one linear system."""
@@ -115,7 +114,6 @@ def newton(
             fresh, size = residual(now[stale], force[stale], slopes.inverse[stale], free)
             turned, error = turned.index_put((stale,), fresh), error.index_put((stale,), size)
             new = new.index_put((stale,), torch.ones_like(stale, dtype=torch.bool))
-        if DEBUG: print('   ',at.bends.shape[2], 'err %.1e -> %.1e'%(before[0].item(),after[0].item()),len(stale),damping[0].item())
         going = going[~ended]
     return now, slopes, error
 

@@ -14,8 +14,9 @@ HALF_AXIS = 2.25
 """Of the smallest ellipse around a stretch, with foci at its ends, on which ``z̈`` may be infinite, relative to half of
 the stretch: polynomials of degree n converge as 4.3⁻ⁿ, the sum of its half axes."""
 
-GROWTH = 2.0
-"""A stretch goes no further than ``z̈`` grows by e to this power."""
+GROWTH, DECAY = 2.0, 3.5
+"""A stretch goes no further than ``z̈`` grows, or falls, by e to these powers: errors are relative to the velocity at its
+end, and solutions are found relative to the largest on the way."""
 
 
 CIRCLE = 1 / 3
@@ -72,7 +73,9 @@ class Outlook:
         tiny = torch.finfo(self.power.dtype).tiny
         near, real = self.inverse.abs().clamp(min=tiny**0.25), self.inverse.real
         far = 2 * (HALF_AXIS * near - real) / (near.square() * (HALF_AXIS**2 - 1))
-        return torch.minimum(far, GROWTH / (real * self.power).clamp(min=tiny**0.25))
+        grown = GROWTH / (real * self.power).clamp(min=tiny**0.25)
+        fallen = torch.expm1(DECAY / self.power) / (-real).clamp(min=tiny**0.25)
+        return torch.minimum(far, torch.minimum(grown, fallen))
 
     def __getitem__(self, index: Tensor) -> "Outlook":
         return Outlook(*(getattr(self, f.name)[index] for f in fields(self)))
