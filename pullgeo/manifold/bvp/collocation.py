@@ -90,7 +90,7 @@ def _refined(equation: Equation, begin: Pieces) -> list[tuple[Tensor, Collocated
         pieces = min(MAX_PIECES, int(GROWTH * now.points.shape[1]))
         joints = now.finer_joints(pieces)
         finer = now.at(joints)
-        slopes = _metrics(equation, finer) if by_products else slopes.between(now.joints, joints, STAGES)
+        slopes = _metrics(equation, finer) if by_products else slopes.between(now.joints, joints)
         finer, slopes, error = solve(equation, finer, slopes, free=False)
         change = finer.away_from(now)
         # the next one, if they go on to shrink as they do; there is nothing to tell from the first
@@ -108,7 +108,7 @@ def _sparse(equation: Equation, begin: Pieces) -> Slopes:
     """Derivatives at few points, interpolated to all others."""
     sparse = torch.linspace(0, 1, SPARSE + 1, dtype=begin.joints.dtype, device=begin.joints.device)
     sparse = sparse.expand(len(begin.joints), -1)
-    return slopes_at(equation, begin.at(sparse))[0].between(sparse, begin.joints, STAGES)
+    return slopes_at(equation, begin.at(sparse))[0].between(sparse, begin.joints)
 
 
 def _metrics(equation: Equation, at: Pieces) -> Slopes:

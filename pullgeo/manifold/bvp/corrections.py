@@ -11,7 +11,7 @@ from pullgeo.manifold.bvp.pieces import Pieces
 from pullgeo.manifold.equation import Equation, inverse
 from pullgeo.numerics.banded.block_tridiagonal import solve_tridiagonal
 from pullgeo.numerics.gmres import gmres
-from pullgeo.numerics.ode.piecewise import interpolated, like
+from pullgeo.numerics.ode.piecewise import interpolated, like, resampled
 
 LARGE = 12
 """Dimension from which on linear systems are solved by their products alone."""
@@ -37,32 +37,30 @@ class Slopes:
 
     Attributes:
         inverse: of the metric.
-        by_point: ``∂(z̈ + Γ(u, u))/∂z``; none where systems are solved by products.
-        by_velocity: ``∂(z̈ + Γ(u, u))/∂u``; likewise.
+        derivatives: ``∂(z̈ + Γ(u, u))/∂z`` and ``/∂u``; none where systems are solved by products.
     """
 
     inverse: Float[Tensor, "b S s d d"]
-    by_point: Float[Tensor, "b S s d d"] | None = None
-    by_velocity: Float[Tensor, "b S s d d"] | None = None
+    derivatives: tuple[Float[Tensor, "b S s d d"], ...] = ()
 
-    def between(self, joints: Float[Tensor, "b J"], others: Float[Tensor, "b K"], stages: int) -> "Slopes":
-        """Those at so many Gauss points of other pieces of the same curves, by interpolation."""
-        return self._each(lambda a: interpolated(a, joints, others, stages))
+    def between(self, joints: Float[Tensor, "b J"], others: Float[Tensor, "b K"]) -> "Slopes":
+        """Those at the Gauss points of other pieces of the same curves, by interpolation."""
+        return self._each(lambda a: interpolated(a, joints, others))
+
+    def refined(self, stages: int) -> "Slopes":
+        """Those at more Gauss points of the same pieces."""
+        return self._each(lambda a: resampled(a, stages))
 
     def __getitem__(self, index: Tensor) -> "Slopes":
         return self._each(lambda a: a[index])
 
     def put(self, index: Tensor, other: "Slopes") -> "Slopes":
         """Those of some pairs exchanged."""
-        theirs = iter(other._parts)
+        theirs = iter((other.inverse, *other.derivatives))
         return self._each(lambda a: a.index_put((index,), next(theirs)))
 
-    @property
-    def _parts(self) -> list[Tensor]:
-        return [a for a in (self.inverse, self.by_point, self.by_velocity) if a is not None]
-
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Slopes":
-        return Slopes(*map(change, self._parts))
+        return Slopes(change(self.inverse), tuple(map(change, self.derivatives)))
 
 
 def newton(
@@ -195,9 +193,10 @@ def residual(
 ) -> tuple[Float[Tensor, "b S s d"], Float[Tensor, " b"]]:
     """``∇ż/dt`` at Gauss's points, and how much of the equations is unsolved, relative to the velocity."""
     turned = torch.einsum("bSmij,bSmj->bSmi", metric, force)
-    gaps = at.gaps[:, :-1] if free else at.gaps
     # all that is missing, one piece after the other, can add up
-    missing = gaps.norm(dim=3).sum((1, 2)) + (at.durations * turned.norm(dim=3)).amax(2).sum(1)
+    missing = (at.durations * turned.norm(dim=3)).amax(2).sum(1)
+    # with a free end there is one piece, and nothing to meet
+    missing = missing if free else missing + at.gaps.norm(dim=3).sum((1, 2))
     return turned, (missing / at.size).nan_to_num(nan=torch.inf)
 
 
@@ -221,26 +220,46 @@ def slopes_at(equation: Equation, at: Pieces) -> tuple[Slopes, Float[Tensor, "b 
     by = (force[1:] - force[0]).movedim(0, 4)
     lower = inverse(by[..., 2 * d :] / size.unsqueeze(4))
     by_point, by_velocity = (lower @ part / reach.unsqueeze(4) for part in (by[..., :d], by[..., d : 2 * d]))
-    return Slopes(lower, by_point, by_velocity), force[0]
+    return Slopes(lower, (by_point, by_velocity)), force[0]
 
 
 def correction(at: Pieces, turned: Tensor, slopes: Slopes, *, free: bool) -> Pieces:
     """The step that would solve the linearised equations; none where they are singular."""
+    step = _with_known_beginning(at, turned, slopes) if free else _with_known_ends(at, turned, slopes)
+    good = torch.isfinite(step.bends).flatten(1).all(1) & torch.isfinite(step.velocities).flatten(1).all(1)
+    return step if bool(good.all()) else step.put((~good).nonzero().squeeze(1), _still(at[~good]))
+
+
+def _local(at: Pieces, slopes: Slopes) -> Float[Tensor, "b S n n"]:
+    """``1 + h² P ĀĀ + h Q Ā``: the equation for the bends of a piece whose initial values are known."""
+    b, S, s, d = at.bends.shape
+    inner, h = like(at.rule.inner, at.bends), at.durations.unsqueeze(3).unsqueeze(4)
+    P, Q = slopes.derivatives
+    drift = h * torch.einsum("bSmij,ml->bSmilj", P, inner @ inner).reshape(b, S, s, d, s * d)
+    drift = h * (drift + torch.einsum("bSmij,ml->bSmilj", Q, inner).reshape(b, S, s, d, s * d))
+    return drift.reshape(b, S, s * d, s * d) + torch.eye(s * d, dtype=drift.dtype, device=drift.device)
+
+
+def _with_known_beginning(at: Pieces, turned: Tensor, slopes: Slopes) -> Pieces:
+    """For curves in one piece."""
+    bends = _solved(_local(at, slopes), -turned.flatten(2).unsqueeze(3))
+    return replace(_still(at), bends=bends.reshape(at.bends.shape))
+
+
+def _with_known_ends(at: Pieces, turned: Tensor, slopes: Slopes) -> Pieces:
     b, S, s, d = at.bends.shape
     rule, h = at.rule, at.durations.unsqueeze(3)
     inner, outer, c = (like(a, at.bends) for a in (rule.inner, rule.outer, rule.points))
-    P, Q = slopes.by_point, slopes.by_velocity
+    P, Q = slopes.derivatives
     # (1 + h² P ĀĀ + h Q Ā) δbends = -turned - P (δz + c h δu) - Q δu
-    drift = h.unsqueeze(4) * torch.einsum("bSmij,ml->bSmilj", P, inner @ inner).reshape(b, S, s, d, s * d)
-    drift = h.unsqueeze(4) * (drift + torch.einsum("bSmij,ml->bSmilj", Q, inner).reshape(b, S, s, d, s * d))
-    local = drift.reshape(b, S, s * d, s * d) + torch.eye(s * d, dtype=P.dtype, device=P.device)
     by_velocity = h.unsqueeze(4) * c.view(-1, 1, 1) * P + Q
     right = -torch.cat([turned.unsqueeze(4), P, by_velocity], 4).reshape(b, S, s * d, 1 + 2 * d)
-    bends = _solved(local, right).reshape(b, S, s, d, 1 + 2 * d)
+    bends = _solved(_local(at, slopes), right).reshape(b, S, s, d, 1 + 2 * d)
     speed = h * torch.einsum("m,bSmik->bSik", outer, bends)
     place = h * h * torch.einsum("m,bSmik->bSik", outer @ inner, bends)
     one = torch.eye(d, dtype=P.dtype, device=P.device)
-    g_z, g_u = (at.gaps[:, :, k] + a[..., 0] for k, a in enumerate((place, speed)))
+    gaps = at.gaps
+    g_z, g_u = (gaps[:, :, k] + a[..., 0] for k, a in enumerate((place, speed)))
     # where a piece ends, by where it begins
     end = torch.cat(
         [
@@ -249,31 +268,9 @@ def correction(at: Pieces, turned: Tensor, slopes: Slopes, *, free: bool) -> Pie
         ],
         2,
     )
-    joints = _forwards if free else _between
-    change = joints(end, g_z, g_u)
-    step = Pieces(
-        at.joints,
-        at.origin,
-        change[..., :d],
-        change[..., d:],
-        bends[..., 0] + torch.einsum("bSmik,bSk->bSmi", bends[..., 1:], change),
-        at.target,
-    )
-    good = torch.isfinite(step.bends).flatten(1).all(1) & torch.isfinite(change).flatten(1).all(1)
-    return step.put((~good).nonzero().squeeze(1), _still(at[~good]))
-
-
-def _forwards(
-    end: Float[Tensor, "b S e e"], g_z: Float[Tensor, "b S d"], g_u: Float[Tensor, "b S d"]
-) -> Float[Tensor, "b S e"]:
-    """Changes of the states at the joints, the first of which is known."""
-    change = torch.zeros_like(torch.cat([g_z[:, 0], g_u[:, 0]], 1))
-    found = [change]
-    gaps = torch.cat([g_z, g_u], 2)
-    for piece in range(end.shape[1] - 1):
-        change = gaps[:, piece] + (end[:, piece] @ change.unsqueeze(2)).squeeze(2)
-        found.append(change)
-    return torch.stack(found, 1)
+    change = _between(end, g_z, g_u)
+    bends = bends[..., 0] + torch.einsum("bSmik,bSk->bSmi", bends[..., 1:], change)
+    return replace(at, points=change[..., :d], velocities=change[..., d:], bends=bends)
 
 
 def _between(

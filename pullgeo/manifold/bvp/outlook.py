@@ -15,8 +15,8 @@ HALF_AXIS = 2.25
 the stretch: polynomials of degree n converge as 4.3⁻ⁿ, the sum of its half axes."""
 
 GROWTH, DECAY = 2.0, 3.5
-"""A stretch goes no further than ``z̈`` grows, or falls, by e to these powers: errors are relative to the velocity at its
-end, and solutions are found relative to the largest on the way."""
+"""A stretch goes no further than ``z̈`` grows, or falls, by e to these powers: errors are relative to the velocity at
+its end, and solutions are found relative to the largest on the way."""
 
 
 CIRCLE = 1 / 3

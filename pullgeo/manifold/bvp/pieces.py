@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.numerics.ode.gauss_legendre import Gauss, gauss
-from pullgeo.numerics.ode.piecewise import STAGES, interpolated, like, located, picked, weights
+from pullgeo.numerics.ode.piecewise import STAGES, interpolated, like, located, picked, resampled, weights
 
 NEGLIGIBLE = 1e-12
 """Relative roughness of a piece below which it need not be shorter."""
@@ -125,10 +125,12 @@ class Pieces:
         joints = self.joints.gather(1, place) + (wanted - left) / width * h.gather(1, place)
         return torch.cat([wanted[:, :1], joints[:, 1:-1], wanted[:, -1:]], 1)
 
-    def at(self, joints: Float[Tensor, "b K"], stages: int | None = None) -> "Pieces":
-        """The same curves in other pieces, and at another number of Gauss's points if that is given."""
+    def at(self, joints: Float[Tensor, "b K"]) -> "Pieces":
+        """The same curves in other pieces."""
         place, local = located(self.joints, joints[:, :-1])
-        _, once, twice = (torch.einsum("bRm,bRmd->bRd", w, picked(self.bends, place)) for w in weights(local, self.bends.shape[2]))
+        _, once, twice = (
+            torch.einsum("bRm,bRmd->bRd", w, picked(self.bends, place)) for w in weights(local, self.bends.shape[2])
+        )
         points, velocities = (picked(a, place) for a in (self.points, self.velocities))
         h, t = picked(self.durations, place), local.unsqueeze(2)
         return Pieces(
@@ -136,9 +138,13 @@ class Pieces:
             self.origin,
             points + h * (t * velocities + h * twice),
             velocities + h * once,
-            interpolated(self.bends, self.joints, joints, stages),
+            interpolated(self.bends, self.joints, joints),
             self.target,
         )
+
+    def refined(self, stages: int) -> "Pieces":
+        """The same curves at more Gauss points."""
+        return replace(self, bends=resampled(self.bends, stages))
 
     def away_from(self, other: "Pieces") -> Float[Tensor, " b"]:
         """The largest relative difference of the velocities at both ends, where collocation is most exact."""

@@ -27,6 +27,9 @@ COARSE, FINE, FINEST = 6, 12, 16
 ROUGHLY = 3e-3
 """Relative residual with which a first approximation is left."""
 
+COSTLY = 5
+"""Dimension from which on derivatives are taken again only where they must be."""
+
 ROUNDS = 8
 """Bound on the corrections of a first approximation."""
 
@@ -64,7 +67,9 @@ class Stretch:
     @property
     def tail(self) -> Float[Tensor, " b"]:
         """The part of the velocity's change that the highest degrees make; the error at the end is about its square."""
-        top = torch.einsum("km,bmd->bkd", like(self.pieces.rule.legendre[-2:], self.pieces.bends), self.pieces.bends[:, 0])
+        top = torch.einsum(
+            "km,bmd->bkd", like(self.pieces.rule.legendre[-2:], self.pieces.bends), self.pieces.bends[:, 0]
+        )
         return top.norm(dim=2).amax(1) / self.pieces.size
 
 
@@ -90,20 +95,21 @@ def stretch(
     Ordinary Differential Equations II*, section IV.8.
     """
     by_products = origin.shape[1] >= LARGE
-    now, slopes, error, guessed = (_by_products if by_products else _roughly)(equation, Pieces.free(origin, velocity, bends))
-    found = now.at(now.joints, FINEST)
+    rough = _by_products if by_products else _with_few_derivatives if origin.shape[1] >= COSTLY else _roughly
+    now, slopes, error, guessed = rough(equation, Pieces.free(origin, velocity, bends))
+    found = now.refined(FINEST)
     errors = torch.full_like(guessed, torch.inf)
     index = (error < LOST).nonzero().squeeze(1)
     if not len(index):
         return Stretch(found, errors, guessed)
-    now, slopes = now[index], slopes[index].between(now.joints[index], now.joints[index], FINE)
+    now, slopes = now[index], slopes[index].refined(FINE)
     solve = newton_krylov if by_products else newton
-    now, slopes, error = solve(equation, now.at(now.joints, FINE), slopes, free=True, tol=NEARLY)
+    now, slopes, error = solve(equation, now.refined(FINE), slopes, free=True, tol=NEARLY)
     kept = (error < 10 * NEARLY).nonzero().squeeze(1)
     index, now, slopes, error = index[kept], now[kept], slopes[kept], error[kept]
     if not len(index):
         return Stretch(found, errors, guessed)
-    slopes, finest = slopes.between(now.joints, now.joints, FINEST), now.at(now.joints, FINEST)
+    slopes, finest = slopes.refined(FINEST), now.refined(FINEST)
     force = force_at(equation, finest)
     turned, _ = residual(finest, force, slopes.inverse, free=True)
     if by_products:
@@ -139,7 +145,9 @@ def _roughly(equation: Equation, guess: Pieces) -> Rough:
         trial_slopes, force = slopes_at(equation, trial)
         trial_turned, after = residual(trial, force, trial_slopes.inverse, free=True)
         better = after < error[going]
-        damping = damping.index_put((going,), torch.where(better, (2 * damping[going]).clamp(max=1.0), damping[going] / 4))
+        damping = damping.index_put(
+            (going,), torch.where(better, (2 * damping[going]).clamp(max=1.0), damping[going] / 4)
+        )
         taken = going[better]
         now, slopes = now.put(taken, trial[better]), slopes.put(taken, trial_slopes[better])
         turned, error = turned.index_put((taken,), trial_turned[better]), error.index_put((taken,), after[better])
@@ -147,7 +155,17 @@ def _roughly(equation: Equation, guess: Pieces) -> Rough:
     return now, slopes, error, guessed
 
 
+def _with_few_derivatives(equation: Equation, guess: Pieces) -> Rough:
+    """Newton's method with the derivatives at the guess, as long as corrections with them gain a digit each."""
+    slopes, force = slopes_at(equation, guess)
+    guessed = residual(guess, force, slopes.inverse, free=True)[1]
+    index = (guessed < HOPELESS).nonzero().squeeze(1)
+    now, new, error = newton(equation, guess[index], slopes[index], force[index], free=True, tol=ROUGHLY)
+    return guess.put(index, now), slopes.put(index, new), guessed.index_put((index,), error), guessed
+
+
 def _by_products(equation: Equation, guess: Pieces) -> Rough:
+    """Newton's method without derivatives."""
     slopes = Slopes(inverse(equation.matrix(guess.origin[:, None, None] + guess.stages[0])))
     force = force_at(equation, guess)
     guessed = residual(guess, force, slopes.inverse, free=True)[1]

@@ -1,5 +1,7 @@
 """Curves that are polynomials on pieces, given by values at Gauss's points of each."""
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -34,19 +36,28 @@ def weights(t: Float[Tensor, "b n"], stages: int) -> list[Float[Tensor, "b n s"]
     return [torch.stack(a[:stages], 2) @ values for a in (P, once, twice)]
 
 
-def interpolated(
-    values: Float[Tensor, "b S s *v"], joints: Tensor, others: Tensor, stages: int | None = None
-) -> Float[Tensor, "b R r *v"]:
-    """What is given at the Gauss points of some pieces, at those of others, of which there may be another number."""
+def interpolated(values: Float[Tensor, "b S s *v"], joints: Tensor, others: Tensor) -> Float[Tensor, "b R s *v"]:
+    """What is given at the Gauss points of some pieces, at those of others."""
     h = others.diff(dim=1).unsqueeze(2)
     own = values.shape[2]
-    points = like(gauss(stages or own).points, others)
+    points = like(gauss(own).points, others)
     times = (others[:, :-1, None] + h * points).flatten(1)
     place, local = located(joints, times)
     fine = torch.einsum("bnm,bnm...->bn...", weights(local, own)[0], picked(values, place))
     return fine.unflatten(1, (h.shape[1], len(points)))
 
 
+def resampled(values: Float[Tensor, "b S s *v"], stages: int) -> Float[Tensor, "b S r *v"]:
+    """What is given at the Gauss points of pieces, at so many others of the same pieces."""
+    return torch.einsum("rm,bSm...->bSr...", like(_resampling(values.shape[2], stages), values), values)
+
+
+@lru_cache
+def _resampling(own: int, stages: int) -> np.ndarray:
+    vander: np.ndarray = np.polynomial.legendre.legvander(2 * gauss(stages).points - 1, own - 1)
+    return vander @ gauss(own).legendre
+
+
 def like(value: np.ndarray, tensor: Tensor) -> Tensor:
     """An array with the precision and device of a tensor."""
-    return torch.tensor(value, dtype=tensor.dtype, device=tensor.device)
+    return torch.as_tensor(value, dtype=tensor.dtype, device=tensor.device)
