@@ -117,7 +117,7 @@ def test_long_geodesics_of_the_half_plane(monkeypatch: pytest.MonkeyPatch) -> No
     r, after = (1 + c.square()).sqrt(), 20 - torch.asinh(c)
     torch.testing.assert_close(end[:, 0], c + r * torch.tanh(after), rtol=1e-9, atol=0)
     torch.testing.assert_close(end[:, 1], r / torch.cosh(after), rtol=1e-7, atol=0)
-    assert count.calls <= 95
+    assert count.calls <= 90
 
 
 def test_tangents_that_turn_faster_than_the_curve() -> None:
@@ -184,11 +184,9 @@ def test_geodesics_through_the_neighbourhood_of_infinity_take_few_stretches(monk
 
 
 @pytest.mark.parametrize("d", [2, 8])
-def test_an_exponential_of_a_decoder_takes_no_more_points_than_steps_would(
-    d: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_exponential_of_a_decoder_takes_few_calls(d: int, monkeypatch: pytest.MonkeyPatch) -> None:
     manifold = PullbackManifold(decoder(d))
-    x, u = points(d, 0.7)[:2]
+    x, u = points(d, 0.4)[:2]
     equation = Equation(manifold)
     count = Counted(manifold, monkeypatch)
     with torch.no_grad():
@@ -199,7 +197,7 @@ def test_an_exponential_of_a_decoder_takes_no_more_points_than_steps_would(
     for ours, theirs in zip(stretches, steps, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
     assert count.calls <= calls / 4
-    assert count.points <= 3 * (300 if d == 2 else 700)
+    assert count.points <= (420 if d == 2 else 1200)
 
 
 def test_a_long_geodesic_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

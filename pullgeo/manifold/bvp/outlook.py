@@ -23,6 +23,10 @@ CIRCLE = 1 / 3
 """``1/k`` of a circle through infinity."""
 
 
+STRAIGHT = 1e-7
+"""Relative size of a derivative across ``z̈`` below which there is none."""
+
+
 @dataclass(frozen=True, eq=False)
 class Outlook:
     """``z̈(t) = z̈(0) (1 - t/p)⁻ᵏ``, in a plane whose points are taken for complex numbers.
@@ -91,7 +95,9 @@ def _planar(bend: Float[Tensor, "b d"], once: Float[Tensor, "b d"], twice: Float
     size = bend.norm(dim=1, keepdim=True).clamp(min=tiny)
     along = bend / size
     across = once - (once * along).sum(1, keepdim=True) * along
-    across = across / across.norm(dim=1, keepdim=True).clamp(min=tiny)
+    turn = across.norm(dim=1, keepdim=True)
+    # what rounding has left of a straight line has no direction
+    across = torch.where(turn > STRAIGHT * once.norm(dim=1, keepdim=True), across / turn.clamp(min=tiny), 0.0)
     rate, second = (torch.complex((a * along).sum(1), (a * across).sum(1)) / size.squeeze(1) for a in (once, twice))
     # between an exponential and a simple pole, and a circle through infinity where it is not known
     share = ((second / rate.square()).real - 1).clamp(0.01, 1.0).nan_to_num(nan=CIRCLE)
