@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pullgeo._torch.grad_mode import check_same_weights, check_transforms, leaves
 from pullgeo.errors import GeometryError
-from pullgeo.manifold.bvp.collocation import launch
+from pullgeo.manifold.bvp.outlook import Outlook
+from pullgeo.manifold.bvp.stretch import COARSE, FINE, stretch
 from pullgeo.manifold.bvp.transport import transport_pieces
 from pullgeo.manifold.equation import Equation
 from pullgeo.numerics.bisect_batch import where_defined
@@ -19,21 +20,37 @@ Connection = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``(z, u, w) -> Γ(u, w)`` at points ``(b, d)``."""
 
 TURN = 2.0
-"""A stretch takes the time in which a geodesic would turn by so much, relative to its velocity, if it went on so."""
+"""The first stretch takes the time in which a geodesic would turn by so much, relative to its velocity."""
 
-SETTLED = 1e-9
+SOON = 1e-4
+"""After this part of it, ``z̈`` is looked at again for its derivative."""
+
+SETTLED = 1e-10
 """Relative error of a stretch that is small enough."""
 
-PATIENCE = 3
-"""So many stretches may fail one after the other."""
+MARGIN, SHORTER, LONGER = 0.9, 0.2, 3.0
+"""The next stretch is as much longer as the error allows, within these bounds."""
 
-MANY = 18
-"""With so many pieces a stretch is long enough."""
+NOT_EXACT, NOT_SOLVED = 0.8, 0.5
+"""At most so where a solution was not good enough, or none was found."""
+
+RELAXED = 1.3
+"""What has failed is a bound, which grows by this factor with every stretch that succeeds."""
+
+EASY = 0.2
+"""Relative residual of a guess from which a solution is found soon."""
+
+SLOW = 0.1
+"""A shorter stretch of a smooth geodesic has less than this part of the error."""
+
+NEARLY_ALL = 0.9
+"""A stretch that is so much of what is left is all of it."""
+
+PATIENCE = 5
+"""So many stretches may fail one after the other."""
 
 MAX_STRETCHES = 400
 
-SHORT = 1e-12
-"""What is left of the time and not worth a stretch."""
 
 MISSED = 1e-4
 """Relative error of a derivative along the geodesic, which is known, that shows that others are wrong too."""
@@ -80,39 +97,49 @@ def arrive(
     """
     state = torch.stack([z, velocity, *carried], 1)
     left = torch.ones_like(z[:, 0])
-    # the time in which it turns by so much; a guess that is corrected
     bend = _bend(equation, z, velocity)
-    longest, failed = torch.ones_like(left), torch.zeros_like(left, dtype=torch.long)
+    # the time in which it turns by so much, if it goes on as it begins; a guess that is corrected
+    time = (TURN * velocity.norm(dim=1) / bend.norm(dim=1)).nan_to_num(nan=1.0)
+    soon = (SOON * time.clamp(max=1.0)).unsqueeze(1)
+    after = _bend(equation, z + soon * (velocity + soon * bend / 2), velocity + soon * bend)
+    outlook = Outlook.ahead(bend, (after - bend) / soon)
+    bound, worst = torch.full_like(left, torch.inf), torch.full_like(left, torch.inf)
+    failed = torch.zeros_like(left, dtype=torch.long)
     going = torch.isfinite(bend).all(1).nonzero().squeeze(1)
     for _ in range(MAX_STRETCHES):
         if not len(going):
             break
-        points, speeds, turning = state[going, 0], state[going, 1], bend[going]
-        # the time in which it turns by so much, if it goes on as it begins
-        turn = (TURN * speeds.norm(dim=1) / turning.norm(dim=1)).nan_to_num(nan=1.0)
-        time = torch.minimum(torch.minimum(turn, longest[going]), left[going])
-        scale = time.unsqueeze(1)
-        factor = torch.full_like(time, 0.25)
-        for index, found in launch(equation, points, scale * speeds, scale.square() * turning):
-            fine = (found.error < SETTLED).nonzero().squeeze(1)
-            index, pieces = index[fine], found.pieces[fine]
-            ends = pieces.ends[:, -1]
-            tangents = (
-                transport_pieces(equation, pieces, state[going[index], 2:]) if carried else state[going[index], 2:]
-            )
-            end = torch.cat(
-                [(pieces.origin + ends[:, 0]).unsqueeze(1), ends[:, 1:] / time[index, None, None], tangents], 1
-            )
-            fine = torch.isfinite(end).flatten(1).all(1)
-            index = index[fine]
-            state = state.index_put((going[index],), end[fine])
-            bend = bend.index_put((going[index],), pieces.bends[fine, -1, -1] / scale[index].square())
-            factor[index] = 2.0 if pieces.points.shape[1] < MANY else 1.0
-        good = factor >= 1
-        left = left.index_put((going,), torch.where(good, left[going] - time, left[going]))
-        left = torch.where(left < SHORT, 0.0, left)
-        longest = longest.index_put((going,), factor * time)
-        failed = failed.index_put((going,), torch.where(good, 0, failed[going] + 1))
+        ahead, here = left[going], outlook[going]
+        now = torch.minimum(time[going], here.longest)
+        # nothing short is left at the end
+        now = torch.where(now > NEARLY_ALL * ahead, ahead, now)
+        h = now.view(-1, 1, 1)
+        found = stretch(equation, state[going, 0], (h * state[going, 1:2]).squeeze(1), h * h * here.bends(now, COARSE))
+        index = (found.error < SETTLED).nonzero().squeeze(1)
+        pieces = found.pieces[index]
+        tangents = state[going[index], 2:]
+        if carried:
+            tangents = transport_pieces(equation, pieces, tangents)
+        ends = pieces.ends[:, -1]
+        end = torch.cat([(pieces.origin + ends[:, 0]).unsqueeze(1), ends[:, 1:] / h[index], tangents], 1)
+        fine = torch.isfinite(end).flatten(1).all(1)
+        index, pieces, end = index[fine], pieces[fine], end[fine]
+        arrived = torch.zeros_like(now, dtype=torch.bool).index_put((index,), fine.new_ones(len(index)))
+        # what is good enough, and what is found soon
+        factor = torch.minimum(MARGIN * (SETTLED**0.5 / found.tail) ** (1 / FINE), (EASY / found.guessed) ** (1 / 3))
+        most = torch.where(arrived, LONGER, torch.where(torch.isfinite(found.error), NOT_EXACT, NOT_SOLVED))
+        factor = torch.minimum(factor.nan_to_num(nan=SHORTER), most).clamp(min=SHORTER)
+        limit = torch.where(found.guessed < EASY, factor * now, RELAXED * bound[going])
+        limit = torch.where(arrived, RELAXED * bound[going], limit)
+        bound = bound.index_put((going,), limit)
+        time = time.index_put((going,), torch.minimum(factor * now, limit))
+        # what is not smooth hardly becomes better
+        rough = torch.isfinite(found.error) & (found.error > SLOW * worst[going])
+        failed = failed.index_put((going,), torch.where(arrived, 0, torch.where(rough, PATIENCE, failed[going] + 1)))
+        worst = worst.index_put((going,), torch.where(arrived, torch.inf, found.error))
+        left = left.index_put((going,), torch.where(arrived, torch.where(now < ahead, ahead - now, 0.0), ahead))
+        state = state.index_put((going[index],), end)
+        outlook = outlook.put(going[index], Outlook.behind(pieces, now[index]))
         going = going[(left[going] > 0) & (failed[going] < PATIENCE)]
     rest = (left > 0).nonzero().squeeze(1)
     if len(rest):

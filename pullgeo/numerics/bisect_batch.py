@@ -32,7 +32,7 @@ def where_defined(function: Callable[..., Tensor], shape: tuple[int, ...], *poin
         return function(*points)
     except (NonFiniteError, SingularMetricError):
         n = len(points[0])
-        if n == 1:
-            return points[0].new_full((1, *shape), torch.nan)
+        if n <= 1:
+            return points[0].new_full((n, *shape), torch.nan)
         halves = (slice(0, n // 2), slice(n // 2, n))
         return torch.cat([where_defined(function, shape, *(p[half] for p in points)) for half in halves])

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.numerics.batch import Batch
-from pullgeo.numerics.ode.gauss_legendre import gauss
-from pullgeo.numerics.ode.piecewise import STAGES, interpolated, legendre, like, located, picked, weights
+from pullgeo.numerics.ode.gauss_legendre import Gauss, gauss
+from pullgeo.numerics.ode.piecewise import STAGES, interpolated, like, located, picked, resampled, weights
 
 NEGLIGIBLE = 1e-12
 """Relative roughness of a piece below which it need not be shorter."""
@@ -49,13 +49,10 @@ class Pieces(Batch):
         return Pieces(t.expand(len(curve), -1), origin, points, curve.velocity(t[:-1]), bends, curve.end)
 
     @staticmethod
-    def bending(
-        origin: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], bend: Float[Tensor, "b d"], pieces: int
-    ) -> "Pieces":
-        """Parabolas."""
-        t = torch.linspace(0, 1, pieces + 1, dtype=origin.dtype, device=origin.device)
-        bends = bend[:, None, None].expand(-1, pieces, STAGES, -1)
-        return _integrated(t.expand(len(origin), -1), origin, velocity, bends)
+    def free(origin: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], bends: Float[Tensor, "b s d"]) -> "Pieces":
+        """One piece with given initial values and bends at Gauss's points; the target is where it ends."""
+        joints = torch.linspace(0, 1, 2, dtype=origin.dtype, device=origin.device).expand(len(origin), -1)
+        return _integrated(joints, origin, velocity, bends.unsqueeze(1))
 
     def with_bends(self, bends: Float[Tensor, "b S s d"], *, free: bool) -> "Pieces":
         """The curves that bend like this, begin with the same velocity if the end is free, and else meet the target."""
@@ -67,6 +64,11 @@ class Pieces(Batch):
         return replace(at, points=points, velocities=at.velocities + missed.unsqueeze(1), target=self.target)
 
     @property
+    def rule(self) -> Gauss:
+        """The quadrature at the points of each piece."""
+        return gauss(self.bends.shape[2])
+
+    @property
     def durations(self) -> Float[Tensor, "b S 1"]:
         """Of the pieces."""
         return self.joints.diff(dim=1).unsqueeze(2)
@@ -74,7 +76,7 @@ class Pieces(Batch):
     @property
     def stages(self) -> tuple[Float[Tensor, "b S s d"], Float[Tensor, "b S s d"]]:
         """Displacements and velocities at Gauss's points."""
-        rule, h = gauss(STAGES), self.durations.unsqueeze(3)
+        rule, h = self.rule, self.durations.unsqueeze(3)
         inner, c = like(rule.inner, self.bends), like(rule.points, self.bends).view(-1, 1)
         turned = h * torch.einsum("ml,bSld->bSmd", inner, self.bends)
         u, z = self.velocities.unsqueeze(2), self.points.unsqueeze(2)
@@ -83,7 +85,7 @@ class Pieces(Batch):
     @property
     def ends(self) -> Float[Tensor, "b S 2 d"]:
         """Displacements and velocities where pieces end."""
-        rule, h = gauss(STAGES), self.durations
+        rule, h = self.rule, self.durations
         outer = like(rule.outer, self.bends)
         speed = self.velocities + h * torch.einsum("m,bSmd->bSd", outer, self.bends)
         there = torch.einsum("m,bSmd->bSd", outer @ like(rule.inner, outer), self.bends)
@@ -108,10 +110,10 @@ class Pieces(Batch):
         Source: Ascher, Mattheij, Russell, *Numerical Solution of Boundary Value Problems*, section 9.2.
         """
         h = self.durations.squeeze(2)
-        top = torch.einsum("km,bSmd->bSkd", like(legendre()[-2:], self.bends), self.bends)
+        top = torch.einsum("km,bSmd->bSkd", like(self.rule.legendre[-2:], self.bends), self.bends)
         rough = h * top.norm(dim=3).sum(2) / self.size.unsqueeze(1)
         # what is interpolated by s values is off by the s-th power of the duration
-        density = (rough + NEGLIGIBLE).nan_to_num(nan=1.0, posinf=1.0) ** (1 / STAGES) / h
+        density = (rough + NEGLIGIBLE).nan_to_num(nan=1.0, posinf=1.0) ** (1 / self.bends.shape[2]) / h
         # neighbours differ little, and no piece becomes longer than two evenly spread ones
         pad = torch.cat([density[:, :1], density, density[:, -1:]], 1)
         density = torch.stack([density, pad[:, :-2] / 2, pad[:, 2:] / 2]).amax(0)
@@ -127,7 +129,9 @@ class Pieces(Batch):
     def at(self, joints: Float[Tensor, "b K"]) -> "Pieces":
         """The same curves in other pieces."""
         place, local = located(self.joints, joints[:, :-1])
-        _, once, twice = (torch.einsum("bRm,bRmd->bRd", w, picked(self.bends, place)) for w in weights(local))
+        _, once, twice = (
+            torch.einsum("bRm,bRmd->bRd", w, picked(self.bends, place)) for w in weights(local, self.bends.shape[2])
+        )
         points, velocities = (picked(a, place) for a in (self.points, self.velocities))
         h, t = picked(self.durations, place), local.unsqueeze(2)
         return Pieces(
@@ -138,6 +142,10 @@ class Pieces(Batch):
             interpolated(self.bends, self.joints, joints),
             self.target,
         )
+
+    def refined(self, stages: int) -> "Pieces":
+        """The same curves at more Gauss points."""
+        return replace(self, bends=resampled(self.bends, stages))
 
     def away_from(self, other: "Pieces") -> Float[Tensor, " b"]:
         """The largest relative difference of the velocities at both ends, where collocation is most exact."""
@@ -186,7 +194,7 @@ class Collocated:
 
 def _integrated(joints: Tensor, origin: Tensor, velocity: Tensor, bends: Float[Tensor, "b S s d"]) -> Pieces:
     """Pieces without gaps that begin with given velocities; the target is where they end."""
-    rule, h = gauss(STAGES), joints.diff(dim=1).unsqueeze(2)
+    rule, h = gauss(bends.shape[2]), joints.diff(dim=1).unsqueeze(2)
     outer = like(rule.outer, bends)
     gained = h * torch.einsum("m,bSmd->bSd", outer, bends)
     after = velocity.unsqueeze(1) + gained.cumsum(1)

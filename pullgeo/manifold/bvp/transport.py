@@ -4,12 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.manifold.bvp.collocation import KRYLOV_ROUNDS, LARGE
+from pullgeo.manifold.bvp.corrections import KRYLOV_ROUNDS, LARGE
 from pullgeo.manifold.bvp.pieces import Pieces
 from pullgeo.manifold.equation import Equation, inverse
 from pullgeo.numerics.gmres import gmres
-from pullgeo.numerics.ode.gauss_legendre import gauss
-from pullgeo.numerics.ode.piecewise import STAGES, legendre, like
+from pullgeo.numerics.ode.piecewise import like
 
 TAIL = 1e-5
 """Largest part of a tangent's change on a piece that polynomials of the two highest degrees may make: the error where a
@@ -38,7 +37,7 @@ def transport_pieces(equation: Equation, at: Pieces, w: Float[Tensor, "b k d"]) 
     solve = _by_matrices if w.shape[2] < LARGE else _by_products
     for number in range(HALVINGS + 1):
         found, rates = solve(equation, at, w[index])
-        top = torch.einsum("nm,bSmkd->bSnkd", like(legendre()[-2:], rates), rates)
+        top = torch.einsum("nm,bSmkd->bSnkd", like(at.rule.legendre[-2:], rates), rates)
         tail = at.durations * top.norm(dim=4).amax(2)
         good = (tail <= TAIL * w[index].norm(dim=2).unsqueeze(1)).flatten(1).all(1)
         good = good & torch.isfinite(found).flatten(1).all(1)
@@ -62,8 +61,8 @@ def _by_matrices(equation: Equation, at: Pieces, w: Tensor) -> tuple[Tensor, Flo
     turned = equation.lowered(points, velocities, basis, torch.zeros_like(basis)).movedim(0, 4)
     # ẇ = A w
     A = -(inverse(equation.matrix(z)) @ turned)
-    h, inner = at.durations.unsqueeze(3), like(gauss(STAGES).inner, z)
-    outer = like(gauss(STAGES).outer, z)
+    h, inner = at.durations.unsqueeze(3), like(at.rule.inner, z)
+    outer = like(at.rule.outer, z)
     # rates K_m = A_m (1 + h Σ_l a_ml K_l), and the propagator is 1 + h Σ_m b_m K_m
     drift = h.unsqueeze(4) * torch.einsum("bSmij,ml->bSmilj", A, inner).reshape(b, S, s, d, s * d)
     system = torch.eye(s * d, dtype=z.dtype, device=z.device) - drift.reshape(b, S, s * d, s * d)
@@ -78,13 +77,13 @@ def _by_matrices(equation: Equation, at: Pieces, w: Tensor) -> tuple[Tensor, Flo
 def _by_products(equation: Equation, at: Pieces, w: Tensor) -> tuple[Tensor, Float[Tensor, "b S s k d"]]:
     """By a Krylov method for the rates of all pieces at once, each tangent a problem of its own."""
     b, k, d = w.shape
-    S = at.bends.shape[1]
+    S, s = at.bends.shape[1:3]
     z, u = at.stages
     z = at.origin[:, None, None] + z
     half = at.points + at.durations * at.velocities / 2
     metric = inverse(equation.matrix(at.origin.unsqueeze(1) + half))
     h = at.durations.unsqueeze(3)
-    rule = gauss(STAGES)
+    rule = at.rule
     inner, outer = like(rule.inner, z), like(rule.outer, z)
     weight = (h * outer.view(-1, 1)).sqrt()
 
@@ -96,11 +95,11 @@ def _by_products(equation: Equation, at: Pieces, w: Tensor) -> tuple[Tensor, Flo
         return weight[pair] * torch.einsum("nSij,nSmj->nSmi", metric[pair], lowered)
 
     pairs = torch.arange(b, device=w.device).repeat_interleave(k)
-    begin, still = w.flatten(0, 1), torch.zeros(b * k, S, STAGES, d, dtype=w.dtype, device=w.device)
+    begin, still = w.flatten(0, 1), torch.zeros(b * k, S, s, d, dtype=w.dtype, device=w.device)
 
     def product(v: Tensor, index: Tensor) -> Tensor:
         pair = pairs[index]
-        rates = v.reshape(len(index), S, STAGES, d) / weight[pair]
+        rates = v.reshape(len(index), S, s, d) / weight[pair]
         return derivative(torch.zeros_like(begin[index]), rates, pair).flatten(1)
 
     right = -derivative(begin, still, pairs).flatten(1)

@@ -1,4 +1,4 @@
-"""Gauss's points and the integrals that collocation takes there."""
+"""Gauss's points, the integrals that collocation takes there, and Legendre polynomials."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,11 +14,13 @@ class Gauss:
         points: the zeros of the Legendre polynomial, ``(s,)``.
         inner: integrals of the Lagrange polynomials to each point, ``(s, s)``.
         outer: those to 1, the weights, ``(s,)``.
+        legendre: from values at the points to coefficients of Legendre polynomials, ``(s, s)``.
     """
 
     points: np.ndarray
     inner: np.ndarray
     outer: np.ndarray
+    legendre: np.ndarray
 
 
 @lru_cache
@@ -27,7 +29,10 @@ def gauss(stages: int) -> Gauss:
 
     Source: Hairer, Lubich, Wanner, *Geometric Numerical Integration*, section II.1.3.
     """
-    points = (np.polynomial.legendre.leggauss(stages)[0] + 1) / 2
-    powers = np.arange(1, stages + 1)
-    vandermonde = np.linalg.inv(points[:, None] ** (powers - 1))
-    return Gauss(points, (points[:, None] ** powers / powers) @ vandermonde, (1 / powers) @ vandermonde)
+    x, w = np.polynomial.legendre.leggauss(stages)
+    k = np.arange(stages)
+    # discrete orthogonality; monomials would lose half of the digits
+    legendre = (2 * k[:, None] + 1) / 2 * w * np.polynomial.legendre.legvander(x, stages - 1).T
+    P = np.polynomial.legendre.legvander(x, stages)
+    integrals = np.concatenate([(1 + x[:, None]) / 2, (P[:, 2:] - P[:, :-2]) / (2 * (2 * k[1:] + 1))], 1)
+    return Gauss((x + 1) / 2, integrals @ legendre, w / 2, legendre)

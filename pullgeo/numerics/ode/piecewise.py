@@ -10,7 +10,7 @@ from torch import Tensor
 from pullgeo.numerics.ode.gauss_legendre import gauss
 
 STAGES = 6
-"""Gauss points of a piece: order 12."""
+"""Gauss points of a piece of a boundary value problem: order 12."""
 
 
 def located(joints: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,37 +24,40 @@ def picked(values: Float[Tensor, "b S *v"], place: Tensor) -> Float[Tensor, "b n
     return values[torch.arange(len(values), device=values.device).unsqueeze(1), place]
 
 
-def weights(t: Float[Tensor, "b n"]) -> list[Float[Tensor, "b n s"]]:
+def weights(t: Float[Tensor, "b n"], stages: int) -> list[Float[Tensor, "b n s"]]:
     """Of values at Gauss's points: for the value at t in [0, 1], and for the single and double integral up to it."""
-    k = torch.arange(STAGES, dtype=t.dtype, device=t.device)
-    monomials = t.unsqueeze(2) ** k
-    once = monomials * t.unsqueeze(2) / (k + 1)
-    twice = once * t.unsqueeze(2) / (k + 2)
-    values = like(_vandermonde(), t)
-    return [a @ values for a in (monomials, once, twice)]
+    x = 2 * t - 1
+    P = [torch.ones_like(x), x]
+    for k in range(1, stages + 1):
+        P.append(((2 * k + 1) * x * P[k] - k * P[k - 1]) / (k + 1))
+    once = [t] + [(P[k + 1] - P[k - 1]) / (2 * (2 * k + 1)) for k in range(1, stages + 1)]
+    twice = [t * t / 2] + [(once[k + 1] - once[k - 1]) / (2 * (2 * k + 1)) for k in range(1, stages)]
+    values = like(gauss(stages).legendre, t)
+    return [torch.stack(a[:stages], 2) @ values for a in (P, once, twice)]
 
 
 def interpolated(values: Float[Tensor, "b S s *v"], joints: Tensor, others: Tensor) -> Float[Tensor, "b R s *v"]:
     """What is given at the Gauss points of some pieces, at those of others."""
     h = others.diff(dim=1).unsqueeze(2)
-    times = (others[:, :-1, None] + h * like(gauss(STAGES).points, others)).flatten(1)
+    own = values.shape[2]
+    points = like(gauss(own).points, others)
+    times = (others[:, :-1, None] + h * points).flatten(1)
     place, local = located(joints, times)
-    fine = torch.einsum("bnm,bnm...->bn...", weights(local)[0], picked(values, place))
-    return fine.unflatten(1, (h.shape[1], STAGES))
+    fine = torch.einsum("bnm,bnm...->bn...", weights(local, own)[0], picked(values, place))
+    return fine.unflatten(1, (h.shape[1], len(points)))
+
+
+def resampled(values: Float[Tensor, "b S s *v"], stages: int) -> Float[Tensor, "b S r *v"]:
+    """What is given at the Gauss points of pieces, at so many others of the same pieces."""
+    return torch.einsum("rm,bSm...->bSr...", like(_resampling(values.shape[2], stages), values), values)
 
 
 @lru_cache
-def _vandermonde() -> np.ndarray:
-    """From values at Gauss's points to coefficients of monomials."""
-    return np.linalg.inv(gauss(STAGES).points[:, None] ** np.arange(STAGES))
-
-
-@lru_cache
-def legendre() -> np.ndarray:
-    """From values at Gauss's points to coefficients of Legendre polynomials."""
-    return np.linalg.inv(np.polynomial.legendre.legvander(2 * gauss(STAGES).points - 1, STAGES - 1))
+def _resampling(own: int, stages: int) -> np.ndarray:
+    vander: np.ndarray = np.polynomial.legendre.legvander(2 * gauss(stages).points - 1, own - 1)
+    return vander @ gauss(own).legendre
 
 
 def like(value: np.ndarray, tensor: Tensor) -> Tensor:
     """An array with the precision and device of a tensor."""
-    return torch.tensor(value, dtype=tensor.dtype, device=tensor.device)
+    return torch.as_tensor(value, dtype=tensor.dtype, device=tensor.device)

@@ -1,0 +1,295 @@
+"""Newton's method for collocation on one mesh: with derivatives at Gauss's points, or by products alone."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pullgeo.manifold.bvp.pieces import Pieces
+from pullgeo.manifold.equation import Equation, inverse
+from pullgeo.numerics.banded.block_tridiagonal import solve_tridiagonal
+from pullgeo.numerics.batch import Batch
+from pullgeo.numerics.gmres import gmres
+from pullgeo.numerics.ode.piecewise import interpolated, like, resampled
+
+LARGE = 12
+"""Dimension from which on linear systems are solved by their products alone."""
+
+PROBE = 3e-6
+"""How far a point or velocity is moved for a derivative, relative to the velocity."""
+
+TOL = 1e-11
+"""Relative residual that ends the search on one mesh."""
+
+MAX_ROUNDS = 14
+
+KRYLOV_ROUNDS = 40
+"""Bound on the products for one linear system."""
+
+LOOSE = 1e-2
+"""Relative residual of a linear system that is good enough far from the solution."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes(Batch):
+    """Derivatives of the equation at Gauss's points, ``[out, in]``, and what makes residuals vectors.
+
+    Attributes:
+        inverse: of the metric.
+        derivatives: ``∂(z̈ + Γ(u, u))/∂z`` and ``/∂u``; none where systems are solved by products.
+    """
+
+    inverse: Float[Tensor, "b S s d d"]
+    derivatives: tuple[Float[Tensor, "b S s d d"], ...] = ()
+
+    def between(self, joints: Float[Tensor, "b J"], others: Float[Tensor, "b K"]) -> "Slopes":
+        """Those at the Gauss points of other pieces of the same curves, by interpolation."""
+        return self.map(lambda a: interpolated(a, joints, others))
+
+    def refined(self, stages: int) -> "Slopes":
+        """Those at more Gauss points of the same pieces."""
+        return self.map(lambda a: resampled(a, stages))
+
+
+def newton(
+    equation: Equation, begin: Pieces, slopes: Slopes, force: Tensor | None = None, *, free: bool, tol: float = TOL
+) -> tuple[Pieces, Slopes, Float[Tensor, " b"]]:
+    """Newton's method on one mesh; a derivative is kept while corrections with it gain a digit each.
+
+    Args:
+        equation: of the curves.
+        begin: the first guess.
+        slopes: derivatives there, or near.
+        force: what `force_at` gives for the guess, if that is known.
+        free: whether the initial values are given, and the end is free.
+        tol: relative residual that is small enough.
+
+    Returns:
+        What was found, the derivatives in use at the end, and relative residuals.
+    """
+    now = begin
+    force = force_at(equation, now) if force is None else force
+    turned, error = residual(now, force, slopes.inverse, free)
+    damping = torch.ones_like(error)
+    new = torch.zeros_like(error, dtype=torch.bool)
+    going = (error > tol).nonzero().squeeze(1)
+    for _ in range(MAX_ROUNDS):
+        if not len(going):
+            break
+        at, before, own = now[going], error[going], slopes[going]
+        step = correction(at, turned[going], own, free=free)
+        trial = at.moved(step, damping[going])
+        trial_force = force_at(equation, trial)
+        trial_turned, after = residual(trial, trial_force, own.inverse, free)
+        better = after < before
+        taken = going[better]
+        now, turned = now.put(taken, trial[better]), turned.index_put((taken,), trial_turned[better])
+        error, force = error.index_put((taken,), after[better]), force.index_put((taken,), trial_force[better])
+        fast = better & (after < 0.1 * before)
+        # what a fresh derivative does not fix needs a shorter step; at rounding error nothing helps any more
+        ended = (error[going] <= tol) | (new[going] & ~(after < 0.5 * before) & (before < 1e3 * tol))
+        shorter = ~better & new[going]
+        damping = damping.index_put(
+            (going,), torch.where(shorter, damping[going] / 4, (2 * damping[going]).clamp(max=1.0))
+        )
+        ended = ended | (damping[going] < 1e-3)
+        stale = going[~fast & ~ended & ~shorter]
+        new = new.index_put((going,), ~better & new[going])
+        if len(stale):
+            slopes = slopes.put(stale, slopes_at(equation, now[stale])[0])
+            fresh, size = residual(now[stale], force[stale], slopes.inverse[stale], free)
+            turned, error = turned.index_put((stale,), fresh), error.index_put((stale,), size)
+            new = new.index_put((stale,), torch.ones_like(stale, dtype=torch.bool))
+        going = going[~ended]
+    return now, slopes, error
+
+
+def newton_krylov(
+    equation: Equation, begin: Pieces, slopes: Slopes, force: Tensor | None = None, *, free: bool, tol: float = TOL
+) -> tuple[Pieces, Slopes, Float[Tensor, " b"]]:
+    """`newton`, its systems solved by directional derivatives.
+
+    The curve is its bends: points and velocities are their integrals. So the equation is one of the second kind, with
+    few eigenvalues away from 1, whatever d is, if residuals are made vectors by a metric near the right one.
+    """
+    now = begin.with_bends(begin.bends, free=free)
+    metric = slopes.inverse
+    force = force_at(equation, now) if force is None else force
+    turned, error = residual(now, force, metric, free)
+    damping = torch.ones_like(error)
+    going = (error > tol).nonzero().squeeze(1)
+    for _ in range(MAX_ROUNDS):
+        if not len(going):
+            break
+        at, before = now[going], error[going]
+        step = krylov_step(equation, at, force[going], turned[going], metric[going], before, free=free)
+        trial = at.with_bends(at.bends + damping[going].view(-1, 1, 1, 1) * step, free=free)
+        trial_force = force_at(equation, trial)
+        trial_turned, after = residual(trial, trial_force, metric[going], free)
+        better = after < before
+        taken = going[better]
+        now, turned = now.put(taken, trial[better]), turned.index_put((taken,), trial_turned[better])
+        error, force = error.index_put((taken,), after[better]), force.index_put((taken,), trial_force[better])
+        damping = damping.index_put(
+            (going,), torch.where(better, (2 * damping[going]).clamp(max=1.0), damping[going] / 4)
+        )
+        # at rounding error nothing helps any more
+        ended = (error[going] <= tol) | (~(after < 0.5 * before) & (before < 1e3 * tol)) | (damping[going] < 1e-3)
+        going = going[~ended]
+    return now, slopes, error
+
+
+def krylov_step(
+    equation: Equation,
+    at: Pieces,
+    force: Float[Tensor, "b S s d"],
+    turned: Float[Tensor, "b S s d"],
+    metric: Float[Tensor, "b S s d d"],
+    error: Float[Tensor, " b"],
+    *,
+    free: bool,
+) -> Float[Tensor, "b S s d"]:
+    """The change of the bends that solves the linearised equation, about as well as the linearisation holds."""
+    # residuals count by their integrals, as bends do
+    weight = (at.durations.unsqueeze(3) * like(at.rule.outer, force).view(-1, 1)).sqrt()
+    zero = _still(at)
+    zero = replace(zero, target=torch.zeros_like(at.target))
+
+    def product(v: Tensor, index: Tensor) -> Tensor:
+        here = at[index]
+        # of the change, both ends stay where they are, or the initial values do
+        change = zero[index].with_bends(v.reshape(here.bends.shape) / weight[index], free=free)
+        size = change.stages[1].norm(dim=3).flatten(1).amax(1).clamp(min=torch.finfo(v.dtype).tiny)
+        reach = PROBE * here.size / size
+        there = force_at(equation, here.moved(change, reach))
+        slope = (there - force[index]) / reach.view(-1, 1, 1, 1)
+        return (weight[index] * torch.einsum("bSmij,bSmj->bSmi", metric[index], slope)).flatten(1)
+
+    goal = torch.minimum(error, torch.full_like(error, LOOSE)).clamp(min=1e-4)
+    step, _ = gmres(product, -(weight * turned).flatten(1), goal, KRYLOV_ROUNDS)
+    return step.reshape(at.bends.shape) / weight
+
+
+def force_at(equation: Equation, at: Pieces) -> Float[Tensor, "b S s d"]:
+    """``G ∇ż/dt`` at Gauss's points."""
+    z, u = at.stages
+    return equation.lowered(at.origin[:, None, None] + z, u, u, at.bends)
+
+
+def residual(
+    at: Pieces, force: Float[Tensor, "b S s d"], metric: Float[Tensor, "b S s d d"], free: bool
+) -> tuple[Float[Tensor, "b S s d"], Float[Tensor, " b"]]:
+    """``∇ż/dt`` at Gauss's points, and how much of the equations is unsolved, relative to the velocity."""
+    turned = torch.einsum("bSmij,bSmj->bSmi", metric, force)
+    # all that is missing, one piece after the other, can add up
+    missing = (at.durations * turned.norm(dim=3)).amax(2).sum(1)
+    # with a free end there is one piece, and nothing to meet
+    missing = missing if free else missing + at.gaps.norm(dim=3).sum((1, 2))
+    return turned, (missing / at.size).nan_to_num(nan=torch.inf)
+
+
+def slopes_at(equation: Equation, at: Pieces) -> tuple[Slopes, Float[Tensor, "b S s d"]]:
+    """Derivatives at the Gauss points of a curve, by differences, and the force there.
+
+    Cost: ``3d + 1`` covariant derivatives at each point, in one batch: they are linear in ``z̈``, by the metric.
+    """
+    z, u = at.stages
+    z, a = at.origin[:, None, None] + z, at.bends
+    d = z.shape[3]
+    size = at.size.view(-1, 1, 1, 1)
+    reach = PROBE * size
+    ways = torch.eye(d, dtype=z.dtype, device=z.device).view(d, 1, 1, 1, d) * size
+    still = torch.zeros_like(ways)
+    # all in one batch: here, beside, faster, and turning more
+    points = torch.cat([z.unsqueeze(0), z + PROBE * ways, z + still, z + still])
+    velocities = torch.cat([u.unsqueeze(0), u + still, u + PROBE * ways, u + still])
+    bends = torch.cat([a.unsqueeze(0), a + still, a + still, a + ways])
+    force = equation.lowered(points, velocities, velocities, bends)
+    by = (force[1:] - force[0]).movedim(0, 4)
+    lower = inverse(by[..., 2 * d :] / size.unsqueeze(4))
+    by_point, by_velocity = (lower @ part / reach.unsqueeze(4) for part in (by[..., :d], by[..., d : 2 * d]))
+    return Slopes(lower, (by_point, by_velocity)), force[0]
+
+
+def correction(at: Pieces, turned: Tensor, slopes: Slopes, *, free: bool) -> Pieces:
+    """The step that would solve the linearised equations; none where they are singular."""
+    step = _with_known_beginning(at, turned, slopes) if free else _with_known_ends(at, turned, slopes)
+    good = torch.isfinite(step.bends).flatten(1).all(1) & torch.isfinite(step.velocities).flatten(1).all(1)
+    return step if bool(good.all()) else step.put((~good).nonzero().squeeze(1), _still(at[~good]))
+
+
+def _local(at: Pieces, slopes: Slopes) -> Float[Tensor, "b S n n"]:
+    """``1 + h² P ĀĀ + h Q Ā``: the equation for the bends of a piece whose initial values are known."""
+    b, S, s, d = at.bends.shape
+    inner, h = like(at.rule.inner, at.bends), at.durations.unsqueeze(3).unsqueeze(4)
+    P, Q = slopes.derivatives
+    drift = h * torch.einsum("bSmij,ml->bSmilj", P, inner @ inner).reshape(b, S, s, d, s * d)
+    drift = h * (drift + torch.einsum("bSmij,ml->bSmilj", Q, inner).reshape(b, S, s, d, s * d))
+    return drift.reshape(b, S, s * d, s * d) + torch.eye(s * d, dtype=drift.dtype, device=drift.device)
+
+
+def _with_known_beginning(at: Pieces, turned: Tensor, slopes: Slopes) -> Pieces:
+    """For curves in one piece."""
+    bends = _solved(_local(at, slopes), -turned.flatten(2).unsqueeze(3))
+    return replace(_still(at), bends=bends.reshape(at.bends.shape))
+
+
+def _with_known_ends(at: Pieces, turned: Tensor, slopes: Slopes) -> Pieces:
+    b, S, s, d = at.bends.shape
+    rule, h = at.rule, at.durations.unsqueeze(3)
+    inner, outer, c = (like(a, at.bends) for a in (rule.inner, rule.outer, rule.points))
+    P, Q = slopes.derivatives
+    # (1 + h² P ĀĀ + h Q Ā) δbends = -turned - P (δz + c h δu) - Q δu
+    by_velocity = h.unsqueeze(4) * c.view(-1, 1, 1) * P + Q
+    right = -torch.cat([turned.unsqueeze(4), P, by_velocity], 4).reshape(b, S, s * d, 1 + 2 * d)
+    bends = _solved(_local(at, slopes), right).reshape(b, S, s, d, 1 + 2 * d)
+    speed = h * torch.einsum("m,bSmik->bSik", outer, bends)
+    place = h * h * torch.einsum("m,bSmik->bSik", outer @ inner, bends)
+    one = torch.eye(d, dtype=P.dtype, device=P.device)
+    gaps = at.gaps
+    g_z, g_u = (gaps[:, :, k] + a[..., 0] for k, a in enumerate((place, speed)))
+    # where a piece ends, by where it begins
+    end = torch.cat(
+        [
+            torch.cat([place[..., 1 : d + 1] + one, place[..., d + 1 :] + h * one], 3),
+            torch.cat([speed[..., 1 : d + 1], speed[..., d + 1 :] + one], 3),
+        ],
+        2,
+    )
+    change = _between(end, g_z, g_u)
+    bends = bends[..., 0] + torch.einsum("bSmik,bSk->bSmi", bends[..., 1:], change)
+    return replace(at, points=change[..., :d], velocities=change[..., d:], bends=bends)
+
+
+def _between(
+    end: Float[Tensor, "b S e e"], g_z: Float[Tensor, "b S d"], g_u: Float[Tensor, "b S d"]
+) -> Float[Tensor, "b S e"]:
+    """Changes of the states at the joints, with the first and the last point known."""
+    d = g_z.shape[2]
+    zz, zu, uz, uu = end[..., :d, :d], end[..., :d, d:], end[..., d:, :d], end[..., d:, d:]
+    one = torch.eye(d, dtype=end.dtype, device=end.device)
+    # a short piece is decided by its end points: δu = W (δz' - g_z - zz δz)
+    W = _solved(zu, one.expand_as(zu))
+    drive = -torch.einsum("bSij,bSj->bSi", W, g_z)
+    pull = -W @ zz
+    # pieces leave joints with the velocity with which the ones before arrive
+    lower, upper = -(uz + uu @ pull)[:, :-1], W[:, 1:]
+    diagonal = pull[:, 1:] - (uu @ W)[:, :-1]
+    force = (g_u + torch.einsum("bSij,bSj->bSi", uu, drive))[:, :-1] - drive[:, 1:]
+    joints = solve_tridiagonal(lower[:, 1:], diagonal, upper[:, :-1], force)
+    zero = torch.zeros_like(g_z[:, :1])
+    points, after = torch.cat([zero, joints], 1), torch.cat([joints, zero], 1)
+    velocities = torch.einsum("bSij,bSj->bSi", W, after) + torch.einsum("bSij,bSj->bSi", pull, points) + drive
+    return torch.cat([points, velocities], 2)
+
+
+def _still(at: Pieces) -> Pieces:
+    zero = (torch.zeros_like(a) for a in (at.points, at.velocities, at.bends))
+    return Pieces(at.joints, at.origin, next(zero), next(zero), next(zero), at.target)
+
+
+def _solved(matrix: Tensor, right: Tensor) -> Tensor:
+    """``matrix⁻¹ right``; infinite or NaN, for that pair alone, where the matrix is singular."""
+    solution: Tensor = torch.linalg.solve_ex(matrix, right)[0]
+    return solution
