@@ -94,7 +94,7 @@ def _combine(combine: Callable[..., Tensor], *parts: B) -> B:
             return combine(*values)
         if isinstance(first, Batch):
             return _combine(combine, *values)
-        if not isinstance(first, tuple):
+        if not isinstance(first, tuple) or not any(values):
             return first
         if _of_tensors(first):
             return tuple(combined(*each) for each in zip(*values, strict=True))
