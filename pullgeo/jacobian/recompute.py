@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 from weakref import ReferenceType, ref
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import forward_ad
-from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from pullgeo._torch.scripts import ScriptCalls
 from pullgeo.errors import TensorChangedError
 
 Item = TypeVar("Item")
@@ -143,15 +143,16 @@ class _Search(TorchFunctionMode):
     def __enter__(self) -> "_Search":
         """Begin."""
         _state.search = self
-        self._hook = register_module_forward_pre_hook(self._called)
+        self._scripts = ScriptCalls(self._ran)
+        self._scripts.__enter__()
         super().__enter__()
         return self
 
     def __exit__(self, *reason: Any) -> None:
         """End."""
         _state.search = None
-        self._hook.remove()
         super().__exit__(*reason)
+        self._scripts.__exit__(*reason)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -178,8 +179,8 @@ class _Search(TorchFunctionMode):
         reference = self._made.get(id(tensor))
         return reference is not None and reference() is tensor
 
-    def _called(self, module: nn.Module, args: Any) -> None:
-        self.incomplete = self.incomplete or isinstance(module, torch.jit.ScriptModule)
+    def _ran(self, traced: bool) -> None:
+        self.incomplete = True
 
     def others_alive(self, values: tuple[Tensor, ...]) -> list[tuple[ReferenceType[Tensor], int]]:
         """What else was used and lives on, besides the values, with the number of times it had been written into."""

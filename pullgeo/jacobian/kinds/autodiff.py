@@ -59,10 +59,11 @@ class Autodiff(Jacobian):
         signature: shapes of both.
         switches: whether the function switches gradients off somewhere. What it computes there is constant, of which
             forward mode knows nothing, so tangents are then moved by twice as many backward passes.
-        compiled: whether a module scripted by TorchScript runs in it. Tangents are moved by backward passes then, and
-            second derivatives, which TorchScript takes for zero, are refused.
-        nested: whether the function takes derivatives itself, as forces of an energy. Transforms would see other
-            gradients than it does, so plain reverse mode serves, as it does where transforms fail; see `Reverse`.
+        compiled: whether TorchScript runs in it. Tangents are moved by backward passes then, and second derivatives,
+            which TorchScript takes for zero, are refused, and so are gradients of products.
+        nested: whether the function takes derivatives itself, as forces of an energy, or runs an operator from outside
+            of torch. Transforms would see other gradients, so plain reverse mode serves, as it does where transforms
+            fail; see `Reverse`.
         widest: bytes of the largest tensor that the function computes, if known.
     """
 
@@ -82,13 +83,14 @@ class Autodiff(Jacobian):
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``J T``. Cost: one forward pass and k tangent passes."""
         backward = self.switches or self.compiled
-        return self._served(
+        moved = self._served(
             lambda: _push(self.function, self.x, T, self.signature.out_shape, backward), lambda run: run.push(T)
         )
+        return self._once(moved)
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
         """``Jᵀ W``. Cost: one forward pass and k backward passes."""
-        return self._served(lambda: _pull(self.function, self.x, W), lambda run: run.pull(W))
+        return self._once(self._served(lambda: _pull(self.function, self.x, W), lambda run: run.pull(W)))
 
     def second(self, T: Float[Tensor, "k b *x"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
         """Tangents of the pulled cotangent. Cost: k tangent passes through one backward pass.
@@ -131,10 +133,45 @@ class Autodiff(Jacobian):
 
     def _check_second(self) -> None:
         if self.compiled:
-            raise ModuleError(
-                "linearize: a module scripted by TorchScript has wrong second derivatives, which geodesics and "
-                "curvature need. Linearize the module that was scripted, or a trace of it."
-            )
+            raise ModuleError(_SCRIPTED)
+
+    def _once(self, moved: Tensor) -> Tensor:
+        """A product whose gradient, a second derivative, is refused where it would be wrong."""
+        return _Once.apply(moved) if self.compiled and moved.requires_grad else moved  # type: ignore[no-any-return]
+
+
+_SCRIPTED = (
+    "linearize: what TorchScript has scripted has wrong second derivatives, which geodesics, curvature and gradients of "
+    "products need. Linearize the module or function that was scripted, or a trace of it."
+)
+
+
+class _Once(torch.autograd.Function):
+    """A tensor that cannot be differentiated."""
+
+    @staticmethod
+    def forward(moved: Tensor) -> Tensor:
+        """The same."""
+        return moved.view_as(moved)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing to keep."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], moved: Tensor) -> tuple[Tensor, Any]:
+        """The same of all."""
+        return _Once.apply(moved), in_dims[0]
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Tensor:
+        """Refuse."""
+        raise ModuleError(_SCRIPTED)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        """Refuse."""
+        raise ModuleError(_SCRIPTED)
 
 
 @dataclass(frozen=True, eq=False)
