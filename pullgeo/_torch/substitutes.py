@@ -156,15 +156,24 @@ def _writing(substitute: Function) -> Function:
 
 
 def _by_torch_itself(recurrent: Function) -> Function:
-    """A recurrent layer by torch's own kernels, which are made of operations with every derivative."""
+    """A recurrent layer by torch's own kernels, which are made of operations with every derivative.
 
-    def run(*args: Any, **kwargs: Any) -> Any:
+    They write into what is computed of the first state, which must be batched by ``vmap`` as the input is.
+    """
+
+    def run(input: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if torch._C._functorch.is_functorch_wrapped_tensor(input):
+            zero = torch.zeros_like(input).sum()
+            packed = isinstance(args[0], Tensor) and not args[0].is_floating_point()
+            states = args[packed]
+            batched = states + zero if isinstance(states, Tensor) else tuple(state + zero for state in states)
+            args = (*args[:packed], batched, *args[packed + 1 :])
         libraries: Any = (torch.backends.mkldnn, torch.backends.cudnn)
         before = [library.enabled for library in libraries]
         try:
             for library in libraries:
                 library.enabled = False
-            return recurrent(*args, **kwargs)
+            return recurrent(input, *args, **kwargs)
         finally:
             for library, enabled in zip(libraries, before, strict=True):
                 library.enabled = enabled

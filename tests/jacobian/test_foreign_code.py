@@ -13,7 +13,6 @@ from pullgeo._torch.substitutes import SUBSTITUTES
 from pullgeo.errors import ModuleError
 from pullgeo.likelihood import Gaussian, ggn_diag
 
-
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*autograd kernel was not registered:UserWarning"),  # which is torch's own
