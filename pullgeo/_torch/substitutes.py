@@ -107,7 +107,7 @@ def _in_one_piece(name: str) -> Function:
     function = getattr(F, name, None)
 
     def compute(*args: Any, **kwargs: Any) -> Tensor:
-        return function(*args, **kwargs | {"options": None})  # type: ignore[misc, no-any-return]
+        return function(*args, **kwargs | {"options": None})  # type: ignore[misc]
 
     return compute
 

@@ -189,7 +189,8 @@ def check_fixed(module: nn.Module) -> None:
 
 def _check_fixed(children: Iterable[tuple[str, nn.Module]]) -> None:
     for name, child in children:
-        if not _is_watched(type(child)) and not getattr(child, "_forward_pre_hooks", None):
+        kind: Any = type(child)
+        if not _is_watched(kind) and not getattr(child, "_forward_pre_hooks", None):
             continue
         if isinstance(child, _BatchNorm) and (child.training or child.running_mean is None):
             fix = (
@@ -233,7 +234,7 @@ def _check_fixed(children: Iterable[tuple[str, nn.Module]]) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _is_watched(kind: type) -> bool:
+def _is_watched(kind: Any) -> bool:
     """Whether something may be the matter with modules of a class itself."""
     return (
         issubclass(kind, _WATCHED)

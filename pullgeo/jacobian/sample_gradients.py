@@ -44,7 +44,8 @@ def sample_gradients(
         ShapeError, DtypeError: ``loss`` is or gives something else, or ``x`` does not fit the module.
         OptionError, ModuleError, CoupledSamplesError, DeviceError: as `linearize` raises them.
 
-    Cost: one forward and one backward pass, and ``b P`` memory; with chunks and a function for a loss two forward ones. `sample_gradient_norms` needs much less.
+    Cost: one forward and one backward pass, and ``b P`` memory; a second forward pass with chunks and a
+    loss that is a function. `sample_gradient_norms` needs much less.
 
     Example:
         >>> f = nn.Linear(2, 1, bias=False)

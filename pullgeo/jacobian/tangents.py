@@ -34,7 +34,8 @@ def with_value(function: Map, x: Tensor, t: Tensor, backward: bool = False) -> t
     if not backward:
         try:
             with one_thread_at_a_time:
-                return jvp(function, (x,), (t,))  # type: ignore[no-any-return]
+                y, moved, *_ = jvp(function, (x,), (t,))
+                return y, moved
         except NotImplementedError:
             pass
     y, pullback, *_ = vjp(function, x)

@@ -143,7 +143,8 @@ def test_calls_of_scripts_are_told_of_in_their_own_context_alone() -> None:
     script(X)
     assert told == [False, True, False]
     assert torch._C.ScriptFunction.__call__ is before
-    assert is_traced(trace) and not is_traced(script)
+    assert is_traced(trace)
+    assert not is_traced(script)
 
 
 @torch.library.custom_op("pullgeo_tests::cube", mutates_args=())
@@ -236,7 +237,7 @@ def test_chunked_cross_entropy() -> None:
     options: Any = {"options": nn.LinearCrossEntropyOptions(), "reduction": "none"}  # type: ignore[attr-defined]
 
     def chunked(x: Tensor) -> Tensor:
-        return nn.functional.linear_cross_entropy(x, weight, target[: len(x)], **options)[:, None]  # type: ignore
+        return nn.functional.linear_cross_entropy(x, weight, target[: len(x)], **options)[:, None]  # type: ignore[attr-defined]
 
     assert nn.functional.linear_cross_entropy in SUBSTITUTES  # type: ignore[attr-defined]
     p = (X @ weight.T).softmax(1)

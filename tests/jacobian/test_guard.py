@@ -142,7 +142,7 @@ def test_numpy_inside_a_decoder_is_named(kind: str) -> None:
         lambda: manifold.geodesic(z, z + 1),
     )
     for ask in asked:
-        with pytest.raises(ModuleError, match="(?i)numpy"):
+        with pytest.raises(ModuleError, match=r"(?i)numpy"):
             ask()
 
 

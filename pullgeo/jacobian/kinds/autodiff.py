@@ -15,7 +15,7 @@ from pullgeo._torch.checkpoint import checkpoints_kept
 from pullgeo._torch.state import left_alone
 from pullgeo._torch.substitutes import Substituting, Watching
 from pullgeo.errors import ModuleError, PullgeoError
-from pullgeo.jacobian.base import Jacobian, added_up
+from pullgeo.jacobian.base import Jacobian, added_up, chunks
 from pullgeo.jacobian.boundary import FAILURES, served, undifferentiable, value_of
 from pullgeo.jacobian.checks import agree, needs_whole_batch
 from pullgeo.jacobian.contractions import gram
@@ -137,12 +137,12 @@ class Autodiff(Jacobian):
 
     def _once(self, moved: Tensor) -> Tensor:
         """A product whose gradient, a second derivative, is refused where it would be wrong."""
-        return _Once.apply(moved) if self.compiled and moved.requires_grad else moved  # type: ignore[no-any-return]
+        return _Once.apply(moved) if self.compiled and moved.requires_grad else moved
 
 
 _SCRIPTED = (
-    "linearize: what TorchScript has scripted has wrong second derivatives, which geodesics, curvature and gradients of "
-    "products need. Linearize the module or function that was scripted, or a trace of it."
+    "linearize: what TorchScript has scripted has wrong second derivatives, which geodesics, curvature and gradients "
+    "of products need. Linearize the module or function that was scripted, or a trace of it."
 )
 
 
@@ -238,13 +238,27 @@ class AutodiffWeight(WeightKind):
             moved = torch.cat(pieces, 1) if pieces else W.new_zeros(len(W), 0, self.signature.n_in)
         return moved
 
+    def parts(self, k: int, item_bytes: int = 0) -> Iterator[slice]:
+        """As many as their bytes allow; more than of other kinds, as every chunk takes a pass through the module."""
+        return super().parts(k) if self.chunk_size is not None else chunks(k, item_bytes, 2 * SUM_BYTES)
+
+    def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "b p"]:
+        """``Σ_k J_θᵀ W_k ∘ J_θᵀ V_k``; of the graph, the passes through the module, nothing is kept."""
+
+        def term(part: slice) -> Tensor:
+            pulled = self.pull(W[part])
+            return (pulled * (pulled if V is W else self.pull(V[part]))).sum(0)
+
+        total = added_up(over_chunks(self.parts(len(W), self.item_bytes), term, also_one=True))
+        return W.new_zeros(W.shape[1], self.signature.n_in) if total is None else total
+
     def pull_scaled_diag(self, c: Float[Tensor, "k b"], W: Float[Tensor, "k b *y"]) -> Float[Tensor, "b p"]:
         """``Σ_k c_k (J_θᵀ W_k)²``, by entries: what is pulled once serves as both factors."""
 
         def term(part: slice) -> Tensor:
             return torch.einsum("kb,kbp->bp", c[part], self.pull(W[part]).square())
 
-        total = added_up(over_chunks(self.parts(len(W), self.item_bytes), term))
+        total = added_up(over_chunks(self.parts(len(W), self.item_bytes), term, also_one=True))
         return W.new_zeros(W.shape[1], self.signature.n_in) if total is None else total
 
     def pull_scaled_summed(self, c: Float[Tensor, "k b"], W: Float[Tensor, "k b *y"]) -> Float[Tensor, " p"]:
