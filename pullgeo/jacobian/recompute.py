@@ -172,7 +172,9 @@ class _Search(TorchFunctionMode):
             elif base is tensor and not tensor.is_inference():
                 self._others.setdefault(id(tensor), (ref(tensor), tensor._version))
         answer = func(*args, **kwargs)
-        recording = torch.is_grad_enabled() or func is Tensor.requires_grad_  # a part of the function has switched it on
+        recording = (
+            torch.is_grad_enabled() or func is Tensor.requires_grad_
+        )  # a part of the function has switched it on
         for base in map(_base, _tensors_in(answer)):
             # without gradients too, a view of what has a graph claims to require gradients
             if recording or (base.requires_grad and base.grad_fn is None and base._is_view()):

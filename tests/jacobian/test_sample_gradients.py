@@ -127,6 +127,7 @@ def test_in_chunks_of_samples(size: int, as_function: bool) -> None:
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_chunks_of_samples_that_do_not_fit_are_named() -> None:
     network, x = nn.Linear(3, 2), torch.randn(5, 3)
     for wrong in (0, True, 1.5):
