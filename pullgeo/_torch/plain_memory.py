@@ -1,6 +1,7 @@
 """Tensors that torch can differentiate: outside of inference mode, each entry in a place of its own."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,10 +26,12 @@ JACOBIAN_PRODUCTS = (
     "pull_gram",
     "push_diag",
     "pull_diag",
+    "pull_scaled_diag",
     "push_outer",
     "pull_outer",
     "pull_squared_summed",
     "pull_diag_summed",
+    "pull_scaled_summed",
     "pull_outer_summed",
     "cross_gram",
     "cross_diag",
@@ -62,26 +65,50 @@ def take_any_tensors(cls: type, names: Iterable[str]) -> None:
 
 
 def _of_any_tensors(method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def taking(self: Any, *tensors: Tensor, **more: Tensor) -> Any:
-        try:
-            for tensor in tensors:  # no generator: this is asked of every layer at every product
-                if isinstance(tensor, Tensor) and tensor.is_inference():
-                    break
-            else:
-                if not more:
-                    return method(self, *tensors)
-            # what was one tensor stays one, which halves the work of some products
-            ordinary = {id(t): outside_inference(t) for t in (*tensors, *more.values()) if isinstance(t, Tensor)}
-            given = {name: ordinary.get(id(t), t) for name, t in more.items()}
-            return method(self, *(ordinary.get(id(t), t) for t in tensors), **given)
-        except RuntimeError as error:
-            renamed = named(error)
-            if renamed is error:
-                raise
-            raise renamed from error
+    """The method, which is called again with copies if it fails with tensors of inference mode.
 
-    return taking
+    Layers call each other's products, so nothing is looked at before something fails.
+    """
+
+    @functools.wraps(method)
+    def taking(self: Any, /, *tensors: Any, **more: Any) -> Any:
+        try:
+            return method(self, *tensors, **more)
+        except RuntimeError as error:
+            return _again(error, method, self, tensors, more)
+
+    @functools.wraps(method)
+    def taking_one(self: Any, tensor: Any = None, /, **more: Any) -> Any:  # which is faster than to take any number
+        if more:
+            return taking(self, *(() if tensor is None else (tensor,)), **more)
+        try:
+            return method(self, tensor)
+        except RuntimeError as error:
+            return _again(error, method, self, (tensor,), more)
+
+    return taking_one if len(inspect.signature(method).parameters) == 2 else taking
+
+
+def _again(
+    error: RuntimeError, method: Callable[..., Any], owner: Any, tensors: tuple[Any, ...], more: dict[str, Any]
+) -> Any:
+    """What a method returns for copies of those tensors that were made in inference mode, if that was the matter."""
+    given = [t for t in (*tensors, *more.values()) if isinstance(t, Tensor)]
+    # what was one tensor stays one, which halves the work of some products
+    ordinary = {id(t): outside_inference(t) for t in given}
+    if any(ordinary[id(t)] is not t for t in given):
+        try:
+            return method(
+                owner,
+                *(ordinary.get(id(t), t) for t in tensors),
+                **{name: ordinary.get(id(t), t) for name, t in more.items()},
+            )
+        except RuntimeError as other:
+            error = other
+    renamed = named(error)
+    if renamed is error:
+        raise error
+    raise renamed from error
 
 
 def unshared(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ While a map is differentiated automatically, `Substituting` puts these formulas 
 * bags of embeddings, hard sigmoid, gated linear units, distances of all pairs: some derivative is missing; that of the
   hard sigmoid, as that of CELU, is rounded to single precision;
 * tables of embeddings: their sparse gradients cannot be reshaped;
+* the chunked cross entropy of a linear layer: it has first derivatives alone, of reverse mode;
 * unpooling: where windows overlap, reverse mode counts what they share twice;
 * bilinear forms, Mish: tangents would be moved one by one;
 * recurrent layers: the kernels of libraries keep what a backward pass needs only while gradients are on (oneDNN) or in
@@ -21,13 +22,13 @@ import functools
 from typing import Any
 
 import torch
-from torch import _VF, Tensor, nn
-from torch.jit._trace import TopLevelTracedModule
+from torch import _VF, Tensor
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.nn import functional as F
-from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from pullgeo._torch import kink_functions, matrix_functions
+from pullgeo._torch.scripts import ScriptCalls
 from pullgeo._torch.torch_names import Function, functions_named
 
 
@@ -101,6 +102,16 @@ def embedding(
     return F.embedding(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, False)
 
 
+def _in_one_piece(name: str) -> Function:
+    """A loss of a linear layer that is not computed in chunks, whose operator has first derivatives alone."""
+    function = getattr(F, name, None)
+
+    def compute(*args: Any, **kwargs: Any) -> Tensor:
+        return function(*args, **kwargs | {"options": None})  # type: ignore[misc]
+
+    return compute
+
+
 def lasting(function: Function, axes: int, indices: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, torch.Size]:
     """Which entries of an unpooling are in its result, and the shape of this.
 
@@ -145,15 +156,24 @@ def _writing(substitute: Function) -> Function:
 
 
 def _by_torch_itself(recurrent: Function) -> Function:
-    """A recurrent layer by torch's own kernels, which consist of operations with every derivative."""
+    """A recurrent layer by torch's own kernels, which consist of operations with every derivative.
 
-    def run(*args: Any, **kwargs: Any) -> Any:
+    They write into what is computed of the first state, which must be batched by ``vmap`` as the input is.
+    """
+
+    def run(input: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if torch._C._functorch.is_functorch_wrapped_tensor(input):
+            zero = torch.zeros_like(input).sum()
+            packed = isinstance(args[0], Tensor) and not args[0].is_floating_point()
+            states = args[packed]
+            batched = states + zero if isinstance(states, Tensor) else tuple(state + zero for state in states)
+            args = (*args[:packed], batched, *args[packed + 1 :])
         libraries: Any = (torch.backends.mkldnn, torch.backends.cudnn)
         before = [library.enabled for library in libraries]
         try:
             for library in libraries:
                 library.enabled = False
-            return recurrent(*args, **kwargs)
+            return recurrent(input, *args, **kwargs)
         finally:
             for library, enabled in zip(libraries, before, strict=True):
                 library.enabled = enabled
@@ -222,6 +242,7 @@ _NAMED: dict[str, Function] = {
     "layer_norm": kink_functions.layer_norm,
     "F.instance_norm": kink_functions.instance_norm,
     "F.mish": mish,
+    "F.linear_cross_entropy": _in_one_piece("linear_cross_entropy"),  # of newer torch
 }
 
 SUBSTITUTES: dict[Function, Function] = (
@@ -251,6 +272,19 @@ _DIFFERENTIATES = frozenset(
     )
 )
 
+_OF_TORCH = frozenset(("aten", "prim", "prims"))
+
+
+def is_foreign(function: Function) -> bool:
+    """Whether a function is an operator that torch was given from outside, as by ``torch.library``.
+
+    Of those transforms know neither forward mode nor, of some, a backward pass, and take them for constant.
+    """
+    if isinstance(function, OpOverload):
+        return function.namespace not in _OF_TORCH
+    return isinstance(function, OpOverloadPacket) and str(function).partition(".")[0] not in _OF_TORCH
+
+
 _LEAVES: frozenset[Function] = frozenset((Tensor.numpy, Tensor.__array__))
 
 
@@ -273,9 +307,10 @@ class Watching(TorchFunctionMode):
     Attributes:
         widest: bytes of the largest tensor that it computes.
         switched: whether gradients were switched off or on.
-        compiled: whether a module scripted by TorchScript ran; its forward derivatives are zero once it has optimised
-            itself.
-        nested: whether derivatives were taken, tensors made to require them, or their gradients changed by hooks.
+        compiled: whether a function or method scripted by TorchScript ran; its forward derivatives are zero once it has
+            optimised itself.
+        nested: whether derivatives were taken, tensors made to require them, or their gradients changed by hooks; or an
+            operator ran that torch was given from outside, whose derivatives transforms take for zero.
         left: whether values were handed to NumPy.
     """
 
@@ -293,27 +328,26 @@ class Watching(TorchFunctionMode):
         return self.nested or self.left or self.switched
 
     def __enter__(self) -> "Watching":
-        """Watch, modules that are called included."""
-        self._hook = register_module_forward_pre_hook(self._called)
+        """Watch, TorchScript included."""
+        self._scripts = ScriptCalls(self._ran)
+        self._scripts.__enter__()
         super().__enter__()
         return self
 
     def __exit__(self, *reason: Any) -> None:
         """Watch no longer."""
-        self._hook.remove()
         super().__exit__(*reason)
+        self._scripts.__exit__(*reason)
 
-    def _called(self, module: nn.Module, args: Any) -> None:
-        # traced modules keep their derivatives
-        scripted = isinstance(module, torch.jit.ScriptModule) and not isinstance(module, TopLevelTracedModule)
-        self.compiled = self.compiled or scripted
+    def _ran(self, traced: bool) -> None:
+        self.compiled = self.compiled or not traced
 
     def __torch_function__(
         self, func: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """The function itself."""
         self.switched = self.switched or func is torch._C._set_grad_enabled
-        self.nested = self.nested or func in _DIFFERENTIATES
+        self.nested = self.nested or func in _DIFFERENTIATES or is_foreign(func)
         self.left = self.left or func in _LEAVES
         answer = func(*args, **(kwargs or {}))
         if isinstance(answer, Tensor):

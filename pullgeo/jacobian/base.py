@@ -13,7 +13,7 @@ from torch import Tensor
 from pullgeo._repr import ShortRepr, shape_text
 from pullgeo._torch.plain_memory import JACOBIAN_PRODUCTS, take_any_tensors
 from pullgeo.errors import OptionError
-from pullgeo.jacobian.contractions import combined, flat, gram, outer
+from pullgeo.jacobian.contractions import combined, flat, gram, outer, times
 from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.signature import Signature
 
@@ -128,10 +128,9 @@ class Jacobian(ShortRepr, ABC):
         Raises:
             OptionError: the size is not a positive number.
         """
-        if size is None or (isinstance(size, str) and size == "auto"):
+        size = checked_chunk_size("in_chunks", size)
+        if size is None:
             return self
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise OptionError(f'in_chunks: size must be a positive number of tangents or "auto", got {size!r}.')
         bounded = copy.copy(self)
         object.__setattr__(bounded, "chunk_size", size)
         return bounded
@@ -212,6 +211,10 @@ class Jacobian(ShortRepr, ABC):
     def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "b *x"]:
         """``Σ_k Jᵀ W_k ∘ Jᵀ V_k``: the diagonal of ``Jᵀ (Σ_k W_k V_kᵀ) J``; pulled in chunks."""
         return self._sum_of_products(self.pull, W, V)
+
+    def pull_scaled_diag(self, c: Float[Tensor, "k b"], W: Float[Tensor, "k b *y"]) -> Float[Tensor, "b *x"]:
+        """``Σ_k c_k (Jᵀ W_k)²``, by entries; kinds whose pulls cost most scale what they have pulled."""
+        return self.pull_diag(times(c, W), W)
 
     def push_outer(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "b n_out n_out"]:
         """``J (Σ_k T_k S_kᵀ) Jᵀ``."""
@@ -378,6 +381,19 @@ def all_added_up(terms: Iterator[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     for term in terms:
         totals = tuple(map(operator.add, totals, term))
     return totals
+
+
+def checked_chunk_size(where: str, size: ChunkSize) -> int | None:
+    """A number to take at a time; ``None`` for automatic.
+
+    Raises:
+        OptionError: it is no positive number.
+    """
+    if size is None or (isinstance(size, str) and size == "auto"):
+        return None
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise OptionError(f'{where}: chunk_size must be a positive number or "auto", got {size!r}.')
+    return size
 
 
 def chunks(k: int, item_bytes: int, budget: int = CHUNK_BYTES) -> Iterator[slice]:

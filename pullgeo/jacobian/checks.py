@@ -1,6 +1,7 @@
 """What must hold of a module and a batch before there is a Jacobian per sample."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,6 +27,18 @@ from pullgeo.jacobian.boundary import FAILURES, name_of, value_of
 from pullgeo.jacobian.returned import checked_tensor
 
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+
+_WATCHED = (
+    _BatchNorm,
+    _DropoutNd,
+    _SpectralNorm,
+    nn.FractionalMaxPool2d,
+    nn.FractionalMaxPool3d,
+    nn.MultiheadAttention,
+    nn.RNNBase,
+    nn.RReLU,
+)
+"""Classes of modules that may mix samples or draw random numbers; hooks may too."""
 
 _ROUNDED = 4
 """Bytes of a floating point number below which an output is too coarse to be differentiated twice or measured."""
@@ -93,16 +106,17 @@ def check_module(module: nn.Module, x: Tensor, wrt: str, chosen: Sequence[Tensor
         DeviceError: all parameters are on another device than ``x``.
         GradModeError: parameters or buffers were made under ``torch.inference_mode``, which is over.
     """
-    parameters = list(module.parameters())
+    children = list(module.named_modules())
+    parameters = list({id(p): p for _, child in children for p in child._parameters.values() if p is not None}.values())
     if any(is_lazy(p) for p in parameters):
         raise ModuleError(
             "linearize: a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
         )
-    check_fixed(module)
+    _check_fixed(children)
     _check_parameters(module, parameters if chosen is None else chosen, wrt)
-    _check_recorded(module)
+    _check_recorded(module, parameters, children)
     if wrt == "weight":
-        for name, child in module.named_modules():
+        for name, child in children:
             if isinstance(child, ScriptModule) and any(True for _ in child.parameters()):
                 raise ModuleError(
                     f"linearize: {_where(name, child)} is compiled by TorchScript, which keeps its parameters out of "
@@ -131,6 +145,8 @@ def check_module(module: nn.Module, x: Tensor, wrt: str, chosen: Sequence[Tensor
 
 def _check_parameters(module: nn.Module, parameters: Sequence[Tensor], wrt: str) -> None:
     for p in parameters:
+        if type(p) is nn.Parameter and p.layout is torch.strided:
+            continue
         if wrt == "weight" and p.layout is not torch.strided:
             name = next(name for name, q in module.named_parameters() if q is p)
             raise ModuleError(
@@ -145,8 +161,11 @@ def _check_parameters(module: nn.Module, parameters: Sequence[Tensor], wrt: str)
             )
 
 
-def _check_recorded(module: nn.Module) -> None:
+def _check_recorded(module: nn.Module, parameters: Sequence[Tensor], children: Sequence[tuple[str, nn.Module]]) -> None:
     if torch.is_inference_mode_enabled():
+        return
+    buffers = [b for _, child in children for b in child._buffers.values() if b is not None]
+    if not any(tensor.is_inference() for tensor in (*parameters, *buffers)):
         return
     held = [*module.named_parameters(), *module.named_buffers()]
     unusable = [name for name, tensor in held if tensor is not None and tensor.is_inference()]
@@ -165,7 +184,14 @@ def check_fixed(module: nn.Module) -> None:
         CoupledSamplesError: a submodule mixes samples or draws random numbers.
         ModuleError: a submodule is quantised, or sharded over processes.
     """
-    for name, child in module.named_modules():
+    _check_fixed(module.named_modules())
+
+
+def _check_fixed(children: Iterable[tuple[str, nn.Module]]) -> None:
+    for name, child in children:
+        kind: Any = type(child)
+        if not _is_watched(kind) and not getattr(child, "_forward_pre_hooks", None):
+            continue
         if isinstance(child, _BatchNorm) and (child.training or child.running_mean is None):
             fix = (
                 "Call module.eval() first."
@@ -205,6 +231,16 @@ def check_fixed(module: nn.Module) -> None:
                 f"linearize: {_where(name, child)} is in train mode and draws a new random mask at every call, so the "
                 "map is not fixed. Call module.eval() first."
             )
+
+
+@lru_cache(maxsize=1024)
+def _is_watched(kind: Any) -> bool:
+    """Whether something may be the matter with modules of a class itself."""
+    return (
+        issubclass(kind, _WATCHED)
+        or kind.__module__.startswith(_QUANTISED)
+        or kind.__name__ == "FullyShardedDataParallel"
+    )
 
 
 def _where(name: str, child: nn.Module) -> str:
@@ -317,10 +353,16 @@ def _agree(function: Callable[..., Any], inputs: Sequence[Tensor], expected: Ten
             value = value_of(lambda _: function(*(x.clone() for x in inputs)), inputs[0])
             if not isinstance(value, Tensor) or value.ndim != expected.ndim or len(value) != len(inputs[0]):
                 return None
-            got, allowed = value[-last:], 10 * torch.finfo(expected.dtype).eps ** 0.5 * expected.abs().max()
-            return got.shape == expected.shape and not bool(((got - expected).abs() > allowed).any())
+            return agree(value[-last:], expected)
     except FAILURES:  # another size of batch, or values that cannot be looked at inside a transform
         return None
+
+
+def agree(got: Tensor, expected: Tensor) -> bool:
+    """Whether values are the same up to far more than rounding."""
+    with torch.no_grad():
+        allowed = 10 * torch.finfo(expected.dtype).eps ** 0.5 * expected.abs().max()
+        return got.shape == expected.shape and not bool(((got - expected).abs() > allowed).any())
 
 
 def _is_random(child: nn.Module) -> bool:

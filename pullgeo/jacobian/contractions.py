@@ -42,3 +42,8 @@ def combined(T: Float[Tensor, "k b *n"], u: Float[Tensor, "l b k"]) -> Float[Ten
 def outer(T: Float[Tensor, "k b *n"], S: Float[Tensor, "k b *m"]) -> Float[Tensor, "b n m"]:
     """Σ_k T_k S_kᵀ for each sample. Cost: ``b k n m`` multiplications."""
     return torch.matmul(flat(T).permute(1, 2, 0), flat(S).transpose(0, 1))
+
+
+def times(scale: Float[Tensor, "k b"], stack: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *y"]:
+    """A number for each tangent and sample times a stack."""
+    return scale.reshape(*scale.shape, *[1] * (stack.ndim - 2)) * stack

@@ -15,7 +15,7 @@ from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.boundary import FAILURES, name_of, undifferentiable, value_of
 from pullgeo.jacobian.chain_weight import chain_stages
 from pullgeo.jacobian.checks import check_batch, check_independence, check_module, check_wrt, checked_value
-from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight, check_connected, watched
+from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight, Known, check_connected, watched
 from pullgeo.jacobian.registry import rule_for, weight_rule_for
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tracing.proxy import Untraceable
@@ -142,7 +142,7 @@ def _stages(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tens
     y, seen = watched(lambda x: checked_value(spare, x), x)
     check_independence(spare.__name__, spare, (x,), y)
     signature = Signature(len(x), (layout.size,), tuple(y.shape[1:]), y.dtype, y.device)
-    J = AutodiffWeight(module, x, signature, layout)
+    J = AutodiffWeight(module, x, signature, layout, known=Known(None if seen.hides else seen, y))
     J.check(seen.hides or _is_cut_off(y))
     return y, [Stage(ParameterBlock(module, layout.parameters, J))]
 

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 from weakref import ReferenceType, ref
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import forward_ad
-from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from pullgeo._torch.scripts import ScriptCalls
 from pullgeo.errors import TensorChangedError
 
 Item = TypeVar("Item")
@@ -29,16 +29,17 @@ class _State(local):
 _state = _State()
 
 
-def over_chunks(chunks: Iterable[Item], compute: Callable[[Item], Answer]) -> Iterator[Answer]:
+def over_chunks(chunks: Iterable[Item], compute: Callable[[Item], Answer], also_one: bool = False) -> Iterator[Answer]:
     """``compute(chunk)`` of one chunk after the other, each by `recomputed` if there are several.
 
     Args:
         chunks: such as slices of a stack.
         compute: what is to be done with one of them. Whatever depends on the chunk alone is computed in it, slices of
             the stack included.
+        also_one: use `recomputed` for a single chunk too, where its graph takes much more than its answer.
     """
     every = list(chunks)
-    if len(every) == 1:
+    if len(every) == 1 and not also_one:
         yield compute(every[0])
         return
     for chunk in every:
@@ -143,15 +144,16 @@ class _Search(TorchFunctionMode):
     def __enter__(self) -> "_Search":
         """Begin."""
         _state.search = self
-        self._hook = register_module_forward_pre_hook(self._called)
+        self._scripts = ScriptCalls(self._ran)
+        self._scripts.__enter__()
         super().__enter__()
         return self
 
     def __exit__(self, *reason: Any) -> None:
         """End."""
         _state.search = None
-        self._hook.remove()
         super().__exit__(*reason)
+        self._scripts.__exit__(*reason)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -161,16 +163,22 @@ class _Search(TorchFunctionMode):
         for tensor in _tensors_in((args, kwargs)):
             base = _base(tensor)
             if base.requires_grad:
+                if self._is_made(base):
+                    continue
                 if base is tensor:
-                    if not self._is_made(tensor):
-                        self.tensors[id(tensor)] = tensor
+                    self.tensors[id(tensor)] = tensor
                 else:  # one that a transform has wrapped before it was used
                     self.incomplete = True
             elif base is tensor and not tensor.is_inference():
                 self._others.setdefault(id(tensor), (ref(tensor), tensor._version))
         answer = func(*args, **kwargs)
-        if torch.is_grad_enabled() or func is Tensor.requires_grad_:  # a part of the function switched gradients on
-            self._made.update((id(tensor), ref(tensor)) for tensor in _tensors_in(answer))
+        recording = (
+            torch.is_grad_enabled() or func is Tensor.requires_grad_
+        )  # a part of the function has switched it on
+        for base in map(_base, _tensors_in(answer)):
+            # without gradients too, a view of what has a graph claims to require gradients
+            if recording or (base.requires_grad and base.grad_fn is None and base._is_view()):
+                self._made[id(base)] = ref(base)
         return answer
 
     def _is_made(self, tensor: Tensor) -> bool:
@@ -178,8 +186,8 @@ class _Search(TorchFunctionMode):
         reference = self._made.get(id(tensor))
         return reference is not None and reference() is tensor
 
-    def _called(self, module: nn.Module, args: Any) -> None:
-        self.incomplete = self.incomplete or isinstance(module, torch.jit.ScriptModule)
+    def _ran(self, traced: bool) -> None:
+        self.incomplete = True
 
     def others_alive(self, values: tuple[Tensor, ...]) -> list[tuple[ReferenceType[Tensor], int]]:
         """What else was used and lives on, besides the values, with the number of times it had been written into."""

@@ -108,6 +108,8 @@ def forward_owner(cls: type[nn.Module]) -> type:
 def overrides_call(module: nn.Module) -> bool:
     """Whether calling the module runs more than torch's own ``__call__``, wrappers that add no computation left out."""
     cls = type(module)
+    if cls.__call__ is nn.Module.__call__:  # what most modules have, found quickly
+        return False
     owner = next(c for c in cls.__mro__ if "__call__" in vars(c) and not vars(c).get("forward_is_transparent", False))
     return owner is not nn.Module and not issubclass(cls, ScriptModule)
 
@@ -116,6 +118,8 @@ def _has_more_parameters(module: nn.Module, cls: type[nn.Module]) -> bool:
     """Whether a module holds parameters that its class of torch.nn does not know of."""
     if not cls.__module__.startswith("torch.nn."):
         return False
+    if not module._modules:
+        return any(name not in ("weight", "bias") for name, p in module._parameters.items() if p is not None)
     return any(name not in ("weight", "bias") for name, _ in module.named_parameters())
 
 

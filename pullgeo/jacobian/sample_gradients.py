@@ -7,8 +7,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, ModuleError, ShapeError
+from pullgeo.jacobian.base import ChunkSize, checked_chunk_size, chunks
 from pullgeo.jacobian.linearize import linearize
-from pullgeo.jacobian.weights.parameters import from_coordinates
+from pullgeo.jacobian.recompute import over_chunks
+from pullgeo.jacobian.weights.parameters import ParameterLayout, from_coordinates
 from pullgeo.jacobian.weights.weight_graph import WeightGraph
 from pullgeo.typing import Parameters
 
@@ -17,7 +19,11 @@ Loss = Tensor | Callable[[Tensor], Tensor]
 
 
 def sample_gradients(
-    module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Loss, parameters: Parameters = "all"
+    module: nn.Module,
+    x: Shaped[Tensor, "b *x"],
+    loss: Loss,
+    parameters: Parameters = "all",
+    chunk_size: ChunkSize = "auto",
 ) -> Float[Tensor, "b p"]:
     """``∇_θ ℓ_b = J_bᵀ ∂ℓ_b/∂y``: the gradient of every sample's own loss with respect to all weights.
 
@@ -27,6 +33,8 @@ def sample_gradients(
         loss: the gradients of the losses with respect to the outputs, ``(b, *y)``, or a function from outputs to
             losses ``(b,)``.
         parameters: which parameters are the weights, as for `linearize`.
+        chunk_size: how many samples are linearized at a time, which bounds the memory beside the answer; the module is
+            called with that many. ``"auto"`` takes the whole batch.
 
     Returns:
         ``(b, P)``, in the order of ``torch.nn.utils.parameters_to_vector(module.parameters())``. Differentiable with
@@ -36,7 +44,8 @@ def sample_gradients(
         ShapeError, DtypeError: ``loss`` is or gives something else, or ``x`` does not fit the module.
         OptionError, ModuleError, CoupledSamplesError, DeviceError: as `linearize` raises them.
 
-    Cost: one forward and one backward pass, and ``b P`` memory. `sample_gradient_norms` needs much less.
+    Cost: one forward and one backward pass, and ``b P`` memory; a second forward pass with chunks and a
+    loss that is a function. `sample_gradient_norms` needs much less.
 
     Example:
         >>> f = nn.Linear(2, 1, bias=False)
@@ -45,12 +54,15 @@ def sample_gradients(
         tensor([[ 5., 10.],
                 [15., 20.]])
     """
-    J, w = _cotangent("sample_gradients", module, x, loss, parameters)
-    return J.pull(w).squeeze(0)
+    return _over_samples("sample_gradients", module, x, loss, parameters, chunk_size, _pulled)
 
 
 def named_sample_gradients(
-    module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Loss, parameters: Parameters = "all"
+    module: nn.Module,
+    x: Shaped[Tensor, "b *x"],
+    loss: Loss,
+    parameters: Parameters = "all",
+    chunk_size: ChunkSize = "auto",
 ) -> dict[str, Tensor]:
     """`sample_gradients` by the names of the parameters, each ``(b, *shape)``.
 
@@ -59,20 +71,27 @@ def named_sample_gradients(
         x: the batch.
         loss: as for `sample_gradients`.
         parameters: which parameters are the weights, as for `linearize`.
+        chunk_size: how many samples are linearized at a time, which bounds the memory beside the answer; the module is
+            called with that many. ``"auto"`` takes the whole batch.
 
     Example:
         >>> found = named_sample_gradients(nn.Linear(2, 3), torch.zeros(5, 2), torch.ones(5, 3))
         >>> {name: tuple(gradient.shape) for name, gradient in found.items()}
         {'weight': (5, 3, 2), 'bias': (5, 3)}
     """
-    J, w = _cotangent("named_sample_gradients", module, x, loss, parameters)
-    layout = J.layout
-    pieces = zip(layout.names, layout.parameters, layout.split(J.pull(w).squeeze(0)), strict=True)
+    where = "named_sample_gradients"
+    gradients = _over_samples(where, module, x, loss, parameters, chunk_size, _pulled)
+    layout = ParameterLayout.of(module, parameters, where)
+    pieces = zip(layout.names, layout.parameters, layout.split(gradients), strict=True)
     return {name: from_coordinates(piece, p) for name, p, piece in pieces}
 
 
 def sample_gradient_norms(
-    module: nn.Module, x: Shaped[Tensor, "b *x"], loss: Loss, parameters: Parameters = "all"
+    module: nn.Module,
+    x: Shaped[Tensor, "b *x"],
+    loss: Loss,
+    parameters: Parameters = "all",
+    chunk_size: ChunkSize = "auto",
 ) -> Float[Tensor, " b"]:
     """``‖∇_θ ℓ_b‖`` of every sample, without the gradients themselves.
 
@@ -84,6 +103,8 @@ def sample_gradient_norms(
         x: the batch.
         loss: as for `sample_gradients`.
         parameters: which parameters are the weights, as for `linearize`.
+        chunk_size: how many samples are linearized at a time, which bounds the memory beside the answer; the module is
+            called with that many. ``"auto"`` takes the whole batch.
 
     Returns:
         ``(b,)``.
@@ -95,8 +116,48 @@ def sample_gradient_norms(
         >>> sample_gradient_norms(nn.Linear(2, 1), torch.tensor([[2.0, 2.0]]), torch.ones(1, 1))
         tensor([3.])
     """
-    J, w = _cotangent("sample_gradient_norms", module, x, loss, parameters)
-    return J.pull_gram(w, w).reshape(len(x)).clamp(min=0).sqrt()
+    squares = _over_samples("sample_gradient_norms", module, x, loss, parameters, chunk_size, _squared_norms)
+    return squares.clamp(min=0).sqrt()
+
+
+def _pulled(J: WeightGraph, w: Float[Tensor, "1 b *y"]) -> Float[Tensor, "b p"]:
+    return J.pull(w).squeeze(0)
+
+
+def _squared_norms(J: WeightGraph, w: Float[Tensor, "1 b *y"]) -> Float[Tensor, " b"]:
+    return J.pull_gram(w, w).reshape(w.shape[1])
+
+
+def _over_samples(
+    where: str,
+    module: nn.Module,
+    x: Tensor,
+    loss: Loss,
+    parameters: Parameters,
+    chunk_size: ChunkSize,
+    answer: Callable[[WeightGraph, Tensor], Tensor],
+) -> Tensor:
+    """What is asked of the Jacobian and the cotangent, for a part of the samples at a time.
+
+    Cost: with a loss that is a function, which sees all outputs at once, one more forward pass for several parts.
+    """
+    size = checked_chunk_size(where, chunk_size)
+    if size is None or not isinstance(x, Tensor) or x.ndim == 0 or len(x) <= size:
+        return answer(*_cotangent(where, module, x, loss, parameters))
+    parts = list(chunks(len(x), 1, size))
+    if isinstance(loss, Tensor):
+        w = loss
+        if len(w) != len(x):
+            raise ShapeError(
+                f"{where}: loss must be the gradients with respect to the outputs, one row for each of the {len(x)} "
+                f"samples, or a function from outputs to one loss per sample; got shape {tuple(w.shape)}."
+            )
+    else:
+        values = over_chunks(parts, lambda part: linearize(module, x[part], "weight", parameters)[0])
+        w = _gradient(where, loss, torch.cat(list(values)))
+    return torch.cat(
+        list(over_chunks(parts, lambda part: answer(*_cotangent(where, module, x[part], w[part], parameters))))
+    )
 
 
 def _cotangent(

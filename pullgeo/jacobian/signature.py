@@ -21,7 +21,8 @@ class Signature:
     @classmethod
     def between(cls, x: Tensor, y: Tensor) -> "Signature":
         """The signature of a map whose value at the batch ``x`` is the batch ``y``."""
-        return cls(len(x), tuple(x.shape[1:]), tuple(y.shape[1:]), y.dtype, y.device)
+        before, after = x.shape, y.shape
+        return cls(before[0], tuple(before[1:]), tuple(after[1:]), y.dtype, y.device)
 
     @property
     def n_in(self) -> int:

@@ -26,14 +26,20 @@ def tangent(function: Map, x: Tensor, t: Tensor, backward: bool = False) -> Tens
         backward: take the transpose of the transpose in any case. Forward mode does not know of ``torch.no_grad``, and
             differentiates what reverse mode takes for constant.
     """
+    return with_value(function, x, t, backward)[1]
+
+
+def with_value(function: Map, x: Tensor, t: Tensor, backward: bool = False) -> tuple[Tensor, Tensor]:
+    """``f(x)`` with the `tangent`."""
     if not backward:
         try:
             with one_thread_at_a_time:
-                return jvp(function, (x,), (t,))[1]
+                y, moved, *_ = jvp(function, (x,), (t,))
+                return y, moved
         except NotImplementedError:
             pass
-    primal = vjp(function, x)
-    return vjp(lambda w: primal[1](w)[0], torch.zeros_like(primal[0]))[1](t)[0]
+    y, pullback, *_ = vjp(function, x)
+    return y, vjp(lambda w: pullback(w)[0], torch.zeros_like(y))[1](t)[0]
 
 
 def second_tangent(function: Map, x: Tensor, t: Tensor, s: Tensor, backward: bool = False) -> Tensor:

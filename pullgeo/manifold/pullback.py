@@ -104,6 +104,10 @@ class PullbackManifold(Manifold):
     def metric(self, z: Tensor) -> Metric:
         """``G(z) = JᵀMJ``, held implicitly: ``.dense()`` multiplies it out, ``.inner(u, v)`` pushes two tangents.
 
+        As many tangents are moved at a time as their bytes allow. For another number, such as 1 where a single tangent
+        of all points takes much memory, pull back yourself: with ``y, J = linearize(decoder, z)`` it is
+        ``M.pullback(J.in_chunks(1))``, with M the metric at y, or ``ggn(decoder, z, likelihood, chunk_size=1)``.
+
         Raises:
             NonFiniteError: a latent, or what the decoder returns for it, is NaN or infinite.
             ShapeError: ``z`` is not ``(b, d)``, or the ambient metric is of another dimension than the output.

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import DeviceError, DtypeError, OptionError, ShapeError
-from pullgeo.jacobian.base import ChunkSize, Jacobian
+from pullgeo.jacobian.base import Jacobian
 from pullgeo.metric.base import Metric
 from pullgeo.metric.structured import Dense, Diagonal, Identity
 from pullgeo.typing import Wrt
@@ -27,18 +27,6 @@ def checked_wrt(where: str, wrt: str) -> Wrt:
             f'{where}: wrt must be "input" or "weight" (or "weights", which means the same), got {wrt!r}.'
         )
     return _CHOICES[wrt]
-
-
-def checked_chunk_size(where: str, chunk_size: ChunkSize) -> ChunkSize:
-    """How many tangents to move at a time.
-
-    Raises:
-        OptionError: it is neither a positive number nor ``"auto"`` or None.
-    """
-    automatic = chunk_size is None or (isinstance(chunk_size, str) and chunk_size == "auto")
-    if not automatic and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1):
-        raise OptionError(f'{where}: chunk_size must be a positive number of tangents or "auto", got {chunk_size!r}.')
-    return chunk_size
 
 
 @dataclass(frozen=True, eq=False)

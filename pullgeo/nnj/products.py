@@ -33,7 +33,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import OptionError
-from pullgeo.jacobian.base import ChunkSize, Jacobian
+from pullgeo.jacobian.base import ChunkSize, Jacobian, checked_chunk_size
 from pullgeo.jacobian.contractions import flat
 from pullgeo.jacobian.linearize import linearize
 from pullgeo.jacobian.weights.batch_sum import BatchSum
@@ -41,7 +41,7 @@ from pullgeo.jacobian.weights.weight_graph import WeightGraph
 from pullgeo.metric.base import Metric
 from pullgeo.metric.implicit import Implicit
 from pullgeo.metric.over_batch import Reduction, checked_reduction, sum_dense, sum_diag
-from pullgeo.nnj.arguments import Side, check_value, checked_chunk_size, checked_wrt
+from pullgeo.nnj.arguments import Side, check_value, checked_wrt
 from pullgeo.nnj.reduction import of_sum, over_samples
 from pullgeo.nnj.weight_blocks import block_metric, pull_blocks, sum_blocks, weight_layout
 from pullgeo.typing import Decoder, Parameters, Wrt

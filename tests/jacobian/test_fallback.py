@@ -199,7 +199,7 @@ def test_old_spectral_norm_and_scripted_modules() -> None:
             close(J.dense(), expected)
             close(J.push(basis).permute(1, 2, 0), expected)
         for second in (lambda J: J.second(basis, torch.ones(3, 4).double()), lambda J: J.second_push(basis, basis)):
-            with pytest.raises(ModuleError, match="TorchScript has wrong second derivatives"):
+            with pytest.raises(ModuleError, match="TorchScript has scripted has wrong second derivatives"):
                 second(J)
     for module in (torch.jit.script(plain), scripted):
         with pytest.raises(ModuleError, match=r"TorchScript.*Linearize the module that was compiled"):

@@ -154,7 +154,7 @@ def test_gradients_with_chunks_are_those_without(name: str) -> None:
         J = linearize(network, x, "weight")[1].in_chunks(chunk_size)
         M = Identity(5, torch.float64)
         if name == "blocks":
-            return torch.cat([b.flatten() for b in ggn_blocks(network, x, Categorical(), chunk_size).blocks])
+            return torch.cat([b.flatten() for b in ggn_blocks(network, x, Categorical(), chunk_size=chunk_size).blocks])
         if name == "sampled":
             return sampled_ggn_diag(network, x, Categorical(), generator, 5, "weight", chunk_size=chunk_size).value
         if name == "hutchinson":

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pullgeo.errors import DtypeError, ShapeError
+from pullgeo.errors import DtypeError, OptionError, ShapeError
 from pullgeo.jacobian import (
     ConvWeight,
     LinearWeight,
@@ -87,3 +87,51 @@ def test_what_is_no_loss_per_sample_is_refused(without_type_checks: None) -> Non
     with pytest.raises(DtypeError, match=r"loss must be torch.float64"):
         sample_gradients(module, x, torch.zeros(5, 2))
     assert not sample_gradients(module, x, lambda y: torch.ones(5).double()).any()
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("as_function", [True, False])
+def test_in_chunks_of_samples(size: int, as_function: bool) -> None:
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    x, target = torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 1, 1, 0, 1])
+    count: list[int] = []
+
+    def cross_entropy(y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(y, target, reduction="none")
+
+    with torch.no_grad():
+        residual = network(x).softmax(1) - nn.functional.one_hot(target, 2)
+    loss = cross_entropy if as_function else residual
+    rows = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(cross_entropy(network(x))[i], list(network.parameters()))])
+        for i in range(5)
+    ]
+    expected = torch.stack(rows)
+    handle = network.register_forward_pre_hook(lambda module, args: count.append(len(args[0])))
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            found = sample_gradients(network, x, loss, chunk_size=size)
+            norms = sample_gradient_norms(network, x, loss, chunk_size=size)
+            named = named_sample_gradients(network, x, loss, chunk_size=size)
+        torch.testing.assert_close(found.detach(), expected)
+        torch.testing.assert_close(norms.detach(), expected.norm(dim=1))
+        torch.testing.assert_close(torch.cat([g.flatten(1) for g in named.values()], 1).detach(), expected)
+        assert found.requires_grad is grad
+    assert max(count) == size
+    handle.remove()
+    # gradients of a penalty go through the losses and the chunks alike
+    penalty = [sample_gradients(network, x, loss, chunk_size=n).pow(3).sum() for n in ("auto", size)]
+    left, right = (torch.autograd.grad(p, list(network.parameters()), materialize_grads=True) for p in penalty)
+    for one, other in zip(left, right, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_chunks_of_samples_that_do_not_fit_are_named() -> None:
+    network, x = nn.Linear(3, 2), torch.randn(5, 3)
+    for wrong in (0, True, 1.5):
+        with pytest.raises(OptionError, match="sample_gradients: chunk_size must be a positive number"):
+            sample_gradients(network, x, torch.ones(5, 2), chunk_size=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match=r"one row for each of the 5 samples.*\(4, 2\)"):
+        sample_gradients(network, x, torch.ones(4, 2), chunk_size=2)

@@ -31,6 +31,22 @@ class Recurrent(nn.Module):
         return self.lstm(x.unsqueeze(-1))[0][:, -1]
 
 
+class ManyRecurrent(nn.Module):
+    """Recurrent layers of every kind, from given first states too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(1, 3, 2, batch_first=True, bidirectional=True, proj_size=2)
+        self.gru = nn.GRU(4, 2, batch_first=True)
+        self.rnn = nn.RNN(2, 2, 2, batch_first=True, nonlinearity="relu", bias=False)
+        self.start = nn.Parameter(torch.randn(1, 1, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.lstm(x.unsqueeze(-1))[0]
+        h = self.gru(h, self.start.expand(-1, len(x), -1).contiguous())[0]
+        return (self.rnn(h)[0] + h)[:, -1]
+
+
 class Branching(nn.Module):
     """Looks at its values."""
 
@@ -57,7 +73,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], bool]] = {
     "spectral": (Spectral, True),
     "in place": (InPlace, True),
     "prelu with as many channels as samples": (lambda: nn.Sequential(nn.Linear(5, 3), nn.PReLU(3)), True),
-    "recurrent": (Recurrent, False),
+    "recurrent": (Recurrent, True),
+    "recurrent, of many kinds": (ManyRecurrent, True),
     "branching": (Branching, False),
 }
 

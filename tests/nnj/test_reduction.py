@@ -146,7 +146,7 @@ def test_memory_of_a_weight_diagonal_does_not_grow_with_outputs_times_weights() 
     ("options", "message"),
     [
         ({"reduction": "average"}, 'reduction must be "none", "sum" or "mean", got \'average\''),
-        ({"chunk_size": 0}, 'chunk_size must be a positive number of tangents or "auto", got 0'),
+        ({"chunk_size": 0}, 'chunk_size must be a positive number or "auto", got 0'),
         ({"chunk_size": 2.0}, "got 2.0"),
         ({"chunk_size": True}, "got True"),
     ],

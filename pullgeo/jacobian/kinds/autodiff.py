@@ -15,14 +15,14 @@ from pullgeo._torch.checkpoint import checkpoints_kept
 from pullgeo._torch.state import left_alone
 from pullgeo._torch.substitutes import Substituting, Watching
 from pullgeo.errors import ModuleError, PullgeoError
-from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.base import Jacobian, added_up, chunks
 from pullgeo.jacobian.boundary import FAILURES, served, undifferentiable, value_of
-from pullgeo.jacobian.checks import needs_whole_batch
+from pullgeo.jacobian.checks import agree, needs_whole_batch
 from pullgeo.jacobian.contractions import gram
-from pullgeo.jacobian.recompute import transformed
+from pullgeo.jacobian.recompute import over_chunks, transformed
 from pullgeo.jacobian.reverse import Reverse
 from pullgeo.jacobian.signature import Signature
-from pullgeo.jacobian.tangents import one_thread_at_a_time, over_stack, second_tangent, tangent, tracked
+from pullgeo.jacobian.tangents import one_thread_at_a_time, over_stack, second_tangent, tangent, tracked, with_value
 from pullgeo.jacobian.weights.base import SUM_BYTES, WeightKind
 from pullgeo.jacobian.weights.parameters import ParameterLayout
 
@@ -59,10 +59,11 @@ class Autodiff(Jacobian):
         signature: shapes of both.
         switches: whether the function switches gradients off somewhere. What it computes there is constant, of which
             forward mode knows nothing, so tangents are then moved by twice as many backward passes.
-        compiled: whether a module scripted by TorchScript runs in it. Tangents are moved by backward passes then, and
-            second derivatives, which TorchScript takes for zero, are refused.
-        nested: whether the function takes derivatives itself, as forces of an energy. Transforms would see other
-            gradients than it does, so plain reverse mode serves, as it does where transforms fail; see `Reverse`.
+        compiled: whether TorchScript runs in it. Tangents are moved by backward passes then, and second derivatives,
+            which TorchScript takes for zero, are refused, and so are gradients of products.
+        nested: whether the function takes derivatives itself, as forces of an energy, or runs an operator from outside
+            of torch. Transforms would see other gradients, so plain reverse mode serves, as it does where transforms
+            fail; see `Reverse`.
         widest: bytes of the largest tensor that the function computes, if known.
     """
 
@@ -82,13 +83,14 @@ class Autodiff(Jacobian):
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``J T``. Cost: one forward pass and k tangent passes."""
         backward = self.switches or self.compiled
-        return self._served(
+        moved = self._served(
             lambda: _push(self.function, self.x, T, self.signature.out_shape, backward), lambda run: run.push(T)
         )
+        return self._once(moved)
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
         """``Jᵀ W``. Cost: one forward pass and k backward passes."""
-        return self._served(lambda: _pull(self.function, self.x, W), lambda run: run.pull(W))
+        return self._once(self._served(lambda: _pull(self.function, self.x, W), lambda run: run.pull(W)))
 
     def second(self, T: Float[Tensor, "k b *x"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
         """Tangents of the pulled cotangent. Cost: k tangent passes through one backward pass.
@@ -131,10 +133,45 @@ class Autodiff(Jacobian):
 
     def _check_second(self) -> None:
         if self.compiled:
-            raise ModuleError(
-                "linearize: a module scripted by TorchScript has wrong second derivatives, which geodesics and "
-                "curvature need. Linearize the module that was scripted, or a trace of it."
-            )
+            raise ModuleError(_SCRIPTED)
+
+    def _once(self, moved: Tensor) -> Tensor:
+        """A product whose gradient, a second derivative, is refused where it would be wrong."""
+        return _Once.apply(moved) if self.compiled and moved.requires_grad else moved
+
+
+_SCRIPTED = (
+    "linearize: what TorchScript has scripted has wrong second derivatives, which geodesics, curvature and gradients "
+    "of products need. Linearize the module or function that was scripted, or a trace of it."
+)
+
+
+class _Once(torch.autograd.Function):
+    """A tensor that cannot be differentiated."""
+
+    @staticmethod
+    def forward(moved: Tensor) -> Tensor:
+        """The same."""
+        return moved.view_as(moved)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing to keep."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], moved: Tensor) -> tuple[Tensor, Any]:
+        """The same of all."""
+        return _Once.apply(moved), in_dims[0]
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Tensor:
+        """Refuse."""
+        raise ModuleError(_SCRIPTED)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        """Refuse."""
+        raise ModuleError(_SCRIPTED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +180,8 @@ class AutodiffWeight(WeightKind):
 
     Coordinates are those of ``torch.nn.utils.parameters_to_vector(module.parameters())``. Samples share the weights and
     each has a Jacobian of its own. They are moved side by side, by a ``vmap`` over samples, if torch can do that with
-    all that the module does; recurrent layers, for example, run one sample after another. Which it is shows at the
-    first product, and its answer for one sample is compared with that of the sample alone. A module that holds
+    all that the module does, else one sample after another. Which it is shows at the first product: the value of every
+    sample must be that in the batch, and the product of one what plain reverse mode gives. A module that holds
     something for each place of the batch, such as a mask, runs on the whole batch for each of its samples.
 
     Args:
@@ -161,7 +198,7 @@ class AutodiffWeight(WeightKind):
     signature: Signature
     layout: ParameterLayout | None = None
     samples: range | None = None
-    known: "_Known" = field(default_factory=lambda: _Known(), repr=False)
+    known: "Known" = field(default_factory=lambda: Known(), repr=False)
 
     def at(self, part: slice) -> "AutodiffWeight":
         """Some of the samples."""
@@ -176,10 +213,11 @@ class AutodiffWeight(WeightKind):
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``J_θ T``. Cost: per sample one forward pass and k tangent passes."""
 
-        def of_sample(function: Map, theta: Tensor, t: Tensor) -> Tensor:
-            return vmap(lambda t: tangent(function, theta, t), randomness="same")(t)
+        def of_sample(function: Map, theta: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            y, moved = vmap(lambda t: with_value(function, theta, t), randomness="same")(t)
+            return moved, y[0]
 
-        moved = self._side_by_side(of_sample, lambda J, t: J.push(t), T)
+        moved = self._side_by_side(of_sample, T, forward=True)
         if moved is None:
             pieces = [J.push(T[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
             moved = torch.cat(pieces, 1) if pieces else T.new_zeros(len(T), 0, *self.signature.out_shape)
@@ -188,17 +226,49 @@ class AutodiffWeight(WeightKind):
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``J_θᵀ W``. Cost: per sample one forward pass and k backward passes."""
 
-        def of_sample(function: Map, theta: Tensor, w: Tensor) -> Tensor:
-            back = vjp(function, theta)[1]
+        def of_sample(function: Map, theta: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+            y, back, *_ = vjp(function, theta)
             if len(w) == 1:
-                return back(w.squeeze(0))[0].unsqueeze(0)
-            return vmap(lambda w: back(w)[0], randomness="same")(w)
+                return back(w.squeeze(0))[0].unsqueeze(0), y
+            return vmap(lambda w: back(w)[0], randomness="same")(w), y
 
-        moved = self._side_by_side(of_sample, lambda J, w: J.pull(w), W)
+        moved = self._side_by_side(of_sample, W)
         if moved is None:
             pieces = [J.pull(W[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
             moved = torch.cat(pieces, 1) if pieces else W.new_zeros(len(W), 0, self.signature.n_in)
         return moved
+
+    def parts(self, k: int, item_bytes: int = 0) -> Iterator[slice]:
+        """As many as their bytes allow; more than of other kinds, as every chunk takes a pass through the module."""
+        return super().parts(k) if self.chunk_size is not None else chunks(k, item_bytes, 2 * SUM_BYTES)
+
+    def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "b p"]:
+        """``Σ_k J_θᵀ W_k ∘ J_θᵀ V_k``; of the graph, the passes through the module, nothing is kept."""
+
+        def term(part: slice) -> Tensor:
+            pulled = self.pull(W[part])
+            return (pulled * (pulled if V is W else self.pull(V[part]))).sum(0)
+
+        total = added_up(over_chunks(self.parts(len(W), self.item_bytes), term, also_one=True))
+        return W.new_zeros(W.shape[1], self.signature.n_in) if total is None else total
+
+    def pull_scaled_diag(self, c: Float[Tensor, "k b"], W: Float[Tensor, "k b *y"]) -> Float[Tensor, "b p"]:
+        """``Σ_k c_k (J_θᵀ W_k)²``, by entries: what is pulled once serves as both factors."""
+
+        def term(part: slice) -> Tensor:
+            return torch.einsum("kb,kbp->bp", c[part], self.pull(W[part]).square())
+
+        total = added_up(over_chunks(self.parts(len(W), self.item_bytes), term, also_one=True))
+        return W.new_zeros(W.shape[1], self.signature.n_in) if total is None else total
+
+    def pull_scaled_summed(self, c: Float[Tensor, "k b"], W: Float[Tensor, "k b *y"]) -> Float[Tensor, " p"]:
+        """``Σ_b Σ_k c_kb (J_bᵀ W_kb)²``, by entries."""
+
+        def term(part: slice) -> Tensor:
+            return self.at(part).pull_scaled_diag(c[:, part], W[:, part]).sum(0)
+
+        total = added_up(over_chunks(self._parts(), term))
+        return W.new_zeros(self.signature.n_in) if total is None else total
 
     def second(self, T: Float[Tensor, "k b p"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
         """Tangents of the pulled cotangent, sample by sample."""
@@ -211,7 +281,7 @@ class AutodiffWeight(WeightKind):
         return torch.cat(terms, 1) if terms else T.new_zeros(len(T), 0, *self.signature.out_shape)
 
     def check(self, connected: bool) -> None:
-        """Raise unless the module takes the first sample by itself, with other weights than its own.
+        """Raise unless the module takes the first sample by itself, if it has not been watched yet.
 
         Args:
             connected: whether autograd must find the way from its value to the parameters.
@@ -219,6 +289,8 @@ class AutodiffWeight(WeightKind):
         Raises:
             ModuleError: it does not.
         """
+        if self.known.seen is not None and not connected:
+            return
         for J in self._per_sample():
             if connected:
                 check_connected(J.function, J.x)
@@ -252,36 +324,70 @@ class AutodiffWeight(WeightKind):
         return self.module.module if isinstance(self.module, nn.DataParallel) else self.module
 
     def _side_by_side(
-        self,
-        of_sample: Callable[[Map, Tensor, Tensor], Tensor],
-        alone: Callable[[Autodiff, Tensor], Tensor],
-        stack: Tensor,
+        self, of_sample: Callable[[Map, Tensor, Tensor], tuple[Tensor, Tensor]], stack: Tensor, forward: bool = False
     ) -> Tensor | None:
-        """What all samples' products are, by a vmap over samples; ``None`` if that does not serve."""
+        """What all samples' products are, by a vmap over samples; ``None`` if that does not serve.
+
+        Args:
+            of_sample: of the module as a function of its weights, the weights, and a stack: the product and the value.
+            stack: what is moved.
+            forward: whether these are tangents.
+        """
         samples = self._samples
-        if not self.known.usable or len(stack) == 0 or len(samples) < 2 or transformed() or self._needs_batch:
+        if not self.known.usable or len(stack) == 0 or len(samples) < 2 or transformed():
             return None
         layout = self.layout or ParameterLayout.of(self._bare)
         theta, slots = layout.vector(), _slots(self._bare, layout)
 
-        def move(sample: Tensor, stack: Tensor) -> Tensor:
+        def move(sample: Tensor, stack: Tensor) -> tuple[Tensor, Tensor]:
             return of_sample(
                 lambda theta: self._run(layout, slots, theta, sample.unsqueeze(0)).squeeze(0), theta, stack
             )
 
-        x = self.x[samples.start : samples.stop]
+        inside = slice(samples.start, samples.stop)
+        x = self.x[inside]
         try:
             with differentiable_kernels(), no_slow_batching():
-                moved = vmap(move, in_dims=(0, 1), out_dims=1, randomness="same")(x.view_as(x), stack.view_as(stack))
+                moved, y = vmap(move, in_dims=(0, 1), out_dims=(1, 0), randomness="same")(
+                    x.view_as(x), stack.view_as(stack)
+                )
         except FAILURES:  # a true error comes again from the sample alone
             self.known.together = False
             return None
-        if self.known.together is None:
-            with torch.no_grad():
-                J = self.at(slice(len(samples) - 1, len(samples)))
-                expected = alone(next(J._per_sample()), stack[:1, -1:])
-            self.known.compare(moved[:1, -1:], expected)
+        # every sample alone, in the first place of a batch, must have the value that it has in its own
+        if not agree(y, self._value[inside]):
+            self.known.together = False
+        elif self.known.together is None:
+            self.known.together = self._is_right(moved[0, -1], stack[0, -1], forward)
         return moved if self.known.usable else None
+
+    @property
+    def _value(self) -> Tensor:
+        """Of the whole batch."""
+        if self.known.value is None:
+            with torch.no_grad(), left_alone(self.module):
+                self.known.value = value_of(self.module, self.x.clone())
+        return self.known.value
+
+    def _is_right(self, moved: Tensor, given: Tensor, forward: bool) -> bool | None:
+        """Whether a product of the last sample is what it is by plain reverse mode; ``None`` if that says nothing."""
+        J = self._alone(self._samples[-1])
+        with torch.no_grad(), differentiable_kernels():
+            try:
+                run = Reverse(J.function, J.x)
+                w = torch.cos(torch.arange(moved.numel(), dtype=moved.dtype, device=moved.device)).view_as(moved)
+                pulled = run.pull((w if forward else given)[None, None])[0, 0]
+            except FAILURES:
+                return False
+        moved = moved.detach()
+        if forward:
+            left, right = moved * w, given.detach() * pulled
+            size, error = float(left.abs().sum() + right.abs().sum()), float((left.sum() - right.sum()).abs())
+        else:
+            size, error = float(pulled.norm()), float((moved - pulled).norm())
+        if size == 0:
+            return None
+        return error <= 10 * torch.finfo(moved.dtype).eps ** 0.5 * size  # false for NaN
 
     def _run(self, layout: ParameterLayout, slots: dict[str, str], theta: Tensor, x: Tensor) -> Tensor:
         named = layout.named(theta)
@@ -292,22 +398,26 @@ class AutodiffWeight(WeightKind):
             )
 
     def _per_sample(self) -> Iterator[Autodiff]:
-        layout = self.layout or ParameterLayout.of(self._bare)
-        theta, slots = layout.vector().unsqueeze(0), _slots(self._bare, layout)
-        signature = replace(self.signature, batch=1)
         needs_batch = self._needs_batch
         for i in self._samples:
+            yield self._alone(i, needs_batch)
 
-            def run(theta: Tensor, i: int = i) -> Tensor:
-                batch = self.x if needs_batch else self.x[i : i + 1]
-                y = self._run(layout, slots, theta.squeeze(0), batch)
-                return y[i : i + 1] if needs_batch else y
+    def _alone(self, i: int, needs_batch: bool = False) -> Autodiff:
+        """One sample's map from the weights, as a batch of one."""
+        layout = self.layout or ParameterLayout.of(self._bare)
+        theta, slots = layout.vector().unsqueeze(0), _slots(self._bare, layout)
 
-            run.__name__ = type(self.module).__name__
-            if self.known.seen is None:
-                self.known.seen = self._watched(run, theta)
-            seen = self.known.seen
-            yield Autodiff(run, theta, signature, seen.switched, seen.compiled, seen.nested)
+        def run(theta: Tensor) -> Tensor:
+            batch = self.x if needs_batch else self.x[i : i + 1]
+            y = self._run(layout, slots, theta.squeeze(0), batch)
+            return y[i : i + 1] if needs_batch else y
+
+        run.__name__ = type(self.module).__name__
+        if self.known.seen is None:
+            self.known.seen = self._watched(run, theta)
+            self.known.widest = self.known.seen.widest
+        seen = self.known.seen
+        return Autodiff(run, theta, replace(self.signature, batch=1), seen.switched, seen.compiled, seen.nested)
 
     def _watched(self, run: Map, theta: Tensor) -> Watching:
         try:
@@ -320,38 +430,31 @@ class AutodiffWeight(WeightKind):
             raise undifferentiable(self.module, error) from error
 
 
-class _Known:
-    """What products with a module's weights have shown about the module.
+class Known:
+    """What is known of a module whose weights are differentiated.
+
+    Args:
+        seen: what it does that forward mode does not know of; ``None`` until it was watched.
+        value: that of the whole batch; ``None`` until it is needed.
 
     Attributes:
-        seen: what it does that forward mode does not know of.
+        widest: bytes of the largest tensor that it computes for a sample, as far as known.
         together: whether samples can be moved side by side; ``None`` until that was tried.
         needs_batch: whether a sample can only be computed in its batch; ``None`` until that was tried.
     """
 
-    def __init__(self) -> None:
-        self.seen: Watching | None = None
+    def __init__(self, seen: Watching | None = None, value: Tensor | None = None) -> None:
+        self.seen = seen
+        self.value = None if value is None else value.detach()
+        self.widest = 0 if seen is None or value is None else seen.widest // max(1, len(value))
         self.together: bool | None = None
         self.needs_batch: bool | None = None
 
     @property
     def usable(self) -> bool:
         """Whether samples may be moved side by side, as far as known."""
-        return self.together is not False
-
-    @property
-    def widest(self) -> int:
-        """Bytes of the largest tensor that it computes for a sample, as far as known."""
-        return 0 if self.seen is None else self.seen.widest
-
-    def compare(self, found: Tensor, expected: Tensor) -> None:
-        """Note whether a product of samples side by side agrees with that of one alone."""
-        size = float(expected.norm())
-        if self.seen is not None and (self.seen.switched or self.seen.compiled or self.seen.nested):
-            self.together = False
-        elif size > 0:  # else it says nothing
-            error = float((found.detach() - expected).norm())
-            self.together = error <= 10 * torch.finfo(expected.dtype).eps ** 0.5 * size  # false for NaN
+        hidden = self.seen is not None and (self.seen.switched or self.seen.compiled or self.seen.nested)
+        return self.together is not False and not hidden
 
 
 @contextmanager

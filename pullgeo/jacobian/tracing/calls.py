@@ -10,8 +10,16 @@ from torch import Tensor, nn
 from pullgeo.errors import CoupledSamplesError
 from pullgeo.jacobian.boundary import FAILURES
 from pullgeo.jacobian.checks import check_independence
-from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight, check_connected, watched
-from pullgeo.jacobian.registry import forward_owner, overrides_call, rule_for, served_class, weight_rule_for
+from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight, Known, check_connected, watched
+from pullgeo.jacobian.registry import (
+    InputRule,
+    WeightRule,
+    forward_owner,
+    overrides_call,
+    rule_for,
+    served_class,
+    weight_rule_for,
+)
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tracing.layers import check_batch, leaf
 from pullgeo.jacobian.tracing.module_proxy import runs_more_than_forward
@@ -63,8 +71,9 @@ class Calls:
             return self._opaque(module, args, kwargs, "it has hooks, or a forward of its own instance")
         sole = args[0] if len(args) == 1 and not kwargs and isinstance(args[0], Recorded) else None
         try:
-            if sole is not None and _has_rules(module, weighted):
-                return self._leaf(module, sole, weighted)
+            rules = None if sole is None else _rules(module, weighted)
+            if sole is not None and rules is not None:
+                return self._leaf(module, sole, *rules)
             return self._recorded(module, twin, args, kwargs)
         except CoupledSamplesError:
             raise
@@ -72,18 +81,17 @@ class Calls:
             why = str(failure) if isinstance(failure, Untraceable) else f"{type(failure).__name__}: {failure}"
         return self._opaque(module, args, kwargs, why)
 
-    def _leaf(self, module: nn.Module, x: Recorded, weighted: bool) -> Recorded:
+    def _leaf(self, module: nn.Module, x: Recorded, rule: InputRule, weight_rule: WeightRule | None) -> Recorded:
         if x.state.refusal is not None or not x.state.per_sample:
             raise Untraceable(x.state.refusal or "a layer is applied to parameters")
         check_batch(module, x)
-        rule, weight_rule = rule_for(module), weight_rule_for(module)
 
         def served() -> Recorded:
             value = plain(x)
             own = None
-            if weighted and weight_rule is not None:
+            if weight_rule is not None:
                 own = own_of(module, weight_rule(module, value), self.tape.layout)
-            if rule is None or not value.is_floating_point():
+            if not value.is_floating_point():
                 return self.tape.emit(module(value), [], own=own)
             return leaf(self.tape, x, *rule(module, value), own)
 
@@ -152,7 +160,8 @@ class Calls:
             chosen = tape.layout.own(module)
             layout = ParameterLayout(tuple(map(str, range(len(chosen)))), chosen)
             signature = Signature(tape.batch, (layout.size,), tuple(y.shape[1:]), y.dtype, y.device)
-            own = ParameterBlock(module, chosen, AutodiffWeight(packed, plain(vector), signature, layout))
+            known = Known(seen, y)
+            own = ParameterBlock(module, chosen, AutodiffWeight(packed, plain(vector), signature, layout, known=known))
         result: Any = tape.emit(y, [(vector, J)], view_of=inputs[0], own=own)
         if y is returned:
             return result
@@ -166,11 +175,15 @@ class Calls:
         return Recorded.of(self.tape, State(states, None, per_sample=False, refusal=refusal))
 
 
-def _has_rules(module: nn.Module, weighted: bool) -> bool:
-    """Whether rules serve all that is asked of a module; those of pooling know no indices, and chains are followed."""
+def _rules(module: nn.Module, weighted: bool) -> tuple[InputRule, WeightRule | None] | None:
+    """The rules that serve all that is asked of a module, if there are such.
+
+    Those of pooling know no indices, and chains are followed.
+    """
     if served_class(module) is nn.Sequential or getattr(module, "return_indices", False):
-        return False
-    return rule_for(module) is not None and (not weighted or weight_rule_for(module) is not None)
+        return None
+    rule, weight_rule = rule_for(module), weight_rule_for(module) if weighted else None
+    return None if rule is None or (weighted and weight_rule is None) else (rule, weight_rule)
 
 
 def _forward(module: nn.Module, twin: nn.Module) -> Callable[..., Any]:

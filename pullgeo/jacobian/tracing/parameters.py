@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 
 from pullgeo._torch.plain_memory import unshared
-from pullgeo._torch.substitutes import SUBSTITUTES
+from pullgeo._torch.substitutes import SUBSTITUTES, is_foreign
 from pullgeo._torch.torch_names import Function, functions_named
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.kinds.autodiff import Autodiff, Map, differentiable_kernels
@@ -64,8 +64,10 @@ def shared(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[s
     """Record any function of parameters.
 
     Raises:
-        Untraceable: the function writes in place.
+        Untraceable: the function writes in place, or is an operator that transforms do not know.
     """
+    if is_foreign(function):
+        raise Untraceable(f"{function} is an operator from outside of torch")
     if writes_in_place(function):
         raise Untraceable(f"{name_of(function)} writes into what is computed of parameters alone")
     function = SUBSTITUTES.get(function, function)

@@ -51,6 +51,7 @@ class Tape:
         self._dispatch = dispatch
         self._grad_mode = torch.is_grad_enabled()
         self._depth = 0
+        self._counts: dict[int, bool] = {}
         self._journal: list[tuple[Recorded, State]] = []
         self.parameters: dict[int, Tensor] = {id(p): self._parameter(p) for p in parameters}
 
@@ -150,7 +151,12 @@ class Tape:
 
     def counts(self, module: nn.Module) -> bool:
         """Whether parameters of a module are differentiated."""
-        return self.of_weights and any(id(p) in self.parameters for p in module.parameters())
+        if not self.of_weights:
+            return False
+        counts = self._counts.get(id(module))
+        if counts is None:
+            counts = self._counts[id(module)] = any(id(p) in self.parameters for p in module.parameters())
+        return counts
 
     @property
     def outermost(self) -> bool:

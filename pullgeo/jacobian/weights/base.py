@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.jacobian.base import Jacobian, added_up, chunks
+from pullgeo.jacobian.contractions import times
 from pullgeo.jacobian.kinds.linear_map import Reshape
 from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.signature import Signature
@@ -58,6 +59,10 @@ class WeightKind(Jacobian):
 
         total = added_up(over_chunks(self._parts(), term))
         return W.new_zeros(self.signature.n_in) if total is None else total
+
+    def pull_scaled_summed(self, c: Float[Tensor, "k b"], W: Float[Tensor, "k b *y"]) -> Float[Tensor, " p"]:
+        """``Σ_b Σ_k c_kb (J_bᵀ W_kb)²``, by entries."""
+        return self.pull_diag_summed(times(c, W), W)
 
     def pull_outer_summed(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "p p"]:
         """``Σ_b J_bᵀ (Σ_k W_kb V_kbᵀ) J_b``."""

@@ -14,7 +14,7 @@ from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.weights.base import as_weight_kind
 from pullgeo.jacobian.weights.parameters import coordinate_count
 from pullgeo.jacobian.weights.shared import grouped, joined
-from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Swept, WeightGraph, times
+from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Swept, WeightGraph
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,15 +110,16 @@ class BatchSum:
 
         def term(part: slice) -> Tensor:
             swept = self.J.sweep(lambda J, w: J.pull(w), W[part])
-            return self._diagonal((own, times(scale[part], delta), delta) for own, delta in swept)
+            return self._diagonal(((own, delta, delta) for own, delta in swept), scale[part])
 
         total = added_up(over_chunks(self.J.sweep_parts(len(W)), term))
         return W.new_zeros(self._p) if total is None else total
 
-    def _diagonal(self, swept: Swept) -> Tensor:
+    def _diagonal(self, swept: Swept, scale: Float[Tensor, "k b"] | None = None) -> Tensor:
         found: dict[int, Tensor] = {}
         for own, kind, delta, gamma in grouped(self.J, swept):
-            found.update((id(p), piece) for p, piece in own.split(kind.pull_diag_summed(delta, gamma)))
+            scaled = kind.pull_diag_summed(delta, gamma) if scale is None else kind.pull_scaled_summed(scale, delta)
+            found.update((id(p), piece) for p, piece in own.split(scaled))
         return self.J.in_order(found)
 
     def _places(self, parameters: Sequence[nn.Parameter]) -> Int[Tensor, " q"]:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.jacobian.base import GRAM_BYTES, Jacobian, added_up, all_added_up
-from pullgeo.jacobian.contractions import flat, gram, outer
+from pullgeo.jacobian.contractions import flat, gram, outer, times
 from pullgeo.jacobian.kinds.autodiff import AutodiffWeight
 from pullgeo.jacobian.kinds.graph import Edge, MoveAlong, sweep_backward, sweep_forward
 from pullgeo.jacobian.kinds.linear_map import Reshape
@@ -279,20 +279,22 @@ class WeightGraph(Jacobian):
 
         def term(part: slice) -> Tensor:
             swept = self.sweep(lambda J, w: J.pull(w), W[part])
-            return self._diagonal((own, times(scale[part], delta), delta) for own, delta in swept)
+            return self._diagonal(((own, delta, delta) for own, delta in swept), scale[part])
 
         total = added_up(over_chunks(self.sweep_parts(len(W)), term))
         return W.new_zeros(W.shape[1], self.signature.n_in) if total is None else total
 
-    def _diagonal(self, swept: Swept) -> Tensor:
-        """The products of both cotangents pulled to the weights, entry by entry."""
+    def _diagonal(self, swept: Swept, scale: Float[Tensor, "k b"] | None = None) -> Tensor:
+        """The products of both cotangents pulled to the weights, entry by entry; scaled, of one with itself."""
         found: dict[int, Tensor] = {}
         held = SharedAccumulator()
         for own, delta, gamma in swept:
             if self.is_shared(own):
-                held.add(own, delta, gamma)
+                held.add(own, delta if scale is None else times(scale, delta), gamma)
             else:
-                found.update((id(p), piece) for p, piece in own.split(own.J.pull_diag(delta, gamma)))
+                J = own.J
+                diagonal = J.pull_diag(delta, gamma) if scale is None else J.pull_scaled_diag(scale, delta)
+                found.update((id(p), piece) for p, piece in own.split(diagonal))
         found.update((p, (pulled * other).sum(0)) for p, (pulled, other) in held.pairs.items())
         return self.in_order(found)
 
@@ -348,8 +350,3 @@ class SharedAccumulator:
         """Both pulled cotangents, parameter by parameter of one layer."""
         pulled, other = zip(*(self.pairs[id(p)] for p in own.parameters), strict=True)
         return pulled, other
-
-
-def times(scale: Float[Tensor, "k b"], stack: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *y"]:
-    """A number for each tangent and sample times a stack."""
-    return scale.reshape(*scale.shape, *[1] * (stack.ndim - 2)) * stack
