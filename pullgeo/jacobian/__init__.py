@@ -7,7 +7,7 @@ that a rule may return are listed here too.
 from pullgeo.jacobian import rules
 from pullgeo.jacobian.base import ChunkSize, Jacobian, LinearKind, Transpose
 from pullgeo.jacobian.explain import Explanation, Row, explain
-from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight
+from pullgeo.jacobian.kinds.autodiff import Autodiff
 from pullgeo.jacobian.kinds.chain import Chain, compose
 from pullgeo.jacobian.kinds.convolution import Convolution
 from pullgeo.jacobian.kinds.elementwise import Elementwise
@@ -24,6 +24,7 @@ from pullgeo.jacobian.registry import registered_classes, rule, rule_for, weight
 from pullgeo.jacobian.sample_gradients import named_sample_gradients, sample_gradient_norms, sample_gradients
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tangent_kernel import tangent_kernel
+from pullgeo.jacobian.weights.autodiff import AutodiffWeight
 from pullgeo.jacobian.weights.base import WeightKind
 from pullgeo.jacobian.weights.batch_sum import BatchSum
 from pullgeo.jacobian.weights.broadcast import BroadcastWeight

@@ -15,11 +15,12 @@ from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.boundary import FAILURES, name_of, undifferentiable, value_of
 from pullgeo.jacobian.chain_weight import chain_stages
 from pullgeo.jacobian.checks import check_batch, check_independence, check_module, check_wrt, checked_value
-from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight, Known, check_connected, watched
+from pullgeo.jacobian.kinds.autodiff import Autodiff, check_connected, watched
 from pullgeo.jacobian.registry import rule_for, weight_rule_for
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tracing.proxy import Untraceable
 from pullgeo.jacobian.tracing.trace import record_input, record_weight
+from pullgeo.jacobian.weights.autodiff import AutodiffWeight, Known
 from pullgeo.jacobian.weights.parameters import ParameterLayout, check_selection
 from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Stage, WeightGraph, own_of
 from pullgeo.typing import Decoder, Parameters

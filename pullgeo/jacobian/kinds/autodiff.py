@@ -2,29 +2,24 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
-from torch import Tensor, nn
-from torch.func import functional_call, vjp, vmap
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pullgeo._torch.checkpoint import checkpoints_kept
-from pullgeo._torch.state import left_alone
 from pullgeo._torch.substitutes import Substituting, Watching
-from pullgeo.errors import ModuleError, PullgeoError
-from pullgeo.jacobian.base import Jacobian, added_up, chunks
-from pullgeo.jacobian.boundary import FAILURES, served, undifferentiable, value_of
-from pullgeo.jacobian.checks import agree, needs_whole_batch
+from pullgeo.errors import ModuleError
+from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.boundary import served
 from pullgeo.jacobian.contractions import gram
-from pullgeo.jacobian.recompute import over_chunks, transformed
 from pullgeo.jacobian.reverse import Reverse
 from pullgeo.jacobian.signature import Signature
-from pullgeo.jacobian.tangents import one_thread_at_a_time, over_stack, second_tangent, tangent, tracked, with_value
-from pullgeo.jacobian.weights.base import SUM_BYTES, WeightKind
-from pullgeo.jacobian.weights.parameters import ParameterLayout
+from pullgeo.jacobian.tangents import one_thread_at_a_time, over_stack, second_tangent, tangent, tracked
 
 Map = Callable[[Tensor], Tensor]
 
@@ -174,301 +169,6 @@ class _Once(torch.autograd.Function):
         raise ModuleError(_SCRIPTED)
 
 
-@dataclass(frozen=True, eq=False)
-class AutodiffWeight(WeightKind):
-    """The derivative of any module with respect to its parameters, sample by sample.
-
-    Coordinates are those of ``torch.nn.utils.parameters_to_vector(module.parameters())``. Samples share the weights and
-    each has a Jacobian of its own. They are moved side by side, by a ``vmap`` over samples, if torch can do that with
-    all that the module does, else one sample after another. Which it is shows at the first product: the value of every
-    sample must be that in the batch, and the product of one what plain reverse mode gives. A module that holds
-    something for each place of the batch, such as a mask, runs on the whole batch for each of its samples.
-
-    Args:
-        module: any module.
-        x: the batch that the module was called with.
-        signature: ``(P,) -> (*y)``, of the samples that this is about.
-        layout: the parameters that count, all of the module's if there is none.
-        samples: which of the batch these are; all of them if ``None``.
-        known: what products have shown about the module.
-    """
-
-    module: nn.Module
-    x: Shaped[Tensor, "n *x"]
-    signature: Signature
-    layout: ParameterLayout | None = None
-    samples: range | None = None
-    known: "Known" = field(default_factory=lambda: Known(), repr=False)
-
-    def at(self, part: slice) -> "AutodiffWeight":
-        """Some of the samples."""
-        samples = self._samples[part]
-        return replace(self, signature=replace(self.signature, batch=len(samples)), samples=samples)
-
-    @property
-    def item_bytes(self) -> int:
-        """The weights of every sample, or the largest tensor within the module."""
-        return max(super().item_bytes, self.signature.batch * self.known.widest)
-
-    def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
-        """``J_θ T``. Cost: per sample one forward pass and k tangent passes."""
-
-        def of_sample(function: Map, theta: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            y, moved = vmap(lambda t: with_value(function, theta, t), randomness="same")(t)
-            return moved, y[0]
-
-        moved = self._side_by_side(of_sample, T, forward=True)
-        if moved is None:
-            pieces = [J.push(T[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
-            moved = torch.cat(pieces, 1) if pieces else T.new_zeros(len(T), 0, *self.signature.out_shape)
-        return moved
-
-    def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
-        """``J_θᵀ W``. Cost: per sample one forward pass and k backward passes."""
-
-        def of_sample(function: Map, theta: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-            y, back, *_ = vjp(function, theta)
-            if len(w) == 1:
-                return back(w.squeeze(0))[0].unsqueeze(0), y
-            return vmap(lambda w: back(w)[0], randomness="same")(w), y
-
-        moved = self._side_by_side(of_sample, W)
-        if moved is None:
-            pieces = [J.pull(W[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
-            moved = torch.cat(pieces, 1) if pieces else W.new_zeros(len(W), 0, self.signature.n_in)
-        return moved
-
-    def parts(self, k: int, item_bytes: int = 0) -> Iterator[slice]:
-        """As many as their bytes allow; more than of other kinds, as every chunk takes a pass through the module."""
-        return super().parts(k) if self.chunk_size is not None else chunks(k, item_bytes, 2 * SUM_BYTES)
-
-    def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "b p"]:
-        """``Σ_k J_θᵀ W_k ∘ J_θᵀ V_k``; of the graph, the passes through the module, nothing is kept."""
-
-        def term(part: slice) -> Tensor:
-            pulled = self.pull(W[part])
-            return (pulled * (pulled if V is W else self.pull(V[part]))).sum(0)
-
-        total = added_up(over_chunks(self.parts(len(W), self.item_bytes), term, also_one=True))
-        return W.new_zeros(W.shape[1], self.signature.n_in) if total is None else total
-
-    def pull_scaled_diag(self, c: Float[Tensor, "k b"], W: Float[Tensor, "k b *y"]) -> Float[Tensor, "b p"]:
-        """``Σ_k c_k (J_θᵀ W_k)²``, by entries: what is pulled once serves as both factors."""
-
-        def term(part: slice) -> Tensor:
-            return torch.einsum("kb,kbp->bp", c[part], self.pull(W[part]).square())
-
-        total = added_up(over_chunks(self.parts(len(W), self.item_bytes), term, also_one=True))
-        return W.new_zeros(W.shape[1], self.signature.n_in) if total is None else total
-
-    def pull_scaled_summed(self, c: Float[Tensor, "k b"], W: Float[Tensor, "k b *y"]) -> Float[Tensor, " p"]:
-        """``Σ_b Σ_k c_kb (J_bᵀ W_kb)²``, by entries."""
-
-        def term(part: slice) -> Tensor:
-            return self.at(part).pull_scaled_diag(c[:, part], W[:, part]).sum(0)
-
-        total = added_up(over_chunks(self._parts(), term))
-        return W.new_zeros(self.signature.n_in) if total is None else total
-
-    def second(self, T: Float[Tensor, "k b p"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
-        """Tangents of the pulled cotangent, sample by sample."""
-        terms = [J.second(T[:, i : i + 1], w[i : i + 1]) for i, J in enumerate(self._per_sample())]
-        return torch.cat(terms) if terms else T.new_zeros(0, len(T), len(T))
-
-    def second_push(self, T: Float[Tensor, "k b p"], S: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
-        """Tangents of cotangents, transposed, sample by sample."""
-        terms = [J.second_push(T[:, i : i + 1], S[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
-        return torch.cat(terms, 1) if terms else T.new_zeros(len(T), 0, *self.signature.out_shape)
-
-    def check(self, connected: bool) -> None:
-        """Raise unless the module takes the first sample by itself, if it has not been watched yet.
-
-        Args:
-            connected: whether autograd must find the way from its value to the parameters.
-
-        Raises:
-            ModuleError: it does not.
-        """
-        if self.known.seen is not None and not connected:
-            return
-        for J in self._per_sample():
-            if connected:
-                check_connected(J.function, J.x)
-            return
-
-    @property
-    def _samples(self) -> range:
-        return range(len(self.x)) if self.samples is None else self.samples
-
-    def _parts(self, k: int = 1) -> list[slice]:
-        """The whole batch if it is small, as every part takes a pass through the module."""
-        small = k * self.signature.batch * self._weight_bytes <= SUM_BYTES
-        return [slice(0, self.signature.batch)] if small and self.signature.batch else super()._parts(k)
-
-    @property
-    def _needs_batch(self) -> bool:
-        """Whether a sample can only be computed in its batch."""
-        if self.known.needs_batch is None:
-
-            def run(x: Tensor) -> Any:
-                with left_alone(self.module):
-                    return self.module(x)
-
-            with torch.no_grad():
-                self.known.needs_batch = needs_whole_batch(run, self.x, value_of(run, self.x.clone()))
-        return self.known.needs_batch
-
-    @property
-    def _bare(self) -> nn.Module:
-        """The module without a wrapper that would spread the batch over devices."""
-        return self.module.module if isinstance(self.module, nn.DataParallel) else self.module
-
-    def _side_by_side(
-        self, of_sample: Callable[[Map, Tensor, Tensor], tuple[Tensor, Tensor]], stack: Tensor, forward: bool = False
-    ) -> Tensor | None:
-        """What all samples' products are, by a vmap over samples; ``None`` if that does not serve.
-
-        Args:
-            of_sample: of the module as a function of its weights, the weights, and a stack: the product and the value.
-            stack: what is moved.
-            forward: whether these are tangents.
-        """
-        samples = self._samples
-        if not self.known.usable or len(stack) == 0 or len(samples) < 2 or transformed():
-            return None
-        layout = self.layout or ParameterLayout.of(self._bare)
-        theta, slots = layout.vector(), _slots(self._bare, layout)
-
-        def move(sample: Tensor, stack: Tensor) -> tuple[Tensor, Tensor]:
-            return of_sample(
-                lambda theta: self._run(layout, slots, theta, sample.unsqueeze(0)).squeeze(0), theta, stack
-            )
-
-        inside = slice(samples.start, samples.stop)
-        x = self.x[inside]
-        try:
-            with differentiable_kernels(), no_slow_batching():
-                moved, y = vmap(move, in_dims=(0, 1), out_dims=(1, 0), randomness="same")(
-                    x.view_as(x), stack.view_as(stack)
-                )
-        except FAILURES:  # a true error comes again from the sample alone
-            self.known.together = False
-            return None
-        # every sample alone, in the first place of a batch, must have the value that it has in its own
-        if not agree(y, self._value[inside]):
-            self.known.together = False
-        elif self.known.together is None:
-            self.known.together = self._is_right(moved[0, -1], stack[0, -1], forward)
-        return moved if self.known.usable else None
-
-    @property
-    def _value(self) -> Tensor:
-        """Of the whole batch."""
-        if self.known.value is None:
-            with torch.no_grad(), left_alone(self.module):
-                self.known.value = value_of(self.module, self.x.clone())
-        return self.known.value
-
-    def _is_right(self, moved: Tensor, given: Tensor, forward: bool) -> bool | None:
-        """Whether a product of the last sample is what it is by plain reverse mode; ``None`` if that says nothing."""
-        J = self._alone(self._samples[-1])
-        with torch.no_grad(), differentiable_kernels():
-            try:
-                run = Reverse(J.function, J.x)
-                w = torch.cos(torch.arange(moved.numel(), dtype=moved.dtype, device=moved.device)).view_as(moved)
-                pulled = run.pull((w if forward else given)[None, None])[0, 0]
-            except FAILURES:
-                return False
-        moved = moved.detach()
-        if forward:
-            left, right = moved * w, given.detach() * pulled
-            size, error = float(left.abs().sum() + right.abs().sum()), float((left.sum() - right.sum()).abs())
-        else:
-            size, error = float(pulled.norm()), float((moved - pulled).norm())
-        if size == 0:
-            return None
-        return error <= 10 * torch.finfo(moved.dtype).eps ** 0.5 * size  # false for NaN
-
-    def _run(self, layout: ParameterLayout, slots: dict[str, str], theta: Tensor, x: Tensor) -> Tensor:
-        named = layout.named(theta)
-        with left_alone(self._bare):
-            # a copy, because the module may work in place
-            return functional_call(
-                self._bare, {slot: named[name] for slot, name in slots.items()}, (x.clone(),), tie_weights=False
-            )
-
-    def _per_sample(self) -> Iterator[Autodiff]:
-        needs_batch = self._needs_batch
-        for i in self._samples:
-            yield self._alone(i, needs_batch)
-
-    def _alone(self, i: int, needs_batch: bool = False) -> Autodiff:
-        """One sample's map from the weights, as a batch of one."""
-        layout = self.layout or ParameterLayout.of(self._bare)
-        theta, slots = layout.vector().unsqueeze(0), _slots(self._bare, layout)
-
-        def run(theta: Tensor) -> Tensor:
-            batch = self.x if needs_batch else self.x[i : i + 1]
-            y = self._run(layout, slots, theta.squeeze(0), batch)
-            return y[i : i + 1] if needs_batch else y
-
-        run.__name__ = type(self.module).__name__
-        if self.known.seen is None:
-            self.known.seen = self._watched(run, theta)
-            self.known.widest = self.known.seen.widest
-        seen = self.known.seen
-        return Autodiff(run, theta, replace(self.signature, batch=1), seen.switched, seen.compiled, seen.nested)
-
-    def _watched(self, run: Map, theta: Tensor) -> Watching:
-        try:
-            return watched(lambda theta: value_of(run, theta), theta)[1]
-        except FAILURES as error:
-            if isinstance(error, PullgeoError | torch.OutOfMemoryError):
-                raise
-            with left_alone(self._bare):  # an error of the caller's own comes again
-                value_of(self._bare, self.x.clone())
-            raise undifferentiable(self.module, error) from error
-
-
-class Known:
-    """What is known of a module whose weights are differentiated.
-
-    Args:
-        seen: what it does that forward mode does not know of; ``None`` until it was watched.
-        value: that of the whole batch; ``None`` until it is needed.
-
-    Attributes:
-        widest: bytes of the largest tensor that it computes for a sample, as far as known.
-        together: whether samples can be moved side by side; ``None`` until that was tried.
-        needs_batch: whether a sample can only be computed in its batch; ``None`` until that was tried.
-    """
-
-    def __init__(self, seen: Watching | None = None, value: Tensor | None = None) -> None:
-        self.seen = seen
-        self.value = None if value is None else value.detach()
-        self.widest = 0 if seen is None or value is None else seen.widest // max(1, len(value))
-        self.together: bool | None = None
-        self.needs_batch: bool | None = None
-
-    @property
-    def usable(self) -> bool:
-        """Whether samples may be moved side by side, as far as known."""
-        hidden = self.seen is not None and (self.seen.switched or self.seen.compiled or self.seen.nested)
-        return self.together is not False and not hidden
-
-
-@contextmanager
-def no_slow_batching() -> Iterator[None]:
-    """Operations that torch batches by a loop over samples, with a warning, raise an error instead."""
-    functorch: Any = torch._C._functorch
-    before = functorch._is_vmap_fallback_enabled()
-    functorch._set_vmap_fallback_enabled(False)
-    try:
-        yield
-    finally:
-        functorch._set_vmap_fallback_enabled(before)
-
-
 def check_connected(function: Map, x: Tensor) -> None:
     """Raise unless autograd finds the way from the value of a function to its argument, for functions that hide it.
 
@@ -492,21 +192,6 @@ def watched(function: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, Watching
     with watching:
         value = function(x)
     return value, watching
-
-
-def _slots(module: nn.Module, layout: ParameterLayout) -> dict[str, str]:
-    """Every attribute that holds a parameter, each once, and the layout's name of that parameter.
-
-    functional_call can find tied parameters by itself, but where a module is registered under two names it then puts
-    the substitute back in place of the parameter.
-    """
-    names = dict(zip(map(id, layout.parameters), layout.names, strict=True))
-    return {
-        f"{path}.{name}".lstrip("."): names[id(parameter)]
-        for path, owner in module.named_modules()
-        for name, parameter in owner.named_parameters(recurse=False, remove_duplicate=False)
-        if id(parameter) in names
-    }
 
 
 def _push(function: Map, x: Tensor, T: Tensor, out_shape: tuple[int, ...], backward: bool) -> Tensor:

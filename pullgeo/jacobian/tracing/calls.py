@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pullgeo.errors import CoupledSamplesError
 from pullgeo.jacobian.boundary import FAILURES
 from pullgeo.jacobian.checks import check_independence
-from pullgeo.jacobian.kinds.autodiff import Autodiff, AutodiffWeight, Known, check_connected, watched
+from pullgeo.jacobian.kinds.autodiff import Autodiff, check_connected, watched
 from pullgeo.jacobian.registry import (
     InputRule,
     WeightRule,
@@ -27,6 +27,7 @@ from pullgeo.jacobian.tracing.ops.attention import multi_head_attention
 from pullgeo.jacobian.tracing.ops.packed import Packed, output
 from pullgeo.jacobian.tracing.proxy import Recorded, State, Untraceable, plain, recorded_in
 from pullgeo.jacobian.tracing.tape import Tape
+from pullgeo.jacobian.weights.autodiff import AutodiffWeight, Known
 from pullgeo.jacobian.weights.parameters import ParameterLayout
 from pullgeo.jacobian.weights.weight_graph import ParameterBlock, own_of
 
