@@ -106,7 +106,7 @@ def test_with_respect_to_the_input(build: type[nn.Module]) -> None:
     close(J.second(T, w).detach(), oracles.second_form(build(True), X, w, T))
 
 
-def test_products_of_nnj_blocks_and_weights() -> None:
+def test_products_of_nnj_blocks_and_weights(without_type_checks: None) -> None:
     module, pairs = nnj.convert_to_nnj(mixed(False)), nnj.convert_to_nnj(mixed(True))
     for call in ("jacobian", "jTmjp", "jmjTp"):
         got, expected = (getattr(m, call)(X, wrt="weight") for m in (module, pairs))
