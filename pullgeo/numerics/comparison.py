@@ -13,6 +13,6 @@ def ranked(values: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     return torch.where(torch.isfinite(values), values, torch.inf)
 
 
-def less(a: Float[Tensor, "*n"], b: Float[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
+def less(a: Float[Tensor, "*#n"], b: Float[Tensor, "*#n"]) -> Bool[Tensor, "..."]:
     """Whether a is finite, and either less than b or b is not finite."""
     return ranked(a) < ranked(b)
