@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pullgeo._lazy import lazy
 from pullgeo.stats.frechet import FrechetMean, frechet_mean
 from pullgeo.stats.graph_distances import GraphReport, NeighbourGraph
+from pullgeo.stats.kneighbors import kneighbors_graph
 from pullgeo.stats.land import LAND, fit_land
 from pullgeo.stats.median import frechet_median
 from pullgeo.stats.pairwise import pairwise_distances
@@ -31,6 +32,7 @@ __all__ = [
     "frechet_mean",
     "frechet_median",
     "geodesic_regression",
+    "kneighbors_graph",
     "pairwise_distances",
     "tangent_pca",
 ]
