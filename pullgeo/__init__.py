@@ -27,10 +27,9 @@ if TYPE_CHECKING:
         zoo,
     )
     from pullgeo.geodesic.problem import BoundaryValue
-    from pullgeo.geodesic.solution import Solution
+    from pullgeo.geodesic.solution import Solution, Status
     from pullgeo.geodesic.solve import solve
     from pullgeo.geodesic.solvers.newton import Newton
-    from pullgeo.geodesic.status import Status
     from pullgeo.jacobian.linearize import linearize
     from pullgeo.manifold.base import Manifold
     from pullgeo.manifold.metric_manifold import MetricManifold
@@ -91,7 +90,7 @@ __getattr__, __dir__ = lazy(
         "Newton": "pullgeo.geodesic.solvers.newton",
         "PullbackManifold": "pullgeo.manifold.pullback",
         "Solution": "pullgeo.geodesic.solution",
-        "Status": "pullgeo.geodesic.status",
+        "Status": "pullgeo.geodesic.solution",
         "frechet_mean": "pullgeo.stats.frechet",
         "linearize": "pullgeo.jacobian.linearize",
         "pairwise_distances": "pullgeo.stats.pairwise",

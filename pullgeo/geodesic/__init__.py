@@ -3,14 +3,13 @@
 from pullgeo._lazy import renamed
 from pullgeo.geodesic.energy.base import EnergyGradient, QuadraticModel, Space
 from pullgeo.geodesic.problem import BoundaryValue
-from pullgeo.geodesic.solution import Solution
+from pullgeo.geodesic.solution import Solution, Status
 from pullgeo.geodesic.solve import solve
 from pullgeo.geodesic.solver import SearchResult, Solver
 from pullgeo.geodesic.solvers import CollocationBVP, EnergyMinimizer, GaussNewton, Georce, GraphPath, Newton, Shooting
 from pullgeo.geodesic.starts.base import Candidates, InitialCurve, Start, StraightLine
 from pullgeo.geodesic.starts.lattice import LatticeSearch
 from pullgeo.geodesic.starts.waves import Waves
-from pullgeo.geodesic.status import Status
 
 __all__ = [
     "BoundaryValue",

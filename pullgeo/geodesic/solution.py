@@ -1,9 +1,11 @@
-"""What a solver found, pair by pair."""
+"""What a solver found, pair by pair, and how the search ended, in words that say what to do."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum, EnumType
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,8 +13,83 @@ from torch import Tensor
 
 from pullgeo._repr import SHOWN, counted, html_table
 from pullgeo.curve.discrete import DiscreteCurve
-from pullgeo.geodesic.status import Status
 from pullgeo.numerics.batch import Batch
+
+_OLD = {"PATH": "UPPER_BOUND", "UNSETTLED": "NOT_REFINED"}
+"""Names of one release ago."""
+
+
+class _Named(EnumType):
+    def __getattr__(cls, name: str) -> Any:
+        members = vars(cls).get("_member_map_", {})
+        if name in _OLD:
+            warnings.warn(f"Status.{name} is now called Status.{_OLD[name]}.", DeprecationWarning, stacklevel=2)
+        found = members.get(_OLD.get(name, name))
+        if found is None:
+            raise AttributeError(f"{cls.__name__} has no member {name!r}; it has {', '.join(members)}.")
+        return found
+
+
+class Status(Enum, metaclass=_Named):
+    """The end of the search for one pair; its value says what was seen, and what to do.
+
+    The texts name no cause that the search has not seen: why a residual does not fall, a solver cannot tell.
+    """
+
+    CONVERGED = "converged: the residual is below the tolerance"
+    ROUNDING = (
+        "converged as far as the arithmetic allows: the end points are so close, compared with the size of the "
+        "outputs, that rounding errors alone keep the residual above the tolerance; nothing needs to be done"
+    )
+    COINCIDENT = "the end points coincide: the curve is the point and its length is 0"
+    DEGENERATE = (
+        "the end points differ but no distance between them can be told from 0: the metric vanishes along the curve; "
+        "add a floor to the metric if they must be told apart"
+    )
+    COARSE = (
+        "the discrete curve converged, but measured between its nodes it has another length: the error estimate is "
+        "above rtol, or the curve is longer than the straight line; raise max_segments, or rtol"
+    )
+    UPPER_BOUND = (
+        "a shortest path of a graph: its length bounds the distance from above, and it is not a geodesic; let Newton "
+        "shorten it: Newton(starts=(GraphPath(points),))"
+    )
+    MISSED = (
+        "no initial velocity was found whose geodesic meets the second point; begin nearer (starts=...), or solve for "
+        "the whole curve with Newton()"
+    )
+    SINGULAR = (
+        "the metric is singular on the way, so that geodesics there have no equation; solve by energies with Newton(), "
+        "or add a floor to the metric"
+    )
+    KINKED = (
+        "the discrete curve converged, but the metric jumps on the way, so that no initial velocity leads along it; "
+        "make the metric continuous (a decoder needs activations with continuous first derivatives), or use geodesic() "
+        "and dist()"
+    )
+    NOT_REFINED = (
+        "the discrete curve converged, but did not lead to a solution of the geodesic equation to the accuracy asked "
+        "for; take a curve between nearer points, or use geodesic() and dist()"
+    )
+    MAX_STEPS = "stopped at the step limit; raise max_steps, or start from a better curve (starts=...)"
+    STALLED = (
+        "no step decreases the energy any more although the residual is above the tolerance: near the curve the energy "
+        "does not follow its second derivatives; if the error estimate is small enough, raise tol, else evaluate in "
+        "float64 throughout and make the decoder or the metric smoother"
+    )
+    NON_FINITE = (
+        "on the way the decoder or the metric returned NaN or infinity, or the metric is not positive, and no way "
+        "around was found; keep latents where the decoder was trained, and metrics positive"
+    )
+
+    @property
+    def converged(self) -> bool:
+        """Whether the pair's curve is a discrete geodesic, to the tolerance asked for or to rounding errors."""
+        return self in (Status.CONVERGED, Status.ROUNDING, Status.COINCIDENT, Status.DEGENERATE)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.value}"
+
 
 S = TypeVar("S", bound="Solution")
 

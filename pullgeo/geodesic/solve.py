@@ -15,10 +15,9 @@ from pullgeo.geodesic.extrapolated import extrapolated, root
 from pullgeo.geodesic.implicit_diff import differentiable
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.single_precision import precision, rough
-from pullgeo.geodesic.solution import Solution
+from pullgeo.geodesic.solution import Solution, Status
 from pullgeo.geodesic.solver import Discretising, Refining, SearchResult, Solver
 from pullgeo.geodesic.solvers.newton import Newton
-from pullgeo.geodesic.status import Status
 from pullgeo.numerics.comparison import less, ranked
 
 ROUNDING = 100

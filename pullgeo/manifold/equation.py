@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pullgeo.geodesic.singular import singular
 from pullgeo.numerics.bisect_batch import where_defined
 
 ROWS = 1024
@@ -60,9 +61,7 @@ class Equation:
         """Whether the metric is singular, up to rounding, or not finite at one of the points."""
         G = self.matrix(z)
         finite = torch.isfinite(G).flatten(2).all(2)
-        values = torch.linalg.eigvalsh(torch.where(finite[..., None, None], G, 0.0))
-        least = 8 * G.shape[-1] * torch.finfo(G.dtype).eps * values[..., -1]
-        return ~(values[..., 0] > least).all(1)
+        return (~finite | singular(G.flatten(0, 1)).view_as(finite)).any(1)
 
 
 def inverse(matrix: Float[Tensor, "*n d d"]) -> Float[Tensor, "*n d d"]:

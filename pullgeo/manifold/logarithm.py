@@ -12,11 +12,10 @@ from torch.autograd.function import once_differentiable
 from pullgeo._repr import counted
 from pullgeo._torch.grad_mode import check_same_weights, leaves
 from pullgeo.curve.discrete import DiscreteCurve
-from pullgeo.geodesic.solution import Solution
+from pullgeo.geodesic.solution import Solution, Status
 from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.starts.base import InitialCurve
-from pullgeo.geodesic.status import Status
 from pullgeo.manifold.bvp.collocation import collocate
 from pullgeo.manifold.bvp.multiple_shooting import multiple_shooting
 from pullgeo.manifold.bvp.pieces import Pieces

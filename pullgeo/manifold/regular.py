@@ -8,9 +8,8 @@ from torch import Tensor
 
 from pullgeo.geodesic.energy.base import Space
 from pullgeo.geodesic.singular import singular_at
-from pullgeo.geodesic.solution import Solution
+from pullgeo.geodesic.solution import Solution, Status
 from pullgeo.geodesic.solver import Solver
-from pullgeo.geodesic.status import Status
 
 
 def regular_geodesic(

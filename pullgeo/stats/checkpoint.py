@@ -19,8 +19,8 @@ from torch import Tensor
 
 from pullgeo._version import __version__
 from pullgeo.errors import DataError, OptionError
+from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import Solver
-from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
 from pullgeo.numerics.atomic_file import atomic_file, write_atomically
 

@@ -8,8 +8,8 @@ from joblib import Parallel, delayed
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import Solver
-from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.checkpoint import Checkpoint
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
 from pullgeo.geodesic.energy.base import GuardedSpace
+from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.starts.base import StraightLine
-from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
 from pullgeo.numerics.comparison import less
 from pullgeo.stats.arguments import check_count, check_generator

@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError, SingularMetricError
+from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import Solver
-from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count, check_generator, check_manifold, check_tolerance
-from pullgeo.stats.frame import logarithms
 from pullgeo.stats.frechet import checked_weights, frechet_mean
 from pullgeo.stats.points import Points, as_points
+from pullgeo.stats.tangent import logarithms
 
 DIFFERENCE = 1e-3
 """Step of the differences that differentiate the exponential map, relative to the longest tangent."""

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
+from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.solvers.newton import Newton
-from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count
 from pullgeo.stats.centers.newton import dual_norm

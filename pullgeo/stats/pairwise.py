@@ -10,8 +10,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError
+from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import Solver
-from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count, check_manifold
 from pullgeo.stats.checkpoint import Checkpoint, check_cache, fingerprint

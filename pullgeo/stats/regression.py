@@ -9,11 +9,10 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError
-from pullgeo.geodesic.solution import Solution
+from pullgeo.geodesic.solution import Solution, Status
 from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.starts.base import InitialCurve
-from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count, check_manifold, check_tolerance
 from pullgeo.stats.frechet import checked_weights, frechet_mean

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pullgeo.errors import ShapeError
+from pullgeo.errors import NonFiniteError, ShapeError
 from pullgeo.geodesic.solver import Solver
 from pullgeo.manifold.base import Manifold
+from pullgeo.manifold.frame import metric_cholesky
 from pullgeo.stats.arguments import check_count, check_manifold
-from pullgeo.stats.frame import logarithms, metric_cholesky
 from pullgeo.stats.frechet import checked_weights, frechet_mean
 from pullgeo.stats.points import Points, as_numbers, as_points
 
@@ -81,7 +81,7 @@ class TangentPCA:
         where = "TangentPCA.project"
         plain = as_points(where, z)
         v = logarithms(where, self.manifold, self.base, plain)[0]
-        lower = metric_cholesky(where, self.manifold, self.base)
+        lower = metric_cholesky(where, self.manifold.in_double().metric, self.base)
         return ((v @ lower) @ (self.directions.double() @ lower).mT).to(self.base.dtype)
 
 
@@ -139,7 +139,7 @@ def tangent_pca(
         p = as_numbers(where, base, name="base", like=plain).detach()
         if p.shape != (d,):
             raise ShapeError(f"{where}: base must have shape ({d},), got {tuple(p.shape)}.")
-    lower = metric_cholesky(where, manifold, p)
+    lower = metric_cholesky(where, manifold.in_double().metric, p)
     v, found = logarithms(where, manifold, p, plain)
     x = v @ lower
     seen = torch.where(found.unsqueeze(1), x, 0.0)
@@ -162,3 +162,19 @@ def tangent_pca(
         coordinates=(x @ vectors).to(dtype),
         found=found,
     )
+
+
+def logarithms(
+    where: str, manifold: Manifold, p: Float[Tensor, " d"], z: Float[Tensor, "n d"]
+) -> tuple[Float[Tensor, "n d"], Bool[Tensor, " n"]]:
+    """``log_p(z)`` in float64, and which of them were found; those that were not are NaN.
+
+    Raises:
+        NonFiniteError: none was found.
+    """
+    with torch.no_grad():
+        v = manifold.logmap(p.double(), z.detach().double())
+    found = torch.isfinite(v).all(1)
+    if not bool(found.any()):
+        raise NonFiniteError(f"{where}: no geodesic from {p.tolist()} to any of {len(z)} points was found.")
+    return v, found

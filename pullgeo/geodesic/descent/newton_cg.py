@@ -10,11 +10,10 @@ from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.geodesic.descent.result import CODES, Found
-from pullgeo.geodesic.energy.base import MeasuredSpace, Space
+from pullgeo.geodesic.energy.base import MeasuredSpace, Space, scale_free
 from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.geodesic.energy.near import squared_lengths
-from pullgeo.geodesic.residual import scale_free
-from pullgeo.geodesic.status import Status
+from pullgeo.geodesic.solution import Status
 
 LARGE = 150
 """Dimension from which on matrix-free steps are taken."""

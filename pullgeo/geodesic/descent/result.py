@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pullgeo.geodesic.descent.newton import ROUNDING_MARGIN, Descent, reached
 from pullgeo.geodesic.energy.base import QuadraticModel
+from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult
-from pullgeo.geodesic.status import Status
 from pullgeo.numerics.batch import Batch
 
 _STATUSES = tuple(Status)

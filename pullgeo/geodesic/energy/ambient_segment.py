@@ -6,11 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import Expansion, QuadraticModel
-from pullgeo.geodesic.energy.segment import SegmentEnergy
-from pullgeo.geodesic.residual import relative_rounding, scale_free
-from pullgeo.geodesic.speed import speed_ratio
-from pullgeo.geodesic.squares import lengths, squares
+from pullgeo.geodesic.energy.base import Expansion, QuadraticModel, relative_rounding, scale_free, speed_ratio
+from pullgeo.geodesic.energy.segment import SegmentEnergy, lengths, squares
 from pullgeo.jacobian.linearize import linearize
 from pullgeo.numerics.banded.matrix import BlockBanded
 

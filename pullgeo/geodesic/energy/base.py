@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -133,3 +134,30 @@ class ConnectedSpace(Space, Protocol):
 
     def connection(self, z: Tensor, u: Tensor, w: Tensor) -> Tensor:
         """``Γ(u, w)`` at points ``(n, d)``."""
+
+
+def scale_free(
+    gradient: Float[Tensor, "p m d"], stretch: Float[Tensor, " p"], energy: Float[Tensor, " p"]
+) -> Float[Tensor, " p"]:
+    """``‖gradient‖ / √(stretch energy)``: the gradient against the largest that chords of this energy could cause.
+
+    Infinite where a curve has a length but moving its inner nodes changes nothing (``stretch = 0``): a gradient
+    that is zero for that reason says nothing.
+    """
+    size = stretch * energy
+    known = size > 0
+    norm = gradient.flatten(1).norm(dim=1) / torch.where(known, size, 1.0).sqrt()
+    return torch.where(known | ~torch.isfinite(size), norm, torch.where(energy > 0, torch.inf, 0.0))
+
+
+def relative_rounding(magnitude: Float[Tensor, " p"], energy: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+    """``√(magnitude / energy) ε``: rounding errors of values of this square, relative to a length; never infinite."""
+    numbers = torch.finfo(energy.dtype)
+    # of a ratio, which overflows, no root would be left
+    return numbers.eps * magnitude.clamp(min=0).sqrt() / energy.clamp(min=numbers.tiny).sqrt()
+
+
+def speed_ratio(squared_lengths: Float[Tensor, "p s"]) -> Float[Tensor, " p"]:
+    """Largest over median length of the segments."""
+    lengths = squared_lengths.detach().clamp(min=0).sqrt()
+    return lengths.amax(1) / lengths.median(1).values.clamp(min=torch.finfo(lengths.dtype).tiny)

@@ -8,14 +8,28 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
-from pullgeo.geodesic.energy.base import QuadraticModel
-from pullgeo.geodesic.residual import relative_rounding, scale_free
-from pullgeo.geodesic.speed import speed_ratio
-from pullgeo.geodesic.squares import lengths, squares
+from pullgeo.geodesic.energy.base import QuadraticModel, relative_rounding, scale_free, speed_ratio
 from pullgeo.numerics.banded.matrix import BlockBanded
 
 SegmentEnergy = Callable[[Tensor, Tensor], Tensor]
 """``a, b -> e(a, b)``, ``(n, d), (n, d) -> (n,)``: squared lengths of short segments, the same from either end."""
+
+
+ROUNDING = 1e-10
+"""Negative squares up to this part of the largest one are zeros that rounding has touched."""
+
+
+def squares(pieces: Float[Tensor, "p *s"]) -> Float[Tensor, "p *s"]:
+    """The squared lengths of segments; NaN where one is negative, so that no length comes of it."""
+    if pieces.numel() == 0:
+        return pieces
+    size = pieces.detach().abs().flatten(1).amax(1).view(-1, *[1] * (pieces.ndim - 1))
+    return torch.where(pieces.detach() < -ROUNDING * size, torch.nan, pieces)
+
+
+def lengths(pieces: Float[Tensor, "p *s"]) -> Float[Tensor, "p *s"]:
+    """The lengths of segments; NaN where a square is negative."""
+    return squares(pieces).clamp(min=0).sqrt()
 
 
 def segment_sum(segment_energy: SegmentEnergy, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:

@@ -13,12 +13,11 @@ from torch import Tensor
 from pullgeo.errors import NonFiniteError, OptionError, SingularMetricError
 from pullgeo.geodesic.descent.assess import assess
 from pullgeo.geodesic.energy.base import ConnectedSpace, Space
-from pullgeo.geodesic.options import check_search
-from pullgeo.geodesic.solver import SearchResult
+from pullgeo.geodesic.solution import Status
+from pullgeo.geodesic.solver import SearchResult, check_search
 from pullgeo.geodesic.solvers.proposals import propose_shortest
 from pullgeo.geodesic.starts.base import Start
 from pullgeo.geodesic.starts.lattice import LatticeSearch
-from pullgeo.geodesic.status import Status
 
 Array = NDArray[np.float64]
 

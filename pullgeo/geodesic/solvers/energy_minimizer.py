@@ -14,11 +14,10 @@ from pullgeo.geodesic.descent.assess import assess
 from pullgeo.geodesic.descent.result import CODES
 from pullgeo.geodesic.energy.base import Space
 from pullgeo.geodesic.energy.gradient import slope
-from pullgeo.geodesic.options import check_search
-from pullgeo.geodesic.solver import SearchResult
+from pullgeo.geodesic.solution import Status
+from pullgeo.geodesic.solver import SearchResult, check_search
 from pullgeo.geodesic.solvers.proposals import propose_shortest
 from pullgeo.geodesic.starts.base import Start, StraightLine
-from pullgeo.geodesic.status import Status
 
 OptimizerFactory = Callable[[list[Tensor]], torch.optim.Optimizer]
 

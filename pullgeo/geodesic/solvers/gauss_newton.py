@@ -9,8 +9,7 @@ from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent.newton import Descent, descend
 from pullgeo.geodesic.descent.result import Found
 from pullgeo.geodesic.energy.base import LinearisedSpace, QuadraticModel, Space
-from pullgeo.geodesic.options import check_search
-from pullgeo.geodesic.solver import SearchResult
+from pullgeo.geodesic.solver import SearchResult, check_search
 from pullgeo.geodesic.solvers.proposals import propose_shortest
 from pullgeo.geodesic.starts.base import Start, StraightLine
 

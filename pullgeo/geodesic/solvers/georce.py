@@ -8,11 +8,9 @@ from torch import Tensor
 
 from pullgeo.geodesic.descent.assess import assess
 from pullgeo.geodesic.descent.newton import reached
-from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.base import Space, relative_rounding, scale_free
 from pullgeo.geodesic.energy.left_endpoint import LeftEndpoint, left_endpoint
-from pullgeo.geodesic.options import check_search
-from pullgeo.geodesic.residual import relative_rounding, scale_free
-from pullgeo.geodesic.solver import SearchResult
+from pullgeo.geodesic.solver import SearchResult, check_search
 from pullgeo.geodesic.solvers.proposals import propose_shortest
 from pullgeo.geodesic.starts.base import Start, StraightLine
 

@@ -16,9 +16,9 @@ from pullgeo.errors import OptionError, ShapeError
 from pullgeo.geodesic.descent.assess import assess
 from pullgeo.geodesic.descent.result import CODES
 from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult
 from pullgeo.geodesic.starts.base import Candidates
-from pullgeo.geodesic.status import Status
 
 PIECES = 4
 """Chords by which the length of an edge is measured."""

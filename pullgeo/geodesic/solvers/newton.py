@@ -14,14 +14,13 @@ from pullgeo.geodesic.descent.newton_cg import LARGE, descend_free, order_of
 from pullgeo.geodesic.descent.result import CODES, Found
 from pullgeo.geodesic.energy.base import Space
 from pullgeo.geodesic.minima import count_minima
-from pullgeo.geodesic.options import check_search
 from pullgeo.geodesic.single_precision import precision
-from pullgeo.geodesic.solver import SearchResult
+from pullgeo.geodesic.solution import Status
+from pullgeo.geodesic.solver import SearchResult, check_search
 from pullgeo.geodesic.solvers.proposals import propose, propose_shortest
 from pullgeo.geodesic.starts.base import Candidates, Start, StraightLine
 from pullgeo.geodesic.starts.lattice import LatticeSearch
 from pullgeo.geodesic.starts.waves import Waves
-from pullgeo.geodesic.status import Status
 from pullgeo.numerics.comparison import less
 
 SINGLE = 1e-3

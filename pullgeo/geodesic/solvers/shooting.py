@@ -10,13 +10,12 @@ from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent.assess import assess
 from pullgeo.geodesic.energy.base import ConnectedSpace, Space
-from pullgeo.geodesic.options import check_search
 from pullgeo.geodesic.singular import singular_at
-from pullgeo.geodesic.solver import SearchResult
+from pullgeo.geodesic.solution import Status
+from pullgeo.geodesic.solver import SearchResult, check_search
 from pullgeo.geodesic.solvers.proposals import propose_shortest
 from pullgeo.geodesic.starts.base import Start
 from pullgeo.geodesic.starts.lattice import LatticeSearch
-from pullgeo.geodesic.status import Status
 from pullgeo.numerics.bisect_batch import where_defined
 from pullgeo.numerics.ode.rk4 import Connection, flow
 

@@ -7,10 +7,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve
-from pullgeo.geodesic.solution import Solution
+from pullgeo.geodesic.solution import Solution, Status
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.starts.base import InitialCurve
-from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.centers.newton import Power, search
 from pullgeo.stats.centers.star import Bundle

@@ -7,9 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
-from pullgeo.geodesic.energy.base import QuadraticModel
+from pullgeo.geodesic.energy.base import QuadraticModel, relative_rounding
 from pullgeo.geodesic.energy.near import near_energy, near_pairs
-from pullgeo.geodesic.residual import relative_rounding
 from pullgeo.manifold.base import Manifold
 from pullgeo.numerics.batch import Batch
 
