@@ -6,7 +6,16 @@ from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.solution import Solution, Status
 from pullgeo.geodesic.solve import solve
 from pullgeo.geodesic.solver import SearchResult, Solver
-from pullgeo.geodesic.solvers import CollocationBVP, EnergyMinimizer, GaussNewton, Georce, GraphPath, Newton, Shooting
+from pullgeo.geodesic.solvers import (
+    CollocationBVP,
+    EnergyMinimizer,
+    GaussNewton,
+    Georce,
+    GraphPath,
+    Newton,
+    Race,
+    Shooting,
+)
 from pullgeo.geodesic.starts.base import Candidates, InitialCurve, Start, StraightLine
 from pullgeo.geodesic.starts.lattice import LatticeSearch
 from pullgeo.geodesic.starts.waves import Waves
@@ -24,6 +33,7 @@ __all__ = [
     "LatticeSearch",
     "Newton",
     "QuadraticModel",
+    "Race",
     "SearchResult",
     "Shooting",
     "Solution",

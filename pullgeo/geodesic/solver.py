@@ -1,18 +1,20 @@
 """What a solver is: a value that finds discrete geodesics between pairs of points of a space."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.energy.base import Space
 from pullgeo.geodesic.solution import Status
+from pullgeo.numerics.batch import Batch
 
 
 @dataclass(frozen=True, eq=False)
-class SearchResult:
+class SearchResult(Batch):
     """Discrete curves, as a solver leaves them.
 
     Attributes:
@@ -37,9 +39,57 @@ class SearchResult:
     iterations: Int[Tensor, " p"]
     status: tuple[Status, ...]
     order: int
-    excess: Float[Tensor, " p"]
-    minima: Int[Tensor, " p"]
-    coarse_energy: Float[Tensor, " p"]
+    excess: Float[Tensor, " p"] = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    minima: Int[Tensor, " p"] = field(default_factory=lambda: torch.ones((), dtype=torch.long))
+    coarse_energy: Float[Tensor, " p"] = field(default_factory=lambda: torch.full((), torch.nan, dtype=torch.float64))
+
+    def __post_init__(self) -> None:
+        for name in ("excess", "minima", "coarse_energy"):
+            value = getattr(self, name)
+            if value.ndim == 0:
+                object.__setattr__(self, name, value.to(self.energy.device).expand(len(self.energy)))
+
+    @property
+    def converged(self) -> Bool[Tensor, " p"]:
+        """Which curves are discrete geodesics."""
+        return torch.tensor([s.converged for s in self.status], dtype=torch.bool, device=self.energy.device)
+
+    def ended(self, status: Status, *of: Status) -> Bool[Tensor, " p"]:
+        """Which searches ended in one of some ways."""
+        return torch.tensor([s in (status, *of) for s in self.status], dtype=torch.bool, device=self.energy.device)
+
+    def ending(self, which: Bool[Tensor, " p"], status: Status) -> "SearchResult":
+        """The same where some curves ended with a given status."""
+        changed = (status if new else old for new, old in zip(which.tolist(), self.status, strict=True))
+        return replace(self, status=tuple(changed))
+
+    def solved(
+        self, residual: Float[Tensor, " p"], good: Bool[Tensor, " p"], singular: Bool[Tensor, " p"], otherwise: Status
+    ) -> "SearchResult":
+        """The same for a solver of the geodesic equation: its residual, and its verdict.
+
+        Args:
+            residual: that of its equation.
+            good: which pairs it has solved.
+            singular: for which pairs the equation does not exist.
+            otherwise: what is to be said of pairs that it has not solved.
+        """
+        status = statuses(
+            otherwise,
+            (Status.SINGULAR, singular),
+            (Status.NON_FINITE, self.ended(Status.NON_FINITE)),
+            (Status.CONVERGED, good),
+        )
+        return replace(self, residual=residual, status=status, excess=torch.where(good, 0.0, self.excess))
+
+
+def statuses(otherwise: Status, *rules: tuple[Status, Bool[Tensor, " p"]]) -> tuple[Status, ...]:
+    """The status of each curve: that of the last rule which holds for it."""
+    choices = (otherwise, *(status for status, _ in rules))
+    number = torch.zeros_like(rules[0][1], dtype=torch.long)
+    for i, (_, holds) in enumerate(rules, 1):
+        number = torch.where(holds, i, number)
+    return tuple(choices[i] for i in number.tolist())
 
 
 @runtime_checkable

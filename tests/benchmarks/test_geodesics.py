@@ -163,12 +163,12 @@ def test_solvers_side_by_side() -> None:
     z, latents = vae.encode(images[chosen[:32]]).double(), vae.encode(images)
     manifold = PullbackManifold(copy.deepcopy(vae.decoder).double())
     with torch.no_grad():
-        best = manifold.geodesic(z[:16], z[16:], Newton(segments=128, race=None)).length
+        best = manifold.geodesic(z[:16], z[16:], Newton(segments=128, candidates="all")).length
     rows: list[dict[str, object]] = []
     solvers: dict[str, Solver] = {
         "Newton": Newton(),
         "Newton, line": Newton(starts=(StraightLine(),)),
-        "Newton, all candidates": Newton(race=None),
+        "Newton, all candidates": Newton(candidates="all"),
         "GaussNewton": GaussNewton(),
         "L-BFGS, nodes": EnergyMinimizer(),
         "L-BFGS, spline": EnergyMinimizer(knots=8),

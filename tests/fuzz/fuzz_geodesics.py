@@ -149,7 +149,7 @@ def measured(decode: Decode, curve: DiscreteCurve) -> Tensor:
 def check(case: Case, seed: int, tally: Tally) -> list[str]:
     """What is wrong; nothing if all is well."""
     g = torch.Generator().manual_seed(seed + 10**6)
-    solvers: tuple[Solver, ...] = (Newton(), Newton(starts=(StraightLine(),)), Newton(race=None), GaussNewton())
+    solvers: tuple[Solver, ...] = (Newton(), Newton(starts=(StraightLine(),)), Newton(candidates="all"), GaussNewton())
     solver = solvers[int(torch.randint(len(solvers), (), generator=g))]
     wrong: list[str] = []
     with torch.no_grad():

@@ -50,7 +50,7 @@ MANIFOLDS: dict[str, Callable[[], Manifold]] = {
 }
 
 SOLVERS: list[Solver] = [
-    Newton(race=None, segments=8),
+    Newton(candidates="all", segments=8),
     GaussNewton(segments=8),
     Georce(segments=8),
     Shooting(segments=8),

@@ -19,6 +19,7 @@ from pullgeo.geodesic import (
     Georce,
     InitialCurve,
     LatticeSearch,
+    Race,
     Solver,
     StraightLine,
 )
@@ -99,15 +100,17 @@ ARC = DiscreteCurve(
         Newton(starts=(StraightLine(),)),
         Newton(starts=(InitialCurve(ARC),)),
         Newton(starts=(StraightLine(), LatticeSearch())),
-        Newton(race=3),
-        Newton(race=None),
+        Newton(candidates=Race(3)),
+        Newton(candidates="all"),
         Newton(rtol=None),
         GaussNewton(),
         EnergyMinimizer(),
         EnergyMinimizer(starts=(InitialCurve(ARC),)),
         CollocationBVP(),
     ],
-    ids=lambda solver: f"{type(solver).__name__} {getattr(solver, 'starts', '')} {getattr(solver, 'race', '')}"[:60],
+    ids=lambda solver: f"{type(solver).__name__} {getattr(solver, 'starts', '')} {getattr(solver, 'candidates', '')}"[
+        :60
+    ],
 )
 def test_every_solver_and_start(solver: Solver) -> None:
     with torch.no_grad():

@@ -16,6 +16,7 @@ from pullgeo.geodesic import (
     GraphPath,
     InitialCurve,
     LatticeSearch,
+    Race,
     Shooting,
     Solver,
     StraightLine,
@@ -202,7 +203,7 @@ def test_distinct_minima_are_counted() -> None:
     manifold, (z0, z1) = PullbackManifold(hill), across_the_hill()
     with torch.no_grad():
         default = manifold.geodesic(z0, z1)
-        all_of_them = manifold.geodesic(z0, z1, Newton(race=None, starts=(StraightLine(), LatticeSearch())))
+        all_of_them = manifold.geodesic(z0, z1, Newton(candidates="all", starts=(StraightLine(), LatticeSearch())))
     assert default.minima.tolist() == [1, 1]
     # both ways around, and the way over the top, on which steps from the line may stay; the other pair has one way
     assert int(all_of_them.minima[0]) in (2, 3)
@@ -247,7 +248,7 @@ def test_errors_say_what_to_do() -> None:
         (EnergyMinimizer, {"optimizer": None}),
         (Shooting, {"substeps": 0}),
         (CollocationBVP, {"max_nodes": 3}),
-        (Newton, {"race": -1}),
+        (Newton, {"candidates": "none"}),
         (Newton, {"rtol": 0.0}),
     ):
         with pytest.raises(OptionError, match=next(iter(wrong))):
@@ -274,3 +275,10 @@ def test_what_is_no_solver_is_named(solver: object, without_type_checks: None) -
     for call in (lambda: solve(problem, solver), lambda: problem.manifold.geodesic(*pairs(), solver)):
         with pytest.raises(OptionError, match=r"solver must be a solver with its options, such as Newton"):
             call()
+
+
+@pytest.mark.parametrize(("race", "candidates"), [(0, "shortest"), (None, "all"), (3, Race(3))], ids=str)
+def test_the_former_option_of_newton_warns(race: int | None, candidates: object) -> None:
+    with pytest.warns(DeprecationWarning, match="now called candidates"):
+        solver = Newton(race=race)
+    assert solver.candidates == candidates

@@ -9,6 +9,9 @@ from torch import Tensor
 from pullgeo.geodesic.descent.newton import Descent, energy_rounding
 from pullgeo.geodesic.energy.base import EnergyGradient, Space
 from pullgeo.geodesic.energy.gradient import slope
+from pullgeo.geodesic.single_precision import precision
+from pullgeo.geodesic.solution import Status
+from pullgeo.geodesic.solver import SearchResult, statuses
 from pullgeo.numerics.banded.matrix import Factor
 from pullgeo.numerics.batch import Batch
 
@@ -20,15 +23,8 @@ ENERGY_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Polished(Batch):
-    """Curves with a small residual.
-
-    Attributes:
-        nodes: the curves.
-        at: the energy to first order there.
-        residual: the gradient, in the unit of the descent.
-        steps: steps taken, those of the descent included.
-    """
+class _Curves(Batch):
+    """Curves, the energy to first order there, the gradient in the unit of the descent, and steps taken in all."""
 
     nodes: Float[Tensor, "p n d"]
     at: EnergyGradient
@@ -36,7 +32,7 @@ class Polished(Batch):
     steps: Int[Tensor, " p"]
 
 
-def polish(space: Space, rough: Descent, tol: float, max_steps: int) -> Polished:
+def polish(space: Space, near: Space, begun: Descent, tol: float, max_steps: int) -> SearchResult:
     """Simplified Newton steps from where a descent ended, with the Hessian of its last point.
 
     Close to the solution the Hessian hardly changes, and may be known to few digits only: the error still shrinks by
@@ -47,7 +43,8 @@ def polish(space: Space, rough: Descent, tol: float, max_steps: int) -> Polished
 
     Args:
         space: where the curves live, in the precision that is asked for.
-        rough: the curves and the Hessians.
+        near: the same as the descent saw it.
+        begun: the curves and the Hessians.
         tol: the residual at which a curve is done.
         max_steps: the number of steps, those of the descent included, at which it gives up.
 
@@ -55,38 +52,50 @@ def polish(space: Space, rough: Descent, tol: float, max_steps: int) -> Polished
     (simplified Newton method).
     """
     # where the descent saw no gradient at all, only an expansion can tell what its unit is
-    size = rough.at.gradient.flatten(1).norm(dim=1)
-    unit = torch.where(rough.at.residual > 0, rough.at.residual / size, torch.inf)
-    factor = rough.at.hessian.cholesky()
+    size = begun.at.gradient.flatten(1).norm(dim=1)
+    unit = torch.where(begun.at.residual > 0, begun.at.residual / size, torch.inf)
+    factor = begun.at.hessian.cholesky()
 
-    def polished(nodes: Tensor, steps: Tensor, unit: Tensor) -> Polished:
-        at = slope(space, nodes)
-        return Polished(nodes, at, unit * at.gradient.flatten(1).norm(dim=1), steps)
+    def at(nodes: Tensor, steps: Tensor, unit: Tensor) -> _Curves:
+        first_order = slope(space, nodes)
+        return _Curves(nodes, first_order, unit * first_order.gradient.flatten(1).norm(dim=1), steps)
 
-    now = polished(*_first_step(rough, factor, max_steps), unit)
-    better = (now.residual < rough.at.residual) & (now.at.energy <= rough.at.energy + energy_rounding(rough.at))
-    back = ((now.steps > rough.steps) & ~better).nonzero().squeeze(1)
+    now = at(*_first_step(begun, factor, max_steps), unit)
+    better = (now.residual < begun.at.residual) & (now.at.energy <= begun.at.energy + energy_rounding(begun.at))
+    back = ((now.steps > begun.steps) & ~better).nonzero().squeeze(1)
     if len(back):
-        now = now.put(back, polished(rough.nodes[back], rough.steps[back], unit[back]))
-    active = factor.good & torch.isfinite(now.residual) & ~rough.stalled
+        now = now.put(back, at(begun.nodes[back], begun.steps[back], unit[back]))
+    active = factor.good & torch.isfinite(now.residual) & ~begun.stalled
     while True:
         active = active & ~(now.residual <= tol) & (now.steps < max_steps)
         chosen = active.nonzero().squeeze(1)
         if not len(chosen):
-            return now
+            break
         before = now[chosen]
-        new = polished(_moved(before.nodes, factor.solve(now.at.gradient)[chosen]), before.steps + 1, unit[chosen])
+        new = at(_moved(before.nodes, factor.solve(now.at.gradient)[chosen]), before.steps + 1, unit[chosen])
         good = new.residual < CONTRACTION * before.residual
         good = good & (new.at.energy <= (1 + ENERGY_ROUNDING) * before.at.energy)
         now = now.put(chosen[good], new[good])
         active = active.index_put((chosen,), good)
+    return SearchResult(
+        nodes=now.nodes,
+        energy=now.at.energy,
+        residual=now.residual,
+        rounding=begun.at.rounding * (precision(space) / precision(near)),
+        speed_ratio=begun.at.speed_ratio,
+        iterations=now.steps,
+        status=statuses(Status.MAX_STEPS, (Status.CONVERGED, now.residual <= tol)),
+        order=begun.at.order,
+        minima=begun.minima,
+        coarse_energy=now.at.coarse_energy,
+    )
 
 
-def _first_step(rough: Descent, factor: Factor, max_steps: int) -> tuple[Float[Tensor, "p n d"], Int[Tensor, " p"]]:
+def _first_step(begun: Descent, factor: Factor, max_steps: int) -> tuple[Float[Tensor, "p n d"], Int[Tensor, " p"]]:
     """A Newton step with what the descent knows at its last point, which costs nothing."""
-    x, step = rough.nodes, factor.solve(rough.at.gradient)
-    able = factor.good & torch.isfinite(step).flatten(1).all(1) & ~rough.stalled & (rough.steps < max_steps)
-    return torch.where(able.view(-1, 1, 1), _moved(x, step), x), rough.steps + able
+    x, step = begun.nodes, factor.solve(begun.at.gradient)
+    able = factor.good & torch.isfinite(step).flatten(1).all(1) & ~begun.stalled & (begun.steps < max_steps)
+    return torch.where(able.view(-1, 1, 1), _moved(x, step), x), begun.steps + able
 
 
 def _moved(nodes: Tensor, step: Tensor) -> Tensor:

@@ -1,50 +1,77 @@
 """Damped Newton steps on many curves at once, until each is a minimiser of the discrete energy or cannot go on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo.geodesic.energy.base import QuadraticModel, Space
-from pullgeo.numerics.batch import Batch
-
-STALL = 1e6
-"""Damping, in units of the Gauss-Newton diagonal, beyond which a step that does not help says that none will."""
+from pullgeo.geodesic.solution import Status
+from pullgeo.geodesic.solver import SearchResult, statuses
+from pullgeo.numerics.damped_newton import MARQUARDT, Iterate, damped_newton, judged
 
 ROUNDING_MARGIN = 8.0
 """How far above the estimate of rounding errors a residual may still be nothing but rounding."""
 
-_LEAST_DAMPING, _FIRST_DAMPING = 1e-12, 1e-2
+EXACT = 1e-6
+"""Residual below which nothing is left to be gained; what is follows its square."""
 
 
-@dataclass(frozen=True, eq=False)
-class Descent(Batch):
-    """Curves as damped Newton steps leave them.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Descent(Iterate):
+    """Curves as damped Newton steps leave them, with λ in units of the Gauss-Newton diagonal.
 
     Attributes:
         nodes: the curves.
         at: the energy's expansion there.
-        damping: λ, in units of the Gauss-Newton diagonal.
-        steps: steps taken or tried.
+        minima: how many distinct curves the candidates ended at.
     """
 
     nodes: Float[Tensor, "p n d"]
     at: QuadraticModel
-    damping: Float[Tensor, " p"]
-    steps: Int[Tensor, " p"]
+    minima: Int[Tensor, " p"]
 
     @staticmethod
     def begin(space: Space, nodes: Float[Tensor, "p n d"]) -> "Descent":
         """Curves before the first step."""
         at = space.expand_energy(nodes)
-        steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
-        return Descent(nodes, at, torch.full_like(at.energy, _FIRST_DAMPING), steps)
+        begin = MARQUARDT.begin(at.energy)
+        return Descent(nodes=nodes, at=at, minima=torch.ones_like(begin["steps"]), **begin)
 
     @property
     def stalled(self) -> Bool[Tensor, " p"]:
         """Which curves no step improves."""
-        return self.damping > STALL
+        return self.damping > MARQUARDT.limit
+
+    def result(self, tol: float) -> SearchResult:
+        """How the descent ended."""
+        at = self.at
+        finite = torch.isfinite(at.energy) & torch.isfinite(at.residual)
+        status = statuses(
+            Status.MAX_STEPS,
+            (Status.STALLED, self.stalled),
+            (Status.ROUNDING, reached(at.residual, at.rounding, tol)),
+            (Status.CONVERGED, at.residual <= tol),
+            (Status.DEGENERATE, ROUNDING_MARGIN * at.rounding >= 1),
+            (Status.NON_FINITE, ~finite & ~(torch.isinf(at.residual) & torch.isfinite(at.energy))),
+        )
+        excess = torch.zeros_like(at.energy)
+        loose = (~(at.residual <= EXACT) & finite).nonzero().squeeze(1)
+        if len(loose):
+            excess[loose] = _excess(at[loose], at.residual[loose] <= tol)
+        return SearchResult(
+            nodes=self.nodes,
+            energy=at.energy,
+            residual=at.residual,
+            rounding=at.rounding,
+            speed_ratio=at.speed_ratio,
+            iterations=self.steps,
+            status=status,
+            order=at.order,
+            excess=excess,
+            minima=self.minima,
+        )
 
 
 def reached(residual: Tensor, rounding: Tensor, tol: float) -> Bool[Tensor, " p"]:
@@ -57,52 +84,39 @@ def descend(space: Space, start: Descent, tol: float, max_steps: int) -> Descent
 
     A step solves ``(H + λD) s = -g`` with the exact Hessian H and, curve by curve, a damping λ in units of the
     Gauss-Newton diagonal D: it grows until the matrix is positive definite and the energy falls, and shrinks as the
-    quadratic model proves right. Where the predicted gain drowns in the energy's rounding errors the residual decides
-    instead. Curves that are done leave the batch. The expansion at an accepted trial is that of the next step.
+    quadratic model proves right. The expansion at an accepted trial is that of the next step.
 
     Args:
         space: where the curves live.
         start: where they begin.
         tol: the residual at which a curve is done.
         max_steps: the number of steps, those before the start included, at which it gives up.
-
-    Source: damping after Nielsen, *Damping Parameter in Marquardt's Method*, 1999.
     """
-    index = torch.arange(len(start.nodes), device=start.nodes.device)
-    now, growth = start, torch.full_like(start.damping, 2.0)
-    left, indices = [], []
-    while True:
+    return damped_newton(_BandedDescent(space, tol), start, MARQUARDT, max_steps)
+
+
+@dataclass(frozen=True, eq=False)
+class _BandedDescent:
+    """Steps with factors of banded Hessians."""
+
+    space: Space
+    tol: float
+
+    def done(self, now: Descent) -> Bool[Tensor, " p"]:
         at = now.at
-        done = now.stalled | reached(at.residual, at.rounding, tol) | (now.steps >= max_steps)
-        done = done | ~(torch.isfinite(at.energy) & torch.isfinite(at.residual))
-        left.append(now[done])
-        indices.append(index[done])
-        stay = ~done
-        if not bool(stay.any()):
-            break
-        if bool(done.any()):
-            index, now, growth = index[stay], now[stay], growth[stay]
-        now, growth = _step(space, now, growth)
-    return Descent.cat(left)[torch.cat(indices).argsort()]
+        finite = torch.isfinite(at.energy) & torch.isfinite(at.residual)
+        return reached(at.residual, at.rounding, self.tol) | ~finite
 
-
-def _step(space: Space, now: Descent, growth: Tensor) -> tuple[Descent, Tensor]:
-    x, at = now.nodes, now.at
-    step, damping = _damped_step(at, now.damping)
-    predicted = -(at.gradient * step).flatten(1).sum(1) / 2
-    predicted = predicted + damping * (at.damping * step.square()).flatten(1).sum(1) / 2
-    trial = torch.cat([x[:, :1], x[:, 1:-1] + step, x[:, -1:]], 1)
-    new = space.expand_energy(trial)
-    gain = (at.energy - new.energy) / predicted
-    drowned = predicted < energy_rounding(at)
-    falls = (new.residual < at.residual) & (new.energy <= at.energy + energy_rounding(at))
-    accepted = torch.where(drowned, falls, gain > 1e-4)
-    factor = (1 - (2 * gain - 1) ** 3).clamp(0.1, 2.0)
-    factor = torch.where(drowned | (gain > 0.9), 1 / 30, factor)
-    damping = torch.where(accepted, (damping * factor).clamp(min=_LEAST_DAMPING), damping * growth)
-    growth = torch.where(accepted, 2.0, 2 * growth)
-    moved = torch.where(accepted.view(-1, 1, 1), trial, x)
-    return Descent(moved, new.where(accepted, at), damping, now.steps + 1), growth
+    def step(self, now: Descent) -> tuple[Descent, Tensor, Tensor]:
+        x, at = now.nodes, now.at
+        step, damping = _damped_step(at, now.damping)
+        predicted = -(at.gradient * step).flatten(1).sum(1) / 2
+        predicted = predicted + damping * (at.damping * step.square()).flatten(1).sum(1) / 2
+        trial = torch.cat([x[:, :1], x[:, 1:-1] + step, x[:, -1:]], 1)
+        new = self.space.expand_energy(trial)
+        good, factor = judged(at.energy, new.energy, predicted, energy_rounding(at), new.residual < at.residual)
+        moved = torch.where(good.view(-1, 1, 1), trial, x)
+        return replace(now, nodes=moved, at=new.where(good, at), damping=damping), good, factor
 
 
 def energy_rounding(at: QuadraticModel) -> Float[Tensor, " p"]:
@@ -121,8 +135,19 @@ def _damped_step(at: QuadraticModel, damping: Tensor) -> tuple[Tensor, Tensor]:
         unit = part.damping.clamp(min=1e-12 * part.damping.flatten(1).amax(1)[:, None, None])
         factor = part.hessian.shifted(damping[todo].view(-1, 1, 1) * unit).cholesky()
         solution = -factor.solve(part.gradient)
-        good = (factor.good & torch.isfinite(solution).flatten(1).all(1)) | (damping[todo] > STALL)
+        good = (factor.good & torch.isfinite(solution).flatten(1).all(1)) | (damping[todo] > MARQUARDT.limit)
         step[todo[good]] = solution[good]
         todo = todo[~good]
         damping = damping.index_put((todo,), (8 * damping[todo]).clamp(min=1e-3))
     return torch.where(torch.isfinite(step), step, 0.0), damping
+
+
+def _excess(at: QuadraticModel, done: Tensor) -> Float[Tensor, " p"]:
+    """Half the Newton decrement, ``½ gᵀ H⁻¹ g``: how far energies lie above the minima near them.
+
+    Where H is not positive definite no minimum is in sight: infinite, unless the curve is done.
+    """
+    factor = at.hessian.cholesky()
+    decrement = (at.gradient * factor.solve(at.gradient)).flatten(1).sum(1) / 2
+    known = factor.good & torch.isfinite(decrement)
+    return torch.where(known, decrement.clamp(min=0), torch.where(done, 0.0, torch.inf))

@@ -2,24 +2,26 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
-from pullgeo.geodesic.descent.result import CODES, Found
+from pullgeo.geodesic.descent.newton import ROUNDING_MARGIN
 from pullgeo.geodesic.energy.base import MeasuredSpace, Space, scale_free
 from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.geodesic.energy.near import squared_lengths
 from pullgeo.geodesic.solution import Status
+from pullgeo.geodesic.solver import SearchResult, statuses
+from pullgeo.numerics.damped_newton import Damping, Iterate, damped_newton, judged
 
 LARGE = 150
 """Dimension from which on matrix-free steps are taken."""
 
-STALL = 1e6
-"""Damping, in units of the metric, beyond which a step that does not help says that none will."""
+DAMPING = Damping(first=1e-3, growth=2.0, acceleration=2.0, least=1e-12)
+"""In units of the metric."""
 
 LOOSE = 0.1
 """Largest relative residual to which a linear system is solved; the nearer the solution, the smaller."""
@@ -29,8 +31,6 @@ ROUNDS = 200
 
 PROBES = 4
 """Random directions in which the size of the metric is measured."""
-
-_LEAST_DAMPING, _FIRST_DAMPING = 1e-12, 1e-3
 
 Apply = Callable[[Tensor], Tensor]
 
@@ -103,7 +103,7 @@ class Slope:
         return self.weight.clamp(min=torch.finfo(most.dtype).tiny).maximum(1e-12 * most)
 
 
-def descend_free(space: Space, nodes: Float[Tensor, "p n d"], tol: float, max_steps: int) -> Found:
+def descend_free(space: Space, nodes: Float[Tensor, "p n d"], tol: float, max_steps: int) -> SearchResult:
     """Minimise the energy of each curve by truncated Newton steps.
 
     A step solves ``(H + λD) s = -g`` by preconditioned conjugate gradients, no more exactly than pays; where a
@@ -115,44 +115,44 @@ def descend_free(space: Space, nodes: Float[Tensor, "p n d"], tol: float, max_st
     Cost: for each step one gradient and, for each round of conjugate gradients, one product with the Hessian; memory
     of a forward and a backward pass over all nodes.
     """
-    p = len(nodes)
-    found = _judged(space, nodes, Slope.at(space, nodes), tol, torch.zeros(p, dtype=torch.long, device=nodes.device))
-    damping = torch.full((p,), _FIRST_DAMPING, dtype=nodes.dtype, device=nodes.device)
-    growth = torch.full_like(damping, 2.0)
-    while True:
-        left = (~found.converged & (found.code != CODES[Status.NON_FINITE]) & (damping <= STALL)).nonzero().squeeze(1)
-        left = left[found.steps[left] < max_steps]
-        if not len(left):
-            break
-        x = found.nodes[left]
-        at = Slope.at(space, x)
+    steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
+    found = _judged(space, nodes, Slope.at(space, nodes), tol, steps, order_of(space, nodes))
+    begun = _Curves(found=found, **DAMPING.begin(found.energy))
+    ended = damped_newton(_FreeDescent(space, tol), begun, DAMPING, max_steps)
+    found = replace(ended.found, iterations=ended.steps)
+    return found.ending(~found.converged & (ended.damping > DAMPING.limit), Status.STALLED)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Curves(Iterate):
+    found: SearchResult
+
+
+@dataclass(frozen=True, eq=False)
+class _FreeDescent:
+    """Steps by conjugate gradients."""
+
+    space: Space
+    tol: float
+
+    def done(self, now: _Curves) -> Bool[Tensor, " p"]:
+        return now.found.converged | now.found.ended(Status.NON_FINITE)
+
+    def step(self, now: _Curves) -> tuple[_Curves, Tensor, Tensor]:
+        x, found = now.found.nodes, now.found
+        at = Slope.at(self.space, x)
         goal = at.residual.sqrt().clamp(max=LOOSE)
-        step, bent, product = conjugate_gradients(
-            at.damped(damping[left]),
-            at.preconditioner(damping[left]),
-            -at.gradient,
-            goal,
+        step, indefinite, product = conjugate_gradients(
+            at.damped(now.damping), at.preconditioner(now.damping), -at.gradient, goal
         )
         predicted = -(at.gradient * step).flatten(1).sum(1) - (step * product).flatten(1).sum(1) / 2
-        predicted = predicted + damping[left] * (at.unit() * step.square()).flatten(1).sum(1) / 2
+        predicted = predicted + now.damping * (at.unit() * step.square()).flatten(1).sum(1) / 2
         trial = torch.cat([x[:, :1], x[:, 1:-1] + step, x[:, -1:]], 1)
-        new = _judged(space, trial, Slope.at(space, trial), tol, found.steps[left] + 1)
-        gain = (at.energy - new.energy) / predicted
-        noise = at.energy * (4 * torch.finfo(x.dtype).eps + 8 * new.rounding)
-        drowned = predicted < noise
-        falls = (new.residual < at.residual) & (new.energy <= at.energy + noise)
-        accepted = torch.where(drowned, falls, gain > 1e-4) & torch.isfinite(new.residual)
-        factor = torch.where(drowned | (gain > 0.9), 1 / 30, (1 - (2 * gain - 1) ** 3).clamp(0.1, 2.0))
-        factor = torch.where(bent, 2.0, factor)
-        old = damping[left]
-        damping = damping.index_put(
-            (left,), torch.where(accepted, (old * factor).clamp(min=_LEAST_DAMPING), old * growth[left])
-        )
-        growth = growth.index_put((left,), torch.where(accepted, 2.0, 2 * growth[left]))
-        found = found.put(left[accepted], new[accepted])
-        found = found.stepped(left[~accepted])
-    code = torch.where(~found.converged & (damping > STALL), CODES[Status.STALLED], found.code)
-    return found.coded(code)
+        new = _judged(self.space, trial, Slope.at(self.space, trial), self.tol, found.iterations, found.order)
+        noise = at.energy * (4 * torch.finfo(x.dtype).eps + ROUNDING_MARGIN * new.rounding)
+        good, factor = judged(at.energy, new.energy, predicted, noise, new.residual < at.residual)
+        good = good & torch.isfinite(new.residual)
+        return replace(now, found=new.where(good, found)), good, torch.where(indefinite, 2.0, factor)
 
 
 def conjugate_gradients(
@@ -171,14 +171,14 @@ def conjugate_gradients(
     direction, rz = z, _dot(r, z)
     target = goal**2 * rz
     active = rz > 0
-    bent = torch.zeros_like(active)
+    indefinite = torch.zeros_like(active)
     for number in range(ROUNDS):
         if not bool(active.any()):
             break
         image = product(direction)
         curvature = _dot(direction, image)
         negative = active & ~(curvature > 0)
-        bent = bent | negative
+        indefinite = indefinite | negative
         first = negative & (number == 0)
         go = active & ~negative
         alpha = torch.where(go, rz / torch.where(go, curvature, 1.0), torch.where(first, 1.0, 0.0))[:, None, None]
@@ -189,19 +189,20 @@ def conjugate_gradients(
         active = go & (new > target)
         direction = z + (new / torch.where(rz > 0, rz, 1.0))[:, None, None] * direction
         rz = new
-    return x, bent, ax
+    return x, indefinite, ax
 
 
-def assess_free(space: Space, nodes: Float[Tensor, "p n d"], tol: float, steps: Int[Tensor, " p"]) -> Found:
+def assess_free(space: Space, nodes: Float[Tensor, "p n d"], tol: float, steps: Int[Tensor, " p"]) -> SearchResult:
     """Energy, residual and status of curves as they are, and half the Newton decrement as their energies' excess."""
     at = Slope.at(space, nodes)
-    found = _judged(space, nodes, at, tol, steps)
+    found = _judged(space, nodes, at, tol, steps, order_of(space, nodes))
     none = torch.zeros_like(at.energy)
     precondition = at.preconditioner(none)
-    step, bent, _ = conjugate_gradients(at.hessian, precondition, at.gradient, torch.full_like(none, LOOSE / 10))
+    step, indefinite, _ = conjugate_gradients(at.hessian, precondition, at.gradient, torch.full_like(none, LOOSE / 10))
     decrement = (at.gradient * step).flatten(1).sum(1) / 2
     unknown = torch.where(found.converged, 0.0, torch.inf)
-    return found.exceeding(torch.where(bent | ~torch.isfinite(decrement), unknown, decrement.clamp(min=0)))
+    known = ~indefinite & torch.isfinite(decrement)
+    return replace(found, excess=torch.where(known, decrement.clamp(min=0), unknown))
 
 
 def solve_free(space: Space, nodes: Float[Tensor, "p n d"], v: Float[Tensor, "p m d"]) -> Float[Tensor, "p m d"]:
@@ -211,7 +212,7 @@ def solve_free(space: Space, nodes: Float[Tensor, "p n d"], v: Float[Tensor, "p 
     return conjugate_gradients(at.hessian, at.preconditioner(none), v, torch.full_like(none, 1e-10))[0]
 
 
-def _judged(space: Space, nodes: Tensor, at: Slope, tol: float, steps: Tensor) -> Found:
+def _judged(space: Space, nodes: Tensor, at: Slope, tol: float, steps: Tensor, order: int) -> SearchResult:
     """What is known of curves: how far from stationary they are, and how far rounding errors alone may take them."""
     numbers = torch.finfo(nodes.dtype)
     # the same curves with the last bit of every coordinate changed
@@ -221,14 +222,13 @@ def _judged(space: Space, nodes: Tensor, at: Slope, tol: float, steps: Tensor) -
     rounding = torch.where(torch.isfinite(noise), noise * at.residual, 0.0)
     pieces = space.chord_lengths(nodes.unsqueeze(2)).flatten(1)
     speed = pieces.amax(1) / pieces.median(1).values.clamp(min=numbers.tiny)
-    code = torch.full_like(steps, CODES[Status.MAX_STEPS])
-    for status, which in (
-        (Status.ROUNDING, at.residual <= (8 * rounding).clamp(max=1e-3)),
+    status = statuses(
+        Status.MAX_STEPS,
+        (Status.ROUNDING, at.residual <= (ROUNDING_MARGIN * rounding).clamp(max=1e-3)),
         (Status.CONVERGED, at.residual <= tol),
         (Status.NON_FINITE, ~(torch.isfinite(at.energy) & torch.isfinite(at.gradient).flatten(1).all(1))),
-    ):
-        code[which] = CODES[status]
-    return Found(nodes, at.energy, at.residual, rounding, speed, steps, code)
+    )
+    return SearchResult(nodes, at.energy, at.residual, rounding, speed, steps, status, order)
 
 
 def _weight(space: Space, nodes: Tensor) -> Float[Tensor, "p m"]:

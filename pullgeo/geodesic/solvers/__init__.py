@@ -5,7 +5,7 @@ from pullgeo.geodesic.solvers.energy_minimizer import EnergyMinimizer
 from pullgeo.geodesic.solvers.gauss_newton import GaussNewton
 from pullgeo.geodesic.solvers.georce import Georce
 from pullgeo.geodesic.solvers.graph_path import GraphPath
-from pullgeo.geodesic.solvers.newton import Newton
+from pullgeo.geodesic.solvers.newton import Newton, Race
 from pullgeo.geodesic.solvers.shooting import Shooting
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "Georce",
     "GraphPath",
     "Newton",
+    "Race",
     "Shooting",
 ]

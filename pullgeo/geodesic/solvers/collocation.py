@@ -87,8 +87,7 @@ class CollocationBVP:
             inner = found.sol(times)[: curve.shape[1]].T
             nodes[i, 1:-1] = torch.as_tensor(inner, dtype=z0.dtype, device=z0.device)
             residual[i], steps[i], good[i] = float(found.rms_residuals.max()), found.niter, found.status == 0
-        assessed, order = assess(space, nodes, self.tol, steps)
-        return assessed.solved(residual, good, singular, Status.MAX_STEPS).result(order)
+        return assess(space, nodes, self.tol, steps).solved(residual, good, singular, Status.MAX_STEPS)
 
     def _collocate(self, space: ConnectedSpace, curve: Float[Tensor, "n d"]) -> Any:
         d = curve.shape[1]

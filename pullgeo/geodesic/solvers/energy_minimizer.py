@@ -11,7 +11,6 @@ from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent.assess import assess
-from pullgeo.geodesic.descent.result import CODES
 from pullgeo.geodesic.energy.base import Space
 from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.geodesic.solution import Status
@@ -88,7 +87,7 @@ class EnergyMinimizer:
         """
         nodes = propose_shortest(self.starts, rough, z0, z1, self.segments)
         steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
-        found, order = assess(space, nodes, self.tol, steps)
+        found = assess(space, nodes, self.tol, steps)
         # the residual's unit changes little from the first curve to the last, on which the last word is spoken
         size = slope(space, nodes).gradient.flatten(1).norm(dim=1)
         unit = torch.where(size > 0, found.residual / size, 0.0)
@@ -122,8 +121,8 @@ class EnergyMinimizer:
             steps = steps + left
             left = residual() > self.tol
         reached = residual()
-        found, order = assess(space, curve(inner).detach(), self.tol, steps)
+        found = assess(space, curve(inner).detach(), self.tol, steps)
         if self.knots is not None:
-            undecided = found.code == CODES[Status.MAX_STEPS]
-            found = replace(found, residual=reached).ended(undecided & (reached <= self.tol), Status.CONVERGED)
-        return found.result(order)
+            settled = found.ended(Status.MAX_STEPS) & (reached <= self.tol)
+            return replace(found, residual=reached).ending(settled, Status.CONVERGED)
+        return found

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent.newton import Descent, descend
-from pullgeo.geodesic.descent.result import Found
 from pullgeo.geodesic.energy.base import LinearisedSpace, QuadraticModel, Space
 from pullgeo.geodesic.solver import SearchResult, check_search
 from pullgeo.geodesic.solvers.proposals import propose_shortest
@@ -63,7 +62,7 @@ class GaussNewton:
         nodes = propose_shortest(self.starts, rough, z0, z1, self.segments)
         linear = _Linearised(space)
         found = descend(linear, Descent.begin(linear, nodes), self.tol, self.max_steps)
-        return Found.after(found, self.tol).result(found.at.order)
+        return found.result(self.tol)
 
 
 @dataclass(frozen=True, eq=False)

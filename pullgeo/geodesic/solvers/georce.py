@@ -86,8 +86,7 @@ class Georce:
             nodes = nodes.index_put((active,), moved)
             steps = steps.index_put((active,), steps[active] + (~done).long())
             active = active[~(done | stuck)]
-        found, order = assess(left, nodes, self.tol, steps)
-        return found.result(order)
+        return assess(left, nodes, self.tol, steps)
 
     def _step(self, left: LeftEndpoint, x: Float[Tensor, "p n d"]) -> tuple[Tensor, Tensor, Tensor]:
         """The curves after one step; which were solutions already, and which could not be improved."""

@@ -14,7 +14,6 @@ from torch import Tensor
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError, ShapeError
 from pullgeo.geodesic.descent.assess import assess
-from pullgeo.geodesic.descent.result import CODES
 from pullgeo.geodesic.energy.base import Space
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult
@@ -127,9 +126,8 @@ class GraphPath:
         """
         nodes = self.candidates(rough, z0, z1, self.segments).nodes
         steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
-        found, order = assess(space, nodes, 1e-8, steps)
-        unfinished = ~found.converged & (found.code != CODES[Status.NON_FINITE])
-        return found.ended(unfinished, Status.UPPER_BOUND).result(order)
+        found = assess(space, nodes, 1e-8, steps)
+        return found.ending(~found.converged & ~found.ended(Status.NON_FINITE), Status.UPPER_BOUND)
 
     def _polygons(
         self, space: Space, points: Tensor, inside: Tensor, weights: Tensor, z0: Tensor, z1: Tensor

@@ -1,20 +1,20 @@
 """Newton's method on all inner nodes of a discrete curve at once: the default solver."""
 
-from dataclasses import dataclass, replace
+import warnings
+from dataclasses import InitVar, dataclass, replace
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent.chord_newton import polish
 from pullgeo.geodesic.descent.newton import Descent, descend, reached
-from pullgeo.geodesic.descent.newton_cg import LARGE, descend_free, order_of
-from pullgeo.geodesic.descent.result import CODES, Found
+from pullgeo.geodesic.descent.newton_cg import LARGE, descend_free
 from pullgeo.geodesic.energy.base import Space
 from pullgeo.geodesic.minima import count_minima
-from pullgeo.geodesic.single_precision import precision
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult, check_search
 from pullgeo.geodesic.solvers.proposals import propose, propose_shortest
@@ -48,6 +48,27 @@ CHUNK_BYTES = 2**28
 """Size of the Hessians, with what is computed from them, that are held at a time."""
 
 
+UNSET: Any = object()
+
+
+@dataclass(frozen=True)
+class Race:
+    """Follow all candidates for some steps, and then the one whose energy is least.
+
+    Args:
+        steps: how many.
+
+    Raises:
+        OptionError: there are none.
+    """
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise OptionError(f"Race: steps must be 1 or more, got {self.steps}.")
+
+
 @dataclass(frozen=True, eq=False)
 class Newton:
     """Newton's method with Levenberg-Marquardt damping on the exact banded Hessian of the discrete energy.
@@ -74,16 +95,18 @@ class Newton:
         max_steps: bound on the steps from a start.
         starts: what proposes curves to begin with. `LatticeSearch()` looks to both sides of the line;
             ``(StraightLine(),)`` begins at the line only, ``(InitialCurve(curve),)`` at a curve of yours.
-        race: steps after which the candidates' energies tell which of them goes on; with 0 their lengths tell at once.
-            ``None``: all go on to the end, the shortest is taken and `Solution.minima` counts the distinct ones.
+        candidates: which of a pair's proposals are followed. ``"shortest"``: the one that is shortest at once.
+            ``Race(steps)``: all for so many steps, and then the one with the least energy. ``"all"``: all to the end,
+            of which the shortest is taken and `Solution.minima` counts the distinct ones.
         search: ``"thorough"`` follows the candidates of wider corridors in up to four directions, and of random curves
-            (`Waves`), to the end, whatever ``race`` is; `Solution.minima` counts the distinct ones. :doc:`/solvers`
-            says what that finds.
+            (`Waves`), to the end, whatever ``candidates`` says; `Solution.minima` counts the distinct ones.
+            :doc:`/solvers` says what that finds.
         rtol: error estimate, relative to the length, that is asked for: pairs above it are solved again with twice the
             segments until they are below, or else said not to have converged. The default is there for curves that
             hop over what lies between their nodes; those above 0.02 have twice the segments once. ``None``: all curves
             have ``segments`` segments.
         max_segments: bound on the segments that ``rtol`` may lead to; ``segments`` if that is more.
+        race: the former name of ``candidates``, with 0 for ``"shortest"`` and ``None`` for ``"all"``; deprecated.
 
     Raises:
         OptionError: a field is out of its range.
@@ -102,15 +125,26 @@ class Newton:
     segments: int = 32
     max_steps: int = 200
     starts: tuple[Start, ...] = (LatticeSearch(),)
-    race: int | None = 0
+    candidates: Literal["shortest", "all"] | Race = "shortest"
     rtol: float | None = 0.1
     max_segments: int = 256
     search: str = "quick"
+    race: InitVar[Any] = UNSET
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, race: Any) -> None:
         check_search("Newton", self.tol, self.segments, self.max_steps, self.starts)
-        if self.race is not None and self.race < 0:
-            raise OptionError(f"Newton: race must be 0 or more, or None, got {self.race}.")
+        if race is not UNSET:
+            warnings.warn(
+                "Newton: race is now called candidates: 'shortest' for 0, 'all' for None, else Race(steps).",
+                DeprecationWarning,
+                stacklevel=3,
+            )
+            new = "all" if race is None else Race(race) if race else "shortest"
+            object.__setattr__(self, "candidates", new)
+        if self.candidates not in ("shortest", "all") and not isinstance(self.candidates, Race):
+            raise OptionError(
+                f"Newton: candidates must be 'shortest', 'all' or a Race, such as Race(3), got {self.candidates!r}."
+            )
         if self.rtol is not None and self.rtol <= 0:
             raise OptionError(f"Newton: rtol must be positive, or None, got {self.rtol}.")
         if self.search not in EFFORTS:
@@ -124,24 +158,27 @@ class Newton:
         Raises:
             ShapeError: given starts do not fit the pairs.
         """
-        thorough = self.search == "thorough"
-        proposed = propose((*self.starts, *THOROUGH) if thorough else self.starts, rough, z0, z1, self.segments)
+        starts = (*self.starts, *THOROUGH) if self.search == "thorough" else self.starts
+        proposed = propose(starts, rough, z0, z1, self.segments)
         p, d = z0.shape
         if d >= LARGE:
             return self._free(space, proposed, p)
         step = max(1, CHUNK_BYTES // (80 * self.segments * d * d))
-        found = []
+        parts = []
         for i in range(0, max(p, 1), step):
-            part = slice(i, i + step)
-            best, minima = self._best(rough, proposed.between(i, i + step), len(z0[part]), self._race)
-            best, minima = self._searched_again(rough, best, minima, z0[part], z1[part])
-            finished = replace(self._finished(space, rough, best), minima=minima)
-            found.append(self._retried(space, rough, finished, z0[part], z1[part]))
-        return Found.cat(found).result(best.at.order)
+            begin, end = z0[i : i + step], z1[i : i + step]
+            best = self._best(rough, proposed.between(i, i + step), len(begin), self._race)
+            best = self._searched_again(rough, best, begin, end)
+            found = self._polished(space, rough, best)
+            parts.append(self._retried(space, rough, found, begin, end))
+        return SearchResult.cat(parts)
 
     @property
     def _race(self) -> int | None:
-        return None if self.search == "thorough" else self.race
+        """Steps after which energies are compared; 0 if lengths are at once, ``None`` if it is done at the end."""
+        if self.search == "thorough" or self.candidates == "all":
+            return None
+        return self.candidates.steps if isinstance(self.candidates, Race) else 0
 
     def refined(self, space: Space, nodes: Float[Tensor, "p n d"]) -> SearchResult:
         """Discrete geodesics of twice as many segments, from those through the nodes."""
@@ -153,13 +190,14 @@ class Newton:
             around = propose_shortest(self.starts, space, finer[chosen, 0], finer[chosen, -1], finer.shape[1] - 1)
             finer = finer.index_put((chosen,), around)
         if nodes.shape[2] >= LARGE:
-            return descend_free(space, finer, self.tol, self.max_steps).result(order_of(space, finer))
-        descent = descend(space, Descent.begin(space, finer), self.tol, self.max_steps)
-        return Found.after(descent, self.tol).result(descent.at.order)
+            return descend_free(space, finer, self.tol, self.max_steps)
+        return self._minimum(space, Descent.begin(space, finer))
 
-    def _best(
-        self, rough: Space, proposed: Candidates, pairs: int, race: int | None
-    ) -> tuple[Descent, Int[Tensor, " p"]]:
+    def _minimum(self, space: Space, begin: Descent) -> SearchResult:
+        """Where a descent with full Newton steps ends."""
+        return descend(space, begin, self.tol, self.max_steps).result(self.tol)
+
+    def _best(self, rough: Space, proposed: Candidates, pairs: int, race: int | None) -> Descent:
         """The candidate with the least energy of each pair, near its minimiser, and how many minimisers were seen."""
         goal = max(self.tol, NEAR)
         every = proposed
@@ -170,19 +208,15 @@ class Newton:
             # its length was finite, but not all nodes are since they have moved along it
             proposed = every
             now = Descent.begin(rough, proposed.nodes)
-        minima = torch.ones(pairs, dtype=torch.long, device=proposed.pair.device)
-        if race is None:
-            now = descend(rough, now, goal, self.max_steps)
-            ended = reached(now.at.residual, now.at.rounding, goal)
-            minima = count_minima(rough, proposed, now.nodes, now.at.energy, ended, pairs)
-        elif len(proposed.pair) > pairs:
-            now = descend(rough, now, goal, min(race, self.max_steps))
+        if race is None or len(proposed.pair) > pairs:
+            now = descend(rough, now, goal, self.max_steps if race is None else min(race, self.max_steps))
         best = now[proposed.least(now.at.energy, pairs)]
-        return descend(rough, best, goal, self.max_steps), minima
+        if race is None:
+            ended = reached(now.at.residual, now.at.rounding, goal)
+            best = replace(best, minima=count_minima(rough, proposed, now.nodes, now.at.energy, ended, pairs))
+        return descend(rough, best, goal, self.max_steps)
 
-    def _searched_again(
-        self, rough: Space, begun: Descent, minima: Tensor, z0: Tensor, z1: Tensor
-    ) -> tuple[Descent, Int[Tensor, " p"]]:
+    def _searched_again(self, rough: Space, begun: Descent, z0: Tensor, z1: Tensor) -> Descent:
         """A closer search around the curves that run unevenly, whose sharp bends make many minima."""
         d = z0.shape[1]
         many = 2 if d <= 2 else 3
@@ -191,50 +225,35 @@ class Newton:
         uneven = (begun.at.speed_ratio > UNEVEN[many]) & (begun.at.residual <= goal) & (z0 != z1).any(1)
         again = uneven.nonzero().squeeze(1)
         if not closer or not len(again):
-            return begun, minima
+            return begun
         old = begun[again]
         proposed = propose(closer, rough, z0[again], z1[again], self.segments)
         race = None if self._race is None else max(self._race, LONG_RACE[many])
-        new, seen = self._best(rough, proposed, len(again), race)
+        new = self._best(rough, proposed, len(again), race)
         # a coarse curve may be short for hopping over what lies between its nodes
         better = less(new.at.energy, old.at.energy) & less(_doubled(rough, new.nodes), _doubled(rough, old.nodes))
         better = better & (new.at.residual <= goal)
-        place = torch.arange(len(begun.nodes), device=again.device)
-        place[again[better]] = len(place) + better.nonzero().squeeze(1)
-        return Descent.cat([begun, new])[place], minima.index_put((again,), seen.maximum(minima[again]))
+        return begun.put(again, replace(new.where(better, old), minima=new.minima.maximum(old.minima)))
 
     def _free(self, space: Space, proposed: Candidates, pairs: int) -> SearchResult:
         """The same without matrices: few curves are held at a time, and no candidate is worth many steps."""
-        nodes = proposed.nodes
-        order = order_of(space, nodes)
-        if self._race is None:
-            found = descend_free(space, nodes, self.tol, self.max_steps)
-            minima = count_minima(space, proposed, found.nodes, found.energy, found.converged, pairs)
-            return replace(found[proposed.least(found.energy, pairs)], minima=minima).result(order)
-        return descend_free(space, proposed.shortest(pairs).nodes, self.tol, self.max_steps).result(order)
+        if self._race is not None:
+            return descend_free(space, proposed.shortest(pairs).nodes, self.tol, self.max_steps)
+        found = descend_free(space, proposed.nodes, self.tol, self.max_steps)
+        minima = count_minima(space, proposed, found.nodes, found.energy, found.converged, pairs)
+        return replace(found[proposed.least(found.energy, pairs)], minima=minima)
 
-    def _finished(self, space: Space, rough: Space, begun: Descent) -> Found:
-        """Curves brought from a rough residual to the tolerance."""
-        done = polish(space, begun, self.tol, self.max_steps)
-        at = begun.at
-        ratio = precision(space) / precision(rough)
-        found = Found(
-            nodes=done.nodes,
-            energy=done.at.energy,
-            residual=done.residual,
-            rounding=at.rounding * ratio,
-            speed_ratio=at.speed_ratio,
-            steps=done.steps,
-            code=torch.full_like(done.steps, CODES[Status.CONVERGED]),
-            coarse_energy=done.at.coarse_energy,
-        )
-        rest = (~(done.residual <= self.tol)).nonzero().squeeze(1)
+    def _polished(self, space: Space, rough: Space, begun: Descent) -> SearchResult:
+        """Curves near their minimisers brought to the tolerance."""
+        found = polish(space, rough, begun, self.tol, self.max_steps)
+        rest = (~(found.residual <= self.tol)).nonzero().squeeze(1)
         if not len(rest):
             return found
-        start = replace(Descent.begin(space, done.nodes[rest]), steps=done.steps[rest])
-        return found.put(rest, Found.after(descend(space, start, self.tol, self.max_steps), self.tol))
+        old = found[rest]
+        start = replace(Descent.begin(space, old.nodes), steps=old.iterations, minima=old.minima)
+        return found.put(rest, self._minimum(space, start))
 
-    def _retried(self, space: Space, rough: Space, found: Found, z0: Tensor, z1: Tensor) -> Found:
+    def _retried(self, space: Space, rough: Space, found: SearchResult, z0: Tensor, z1: Tensor) -> SearchResult:
         """A second search, from the straight line, where the first one failed or ended longer than it."""
         straight = straight_line(z0, z1, self.segments)
         length = found.energy.sqrt()
@@ -249,16 +268,15 @@ class Newton:
         if not len(again):
             return found
         line = StraightLine().candidates(space, z0[again], z1[again], self.segments)
-        other = Found.after(descend(space, Descent.begin(space, line.nodes), self.tol, self.max_steps), self.tol)
         old = found[again]
-        other = replace(other, minima=old.minima)
+        other = replace(self._minimum(space, Descent.begin(space, line.nodes)), minima=old.minima)
         # one that has converged is never given away for one that has not
         better = torch.where(other.converged == old.converged, less(other.energy, old.energy), other.converged)
         found = found.put(again[better], other[better])
         # what keeps a curve from converging there is what the line runs through
         blocked = torch.zeros_like(found.converged)
         blocked[again] = ~torch.isfinite(other.energy)
-        return found.ended(blocked & ~found.converged, Status.NON_FINITE)
+        return found.ending(blocked & ~found.converged, Status.NON_FINITE)
 
 
 def _doubled(space: Space, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:

@@ -115,13 +115,13 @@ class Shooting:
         good = miss <= self.tol
         # what misses by less than the tolerance is made to fit exactly, for the end points are the problem's
         shot = torch.cat([z0.unsqueeze(1), nodes[:, 1:-1], z1.unsqueeze(1)], 1)
-        found, order = assess(space, torch.where(good[:, None, None], shot, begun), self.tol, steps)
+        found = assess(space, torch.where(good[:, None, None], shot, begun), self.tol, steps)
         singular = hopeless.clone()
         if bool((~good & ~hopeless).any()):
             rest = (~good & ~hopeless).nonzero().squeeze(1)
             force = connection(*(begun[rest].flatten(0, 1),) * 3).reshape(len(rest), -1)
             singular = singular.index_put((rest,), ~torch.isfinite(force).all(1))
-        return found.solved(miss, good, singular, Status.MISSED).result(order)
+        return found.solved(miss, good, singular, Status.MISSED)
 
     def _shoot(self, connection: Connection, z: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
         """The curves, and the derivatives of their ends with respect to the velocity, by d shots nearby."""
