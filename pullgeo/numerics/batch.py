@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 B = TypeVar("B", bound="Batch")
+G = TypeVar("G", bound="Grouped")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,77 @@ class Batch:
         return parts[0] if len(parts) == 1 else _combine(lambda *each: torch.cat(each), *parts)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Grouped(Batch):
+    """A base for records of groups of different sizes, whose members have a record of their own.
+
+    Rows are groups. Whatever is done to them is done to their members, which keep their order.
+
+    Args:
+        members: a row for each member of any group.
+        group: the number of each member's group.
+
+    Example:
+        >>> import torch
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True, eq=False)
+        ... class Apples(Batch):
+        ...     weight: torch.Tensor
+        >>> @dataclass(frozen=True, eq=False, kw_only=True)
+        ... class Baskets(Grouped):
+        ...     price: torch.Tensor
+        >>> apples = Apples(torch.tensor([5, 6, 7, 8]))
+        >>> baskets = Baskets(members=apples, group=torch.tensor([0, 1, 1, 0]), price=torch.tensor([3, 4]))
+        >>> baskets[torch.tensor([False, True])].members.weight
+        tensor([6, 7])
+        >>> baskets[torch.tensor([1, 0])].group
+        tensor([1, 0, 0, 1])
+    """
+
+    members: Batch
+    group: Tensor
+
+    def __len__(self) -> int:
+        return next(n for name in self._names() if (n := _rows(getattr(self, name))) is not None)
+
+    def __getitem__(self: G, index: Any) -> G:
+        """Some groups, each once, counted from 0 again."""
+        chosen = slice(index, index + 1 or None) if isinstance(index, int) else index
+        places = torch.arange(len(self), device=self.group.device)[chosen]
+        number = torch.full((len(self),), -1, device=self.group.device)
+        number[places] = torch.arange(len(places), device=number.device)
+        number = number[self.group]
+        kept = number >= 0
+        rows = _combine(lambda a: a[places], self, names=self._names())
+        return replace(rows, members=self.members[kept], group=number[kept])
+
+    def where(self: G, chosen: Tensor, other: G) -> G:
+        """This record for the groups that are chosen, the other one, of groups as large, for the rest."""
+        rows = _combine(
+            lambda a, b: torch.where(chosen.view(-1, *[1] * (a.ndim - 1)), a, b), self, other, names=self._names()
+        )
+        return replace(rows, members=self.members.where(chosen[self.group], other.members))
+
+    def put(self: G, index: Tensor, other: G) -> G:
+        """The record with other groups, of any size, at some places."""
+        places = torch.arange(len(self), device=self.group.device)
+        rest = torch.ones_like(places, dtype=torch.bool).index_put((index,), torch.tensor(False))
+        return self.cat([self[rest], other])[torch.cat([places[rest], places[index]]).argsort()]
+
+    @classmethod
+    def cat(cls: type[G], parts: Sequence[G]) -> G:
+        """The groups of all parts, one after the other, and their members."""
+        if len(parts) == 1:
+            return parts[0]
+        first = torch.tensor([0, *(len(part) for part in parts[:-1])]).cumsum(0).tolist()
+        group = torch.cat([part.group + start for part, start in zip(parts, first, strict=True)])
+        rows = _combine(lambda *each: torch.cat(each), *parts, names=parts[0]._names())
+        return replace(rows, members=type(parts[0].members).cat([part.members for part in parts]), group=group)
+
+    def _names(self) -> list[str]:
+        return [f.name for f in fields(self) if f.name not in ("members", "group")]
+
+
 def _rows(value: Any) -> int | None:
     """The number of rows of a field; ``None`` for what belongs to the batch as a whole."""
     if isinstance(value, tuple):
@@ -85,8 +157,8 @@ def _device(record: Batch) -> torch.device | None:
     )
 
 
-def _combine(combine: Callable[..., Tensor], *parts: B) -> B:
-    names = [f.name for f in fields(parts[0])]
+def _combine(combine: Callable[..., Tensor], *parts: B, names: Sequence[str] | None = None) -> B:
+    names = [f.name for f in fields(parts[0])] if names is None else names
 
     def combined(*values: Any) -> Any:
         first = values[0]

@@ -1,6 +1,6 @@
 """Means of points on a manifold."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count, check_manifold, check_tolerance
 from pullgeo.stats.centers.newton import Power, derivatives, search
-from pullgeo.stats.centers.refine import Found, finished, followed, statuses
-from pullgeo.stats.centers.star import Bundle, eliminate, energies, expand
+from pullgeo.stats.centers.refine import Found, FoundCurves, finished, followed, statuses
+from pullgeo.stats.centers.star import Star, eliminate, energies, expand
 from pullgeo.stats.points import Points, as_numbers, as_points
 
 SHORTER = 1e-6
@@ -141,36 +141,41 @@ def center(
         solver = solver if solver is not None else Newton()
         solution = manifold.geodesic(p[group], z.detach(), solver)
         steps = torch.zeros(len(label), dtype=torch.long, device=z.device)
-        bundle = Bundle(p, solution.curve.nodes[:, 1:-1], z.detach(), group)
+        star = Star.of(p, solution.curve.nodes[:, 1:-1], z.detach(), group)
         for _ in range(ROUNDS):
-            bundle, residual, more, stalled = search(space, bundle, w.detach(), power, tol, max_steps)
+            star, residual, more, stalled = search(space, star, w.detach(), power, tol, max_steps)
             steps = steps + more
-            solution, shorter = _geodesics(manifold, bundle, solver, tol)
+            solution, shorter = _geodesics(manifold, star, solver, tol)
             if not bool((shorter & (w > 0)).any()):
                 break
-            bundle = Bundle(bundle.p, solution.curve.nodes[:, 1:-1], bundle.z, group)
+            star = star.through(star.p, solution.curve.nodes[:, 1:-1])
         else:
-            residual = torch.where(bundle.most((shorter & (w > 0)).double()) > 0, torch.inf, residual)
+            residual = torch.where(star.most((shorter & (w > 0)).double()) > 0, torch.inf, residual)
         found = Found(
+            p=star.p,
+            group=star.group,
+            members=FoundCurves(
+                inner=star.members.inner,
+                z=star.members.z,
+                place=torch.arange(len(z), device=z.device),
+                geodesics=solution,
+            ),
             number=torch.arange(len(label), device=z.device),
-            place=torch.arange(len(z), device=z.device),
-            bundle=bundle,
-            geodesics=solution,
-            status=statuses(bundle, solution, w, residual, stalled, tol),
+            status=statuses(star, solution, w, residual, stalled, tol),
             residual=residual,
             iterations=steps,
         )
         parts = finished(manifold, space, found, w.detach(), power, tol) if finish else [found]
-    ends = [_attached(manifold, part.bundle, z[part.place], w[part.place], power) for part in parts]
+    ends = [_attached(manifold, part, z[part.members.place], w[part.members.place], power) for part in parts]
     order = torch.cat([part.number for part in parts]).argsort()
-    places = torch.cat([part.place for part in parts]).argsort()
+    places = torch.cat([part.members.place for part in parts]).argsort()
     status = [end for part in parts for end in part.status]
     return FrechetMean(
         point=torch.cat([point for point, _ in ends])[order].to(plain.dtype),
         variance=torch.cat([variance for _, variance in ends])[order].to(plain.dtype),
         group=group,
         label=label,
-        geodesics=Solution.cat([part.geodesics for part in parts])[places.tolist()],
+        geodesics=Solution.cat([part.members.geodesics for part in parts])[places.tolist()],
         status=tuple(status[g] for g in order.tolist()),
         residual=torch.cat([part.residual for part in parts])[order].to(plain.dtype),
         iterations=torch.cat([part.iterations for part in parts])[order],
@@ -236,10 +241,10 @@ def _start(where: str, start: Points | None, z: Tensor, w: Tensor, group: Tensor
     return p
 
 
-def _geodesics(manifold: Manifold, bundle: Bundle, solver: Solver, tol: float) -> tuple[Solution, Tensor]:
-    """Geodesics from the centres: those of the bundle, or those that a new search finds if they are shorter."""
-    old = followed(manifold, bundle, tol)
-    new = manifold.geodesic(bundle.p[bundle.group], bundle.z, solver)
+def _geodesics(manifold: Manifold, star: Star, solver: Solver, tol: float) -> tuple[Solution, Tensor]:
+    """Geodesics from the centres: those of the star, or those that a new search finds if they are shorter."""
+    old = followed(manifold, star, tol)
+    new = manifold.geodesic(star.p[star.group], star.members.z, solver)
     # lengths that are rounding errors, or known to few digits for them, differ without a reason
     close = [
         not {Status.ROUNDING, Status.DEGENERATE, Status.COINCIDENT}.isdisjoint(s)
@@ -255,43 +260,43 @@ def _chosen(first: Tensor, a: Solution, b: Solution) -> Solution:
     return Solution.cat([a, b])[places]
 
 
-def _attached(manifold: Manifold, bundle: Bundle, z: Tensor, w: Tensor, power: Power) -> tuple[Tensor, Tensor]:
+def _attached(manifold: Manifold, star: Star, z: Tensor, w: Tensor, power: Power) -> tuple[Tensor, Tensor]:
     """The centres and the variances, connected to points, weights and parameters.
 
     One Newton step with the Hessian held fixed moves the centres by nothing and has the derivative that the implicit
     function theorem gives.
     """
     space = manifold.in_double()
-    bundle = bundle.rested()
-    same = (bundle.p[bundle.group] == bundle.z).all(1)
+    star = star.rested()
+    same = (star.p[star.group] == star.members.z).all(1)
     with torch.no_grad():
         # a point without weight that cannot be measured says nothing; one that can has a derivative with respect to it
-        keep = ((w > 0) | torch.isfinite(space.energy(bundle.nodes))).nonzero().squeeze(1)
-    bundle = Bundle(bundle.p, bundle.inner[keep], bundle.z[keep], bundle.group[keep])
+        keep = ((w > 0) | torch.isfinite(space.energy(star.nodes))).nonzero().squeeze(1)
+    star = replace(star, members=star.members[keep], group=star.group[keep])
     z, w, same = z[keep], w[keep], same[keep]
-    connected = z.requires_grad or w.requires_grad or space.energy(bundle.nodes[:1]).requires_grad
+    connected = z.requires_grad or w.requires_grad or space.energy(star.nodes[:1]).requires_grad
     if not torch.is_grad_enabled() or not connected:
-        return bundle.p, _spread(bundle, w, same, energies(space, bundle.nodes))
-    begin = bundle.p[bundle.group].clone().requires_grad_()
-    inner = bundle.inner.clone().requires_grad_()
+        return star.p, _spread(star, w, same, energies(space, star.nodes))
+    begin = star.p[star.group].clone().requires_grad_()
+    inner = star.members.inner.clone().requires_grad_()
     energy = energies(space, torch.cat([begin.unsqueeze(1), inner, z.unsqueeze(1)], 1))
     if not energy.requires_grad:  # a constant decoder
-        return bundle.p, _spread(bundle, w, same, energy)
+        return star.p, _spread(star, w, same, energy)
     slope, gradient = torch.autograd.grad(energy.sum(), (begin, inner), create_graph=True)
-    each = eliminate(expand(space, bundle), torch.zeros_like(w), gradient, slope)
+    each = eliminate(expand(space, star), torch.zeros_like(w), gradient, slope)
     first, second = derivatives(energy, power)
     weight = (w * first).detach()
-    bend = bundle.sum(weight.view(-1, 1, 1) * each.bend)
+    schur = star.sum(weight.view(-1, 1, 1) * each.schur)
     outer = (each.slope.unsqueeze(2) * each.slope.unsqueeze(1)).detach()
-    bend = bend + bundle.sum((w * second).detach().view(-1, 1, 1) * outer)
-    pull = bundle.sum((w * first).unsqueeze(1) * each.slope)
-    step = torch.linalg.solve_ex(bend.detach(), pull.unsqueeze(2))[0].squeeze(2)
-    point = bundle.p - (step - step.detach())
-    nodes = torch.cat([point[bundle.group].unsqueeze(1), bundle.inner, z.unsqueeze(1)], 1)
-    return point, _spread(bundle, w, same, energies(space, nodes))
+    schur = schur + star.sum((w * second).detach().view(-1, 1, 1) * outer)
+    pull = star.sum((w * first).unsqueeze(1) * each.slope)
+    step = torch.linalg.solve_ex(schur.detach(), pull.unsqueeze(2))[0].squeeze(2)
+    point = star.p - (step - step.detach())
+    nodes = torch.cat([point[star.group].unsqueeze(1), star.members.inner, z.unsqueeze(1)], 1)
+    return point, _spread(star, w, same, energies(space, nodes))
 
 
-def _spread(bundle: Bundle, w: Tensor, same: Tensor, energy: Tensor) -> Float[Tensor, " g"]:
+def _spread(star: Star, w: Tensor, same: Tensor, energy: Tensor) -> Float[Tensor, " g"]:
     """``Σ w E / Σ w``; equal points have no distance, even where a decoder's rounding errors depend on the row."""
     energy = torch.where(same, energy - energy.detach(), energy)
-    return bundle.sum(w * energy) / bundle.sum(w)
+    return star.sum(w * energy) / star.sum(w)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pullgeo.numerics.batch import Batch
+from pullgeo.numerics.batch import Batch, Grouped
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,3 +96,65 @@ def test_records_of_names_alone_and_gradients() -> None:
     (gradient,) = torch.autograd.grad((both.size * torch.tensor([5.0, 7.0])).sum(), size)
     assert gradient.tolist() == [7.0, 0.0, 5.0]
     assert named.where(torch.tensor([True, False, True]), named[[1, 0, 2]]).names == ("a", "a", "c")
+
+
+@dataclass(frozen=True, eq=False)
+class Apples(Batch):
+    weight: Tensor
+    name: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Baskets(Grouped):
+    price: Tensor
+    owner: tuple[str, ...]
+
+
+def baskets() -> Baskets:
+    apples = Apples(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]), ("a", "b", "c", "d", "e"))
+    group = torch.tensor([2, 0, 2, 1, 0])
+    return Baskets(members=apples, group=group, price=torch.tensor([7.0, 8.0, 9.0]), owner=("x", "y", "z"))
+
+
+def contents(record: Baskets) -> dict[str, tuple[float, str]]:
+    """What is in the baskets, by the owner's name: order-free."""
+    names: dict[str, str] = dict.fromkeys(record.owner, "")
+    for name, group in zip(record.members.name, record.group.tolist(), strict=True):
+        names[record.owner[group]] += name
+    return {owner: (float(price), names[owner]) for owner, price in zip(record.owner, record.price, strict=True)}
+
+
+def test_groups_take_their_members_along() -> None:
+    whole = {"x": (7.0, "be"), "y": (8.0, "d"), "z": (9.0, "ac")}
+    record = baskets()
+    assert len(record) == 3
+    assert contents(record) == whole
+    mask = torch.tensor([True, False, True])
+    for index in (mask, torch.tensor([0, 2]), [0, 2], slice(0, 3, 2)):
+        some = record[index]
+        assert contents(some) == {k: whole[k] for k in "xz"}
+        assert some.members.weight.tolist() == [1.0, 2.0, 3.0, 5.0]
+    assert contents(record[1]) == {"y": whole["y"]}
+    turned = record[torch.tensor([2, 0, 1])]
+    assert turned.owner == ("z", "x", "y")
+    assert contents(turned) == whole
+    both = Baskets.cat([record[mask], record[~mask]])
+    assert both.owner == ("x", "z", "y")
+    assert contents(both) == whole
+    assert contents(record[torch.zeros(3, dtype=torch.bool)]) == {}
+
+
+def test_groups_exchanged() -> None:
+    record = baskets()
+    other = Baskets(
+        members=Apples(torch.zeros(5), ("A", "B", "C", "D", "E")),
+        group=record.group,
+        price=torch.zeros(3),
+        owner=("X", "Y", "Z"),
+    )
+    mixed = record.where(torch.tensor([True, False, True]), other)
+    assert contents(mixed) == {"x": (7.0, "be"), "Y": (0.0, "D"), "z": (9.0, "ac")}
+    # the new group may be of another size
+    put = record.put(torch.tensor([1]), other[[2]])
+    assert put.owner == ("x", "Z", "z")
+    assert contents(put) == {"x": (7.0, "be"), "Z": (0.0, "AC"), "z": (9.0, "ac")}

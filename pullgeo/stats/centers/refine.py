@@ -12,7 +12,7 @@ from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.starts.base import InitialCurve
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.centers.newton import Power, search
-from pullgeo.stats.centers.star import Bundle
+from pullgeo.stats.centers.star import Curves, Star
 
 FINER = 3
 """Segments at the end for each segment before, which divide the discretisation error by 81."""
@@ -24,24 +24,32 @@ FINAL_TOL = 1e-2
 """Their tolerance, in units of the one that is asked for."""
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FoundCurves(Curves):
+    """Curves that a search has left.
+
+    Attributes:
+        place: of each curve's point, among all.
+        geodesics: the same curves as geodesics, with their statuses.
+    """
+
+    place: Int[Tensor, " n"]
+    geodesics: Solution
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Found(Star):
     """Centres of some groups, and the curves that lead from them.
 
     Attributes:
         number: of each of the groups, among all.
-        place: of each curve's point, among all.
-        bundle: the centres and the curves, as the search left them.
-        geodesics: the same curves as geodesics, with their statuses.
         status: how the search ended for each group.
         residual: of each group.
         iterations: steps taken for each group.
     """
 
+    members: FoundCurves
     number: Int[Tensor, " g"]
-    place: Int[Tensor, " n"]
-    bundle: Bundle
-    geodesics: Solution
     status: tuple[Status, ...]
     residual: Float[Tensor, " g"]
     iterations: Int[Tensor, " g"]
@@ -50,19 +58,6 @@ class Found:
     def converged(self) -> Bool[Tensor, " g"]:
         """For which groups the search did."""
         return torch.tensor([end.converged for end in self.status], dtype=torch.bool, device=self.number.device)
-
-    def __getitem__(self, chosen: Bool[Tensor, " g"]) -> "Found":
-        """Some of the groups."""
-        curves = chosen[self.bundle.group]
-        return Found(
-            number=self.number[chosen],
-            place=self.place[curves],
-            bundle=self.bundle[chosen],
-            geodesics=self.geodesics[curves.nonzero().flatten().tolist()],
-            status=tuple(end for end, one in zip(self.status, chosen.tolist(), strict=True) if one),
-            residual=self.residual[chosen],
-            iterations=self.iterations[chosen],
-        )
 
 
 def finished(
@@ -84,39 +79,38 @@ def finished(
     if not bool(ready.any()):
         return [found]
     before = found[ready]
-    weights, begin = w[before.place], before.bundle
-    curves = DiscreteCurve(begin.nodes).resample(FINER * (begin.inner.shape[1] + 1))
-    bundle = Bundle(begin.p, curves.nodes[:, 1:-1], begin.z, begin.group)
-    bundle, residual, more, stalled = search(space, bundle, weights, power, FINAL_TOL * tol, FINAL_STEPS)
+    weights = w[before.members.place]
+    curves = DiscreteCurve(before.nodes).resample(FINER * (before.nodes.shape[1] - 1))
+    star = before.through(before.p, curves.nodes[:, 1:-1])
+    star, residual, more, stalled = search(space, star, weights, power, FINAL_TOL * tol, FINAL_STEPS)
     tried = ready.nonzero().flatten()
     found = replace(found, iterations=found.iterations.index_add(0, tried, more))
-    geodesics = followed(manifold, bundle, tol)
+    geodesics = followed(manifold, star, tol)
     after = replace(
-        before,
-        bundle=bundle,
-        geodesics=geodesics,
-        status=statuses(bundle, geodesics, weights, residual, stalled, tol),
+        star,
+        members=replace(star.members, geodesics=geodesics),
+        status=statuses(star, geodesics, weights, residual, stalled, tol),
         residual=residual,
         iterations=before.iterations + more,
     )
     good = after.converged
     rest = torch.ones_like(ready).index_fill(0, tried[good], False)
-    return [part for part in (after[good], found[rest]) if len(part.number)]
+    return [part for part in (after[good], found[rest]) if len(part)]
 
 
-def followed(manifold: Manifold, bundle: Bundle, tol: float) -> Solution:
-    """Geodesics near the curves of the bundle."""
-    given = InitialCurve(DiscreteCurve(bundle.nodes))
-    solver = Newton(tol=tol, segments=bundle.inner.shape[1] + 1, starts=(given,))
-    return manifold.geodesic(bundle.p[bundle.group], bundle.z, solver)
+def followed(manifold: Manifold, star: Star, tol: float) -> Solution:
+    """Geodesics near the curves of the star."""
+    given = InitialCurve(DiscreteCurve(star.nodes))
+    solver = Newton(tol=tol, segments=star.nodes.shape[1] - 1, starts=(given,))
+    return manifold.geodesic(star.p[star.group], star.members.z, solver)
 
 
 def statuses(
-    bundle: Bundle, geodesics: Solution, w: Tensor, residual: Tensor, stalled: Tensor, tol: float
+    star: Star, geodesics: Solution, w: Tensor, residual: Tensor, stalled: Tensor, tol: float
 ) -> tuple[Status, ...]:
     """For each group how its worst part ended."""
     failed: dict[int, Status] = {}
-    for number, weight, end in zip(bundle.group.tolist(), w.tolist(), geodesics.status, strict=True):
+    for number, weight, end in zip(star.group.tolist(), w.tolist(), geodesics.status, strict=True):
         if weight > 0 and not end.converged:
             failed.setdefault(number, end)
     found = []

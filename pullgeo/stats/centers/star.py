@@ -1,41 +1,58 @@
-"""Bundles of curves that begin in a common point, to second order in their nodes and in that point."""
+"""Stars of curves, which begin in a common point, to second order in their nodes and in that point."""
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.geodesic.energy.base import QuadraticModel, relative_rounding
 from pullgeo.geodesic.energy.near import near_energy, near_pairs
 from pullgeo.manifold.base import Manifold
-from pullgeo.numerics.batch import Batch
+from pullgeo.numerics.batch import Batch, Grouped
+
+S = TypeVar("S", bound="Star")
 
 NEAR = 4
 """Segments from the common point that the derivatives with respect to it are computed from; the energy is local."""
 
 
-@dataclass(frozen=True, eq=False)
-class Bundle:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Curves(Batch):
+    """Curves, but for where they begin.
+
+    Attributes:
+        inner: their inner nodes.
+        z: where they end.
+    """
+
+    inner: Float[Tensor, "n m d"]
+    z: Float[Tensor, "n d"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Star(Grouped):
     """Curves from p to z, of which those of one group share p.
 
-    Args:
-        p: the common points.
-        inner: the curves' inner nodes.
-        z: where they end.
-        group: which of the common points each curve begins in.
+    Attributes:
+        p: the common points, one for each group.
+        members: the curves.
     """
 
     p: Float[Tensor, "g d"]
-    inner: Float[Tensor, "n m d"]
-    z: Float[Tensor, "n d"]
-    group: Int[Tensor, " n"]
+    members: Curves
+
+    @staticmethod
+    def of(p: Tensor, inner: Tensor, z: Tensor, group: Tensor) -> "Star":
+        """Curves from ``p[group]`` to ``z``."""
+        return Star(p=p, members=Curves(inner=inner, z=z), group=group)
 
     @property
     def nodes(self) -> Float[Tensor, "n nodes d"]:
         """All nodes of each curve."""
-        return torch.cat([self.p[self.group].unsqueeze(1), self.inner, self.z.unsqueeze(1)], 1)
+        return torch.cat([self.p[self.group].unsqueeze(1), self.members.inner, self.members.z.unsqueeze(1)], 1)
 
     def sum(self, values: Float[Tensor, "n *rest"]) -> Float[Tensor, "g *rest"]:
         """Sums over groups."""
@@ -45,31 +62,20 @@ class Bundle:
         """Largest value in each group."""
         return values.new_zeros(len(self.p)).scatter_reduce(0, self.group, values, "amax")
 
-    def rested(self) -> "Bundle":
+    def through(self: S, p: Float[Tensor, "g d"], inner: Float[Tensor, "n m d"]) -> S:
+        """The same with other nodes."""
+        return replace(self, p=p, members=replace(self.members, inner=inner))
+
+    def rested(self: S) -> S:
         """The same with the curves between equal points at rest, whatever rounding errors a search has left there."""
-        same = (self.p[self.group] == self.z).all(1)
-        return Bundle(self.p, torch.where(same.view(-1, 1, 1), self.z.unsqueeze(1), self.inner), self.z, self.group)
-
-    def moved(self, dp: Float[Tensor, "g d"], dx: Float[Tensor, "n m d"]) -> "Bundle":
-        """Steps taken."""
-        return Bundle(self.p + dp, self.inner + dx, self.z, self.group)
-
-    def where(self, chosen: Bool[Tensor, " g"], other: "Bundle") -> "Bundle":
-        """This bundle for the chosen groups, the other one for the rest."""
-        p = torch.where(chosen.unsqueeze(1), self.p, other.p)
-        inner = torch.where(chosen[self.group].view(-1, 1, 1), self.inner, other.inner)
-        return Bundle(p, inner, self.z, self.group)
-
-    def __getitem__(self, chosen: Bool[Tensor, " g"]) -> "Bundle":
-        """Some of the groups, counted from 0 again."""
-        curves = chosen[self.group]
-        number = chosen.cumsum(0) - 1
-        return Bundle(self.p[chosen], self.inner[curves], self.z[curves], number[self.group[curves]])
+        z = self.members.z
+        same = (self.p[self.group] == z).all(1)
+        return self.through(self.p, torch.where(same.view(-1, 1, 1), z.unsqueeze(1), self.members.inner))
 
 
 @dataclass(frozen=True, eq=False)
-class BundleExpansion(Batch):
-    """Energies of a bundle's curves to second order.
+class StarExpansion(Batch):
+    """Energies of the curves of a star to second order.
 
     Attributes:
         at: the energies in their inner nodes.
@@ -91,19 +97,19 @@ class Eliminated:
     Attributes:
         good: whether the curve's own block is positive definite.
         slope: the derivative of the energy with respect to p, the curve following.
-        bend: the second derivative: the Schur complement.
+        schur: the second derivative: the Schur complement.
         respond: how the inner nodes follow a step of p, ``-H⁻¹ B``, one column after the other.
         relax: the step that they take by themselves.
     """
 
     good: Bool[Tensor, " n"]
     slope: Float[Tensor, "n d"]
-    bend: Float[Tensor, "n d d"]
+    schur: Float[Tensor, "n d d"]
     respond: Float[Tensor, "d n m d"]
     relax: Float[Tensor, "n m d"]
 
 
-def expand(space: Manifold, bundle: Bundle) -> BundleExpansion:
+def expand(space: Manifold, star: Star) -> StarExpansion:
     """Energies to second order.
 
     A curve too short for differences of outputs has the energy of the metric, and is straight: its nodes have no say.
@@ -112,7 +118,7 @@ def expand(space: Manifold, bundle: Bundle) -> BundleExpansion:
     Cost: an expansion of all curves, as a geodesic's Newton step takes it, and d second-order passes over the nodes
     next to the common points.
     """
-    nodes = bundle.nodes.detach()
+    nodes = star.nodes.detach()
     segments = nodes.shape[1] - 1
     with torch.no_grad():
         at = space.expand_energy(nodes)
@@ -122,7 +128,7 @@ def expand(space: Manifold, bundle: Bundle) -> BundleExpansion:
         slope = gradient_of(space.energy(short), short, create_graph=True)[:, 0]
         rows = [gradient_of(slope[:, k], short, retain_graph=True) for k in range(nodes.shape[2])]
     second = factor * torch.stack(rows, 3)
-    found = BundleExpansion(at, factor * slope.detach(), second[:, 0], second[:, 1 : short.shape[1] - 1])
+    found = StarExpansion(at, factor * slope.detach(), second[:, 0], second[:, 1 : short.shape[1] - 1])
     return _known_by_metric(space, nodes, found)
 
 
@@ -140,7 +146,7 @@ def energies(space: Manifold, nodes: Float[Tensor, "n nodes d"]) -> Float[Tensor
     return energy.index_put((near,), near_energy(space, nodes[near, 0], nodes[near, -1]))
 
 
-def _known_by_metric(space: Manifold, nodes: Float[Tensor, "n nodes d"], found: BundleExpansion) -> BundleExpansion:
+def _known_by_metric(space: Manifold, nodes: Float[Tensor, "n nodes d"], found: StarExpansion) -> StarExpansion:
     """The expansion where points are too near to p for outputs; second derivatives do not suffer from that."""
     at = found.at
     near = near_pairs(space, nodes[:, 0], nodes[:, -1], at.energy, at.rounding, nodes.shape[1] - 1).index
@@ -164,7 +170,7 @@ def _known_by_metric(space: Manifold, nodes: Float[Tensor, "n nodes d"], found: 
 
 
 def eliminate(
-    found: BundleExpansion, damping: Float[Tensor, " n"], gradient: Tensor | None = None, slope: Tensor | None = None
+    found: StarExpansion, damping: Float[Tensor, " n"], gradient: Tensor | None = None, slope: Tensor | None = None
 ) -> Eliminated:
     """Eliminate the inner nodes of every curve.
 
@@ -185,6 +191,6 @@ def eliminate(
     respond = torch.stack([-factor.solve(column) for column in columns])
     relax = -factor.solve(gradient)
     near = respond[:, :, :k]
-    bend = found.own + torch.einsum("nkai,jnka->nij", found.mixed, near)
+    schur = found.own + torch.einsum("nkai,jnka->nij", found.mixed, near)
     total_pull = slope + torch.einsum("nkai,nka->ni", found.mixed, relax[:, :k])
-    return Eliminated(factor.good, total_pull, (bend + bend.mT) / 2, respond, relax)
+    return Eliminated(factor.good, total_pull, (schur + schur.mT) / 2, respond, relax)
