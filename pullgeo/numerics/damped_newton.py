@@ -95,6 +95,8 @@ def damped_newton(problem: Problem[I], start: I, settings: Damping, max_steps: i
     places: list[Tensor] = []
     while True:
         done = problem.done(now) | (now.damping > settings.limit) | (now.steps >= max_steps)
+        if not left and bool(done.all()):
+            return now
         left.append(now[done])
         places.append(index[done])
         stay = ~done

@@ -1,9 +1,9 @@
 """Newton's method on the initial velocity."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve
@@ -17,13 +17,14 @@ from pullgeo.geodesic.solvers.proposals import propose_shortest
 from pullgeo.geodesic.starts.base import Start
 from pullgeo.geodesic.starts.lattice import LatticeSearch
 from pullgeo.numerics.bisect_batch import where_defined
+from pullgeo.numerics.damped_newton import STEP_LENGTH, TWICE, Iterate, damped_newton
 from pullgeo.numerics.ode.rk4 import Connection, flow
 
 PROBE = 1e-6
 """Change of the velocity, relative to it, by which end points are differentiated."""
 
-LEAST = 2.0**-12
-"""Share of a Newton step below which a pair is given up."""
+DAMPING = replace(STEP_LENGTH, limit=2.0**12)
+"""Of corrections of the velocity."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,31 +88,14 @@ class Shooting:
         reach = (z1 - z0).norm(dim=1)
         reach = torch.where(reach > 0, reach, 1.0)
         regular = (~hopeless).nonzero().squeeze(1)
-        nodes, derivative = begun, begun.new_zeros(*z0.shape, z0.shape[1])
-        miss = torch.full_like(reach, torch.inf)
-        if len(regular):
-            shot, slopes = self._shoot(connection, z0[regular], velocity[regular])
-            nodes, derivative = nodes.index_put((regular,), shot), derivative.index_put((regular,), slopes)
-            miss = miss.index_put((regular,), (shot[:, -1] - z1[regular]).norm(dim=1) / reach[regular])
+        nodes, miss = begun, torch.full_like(reach, torch.inf)
         steps = torch.zeros(len(z0), dtype=torch.long, device=z0.device)
-        share = torch.ones_like(miss)
-        while True:
-            active = ((miss > self.tol) & ~hopeless & (steps < self.max_steps) & (share >= LEAST)).nonzero().squeeze(1)
-            if not len(active):
-                break
-            correction, info = torch.linalg.solve_ex(derivative[active], (z1 - nodes[:, -1])[active].unsqueeze(-1))
-            trial = velocity[active] + share[active, None] * correction.squeeze(-1)
-            there, slope = self._shoot(connection, z0[active], trial)
-            new = (there[:, -1] - z1[active]).norm(dim=1) / reach[active]
-            good = (info == 0) & (new < (1 - share[active] / 4) * miss[active])
-            taken, refused = active[good], active[~good]
-            velocity = velocity.index_put((taken,), trial[good])
-            nodes = nodes.index_put((taken,), there[good])
-            derivative = derivative.index_put((taken,), slope[good])
-            miss = miss.index_put((taken,), new[good])
-            share = share.index_put((taken,), (2 * share[taken]).clamp(max=1))
-            share = share.index_put((refused,), share[refused] / 4)
-            steps = steps.index_put((active,), steps[active] + 1)
+        if len(regular):
+            problem = _Velocities(connection, self.tol, self.segments, self.substeps)
+            shots = problem.begin(z0[regular], z1[regular], velocity[regular], reach[regular])
+            shots = damped_newton(problem, shots, DAMPING, self.max_steps)
+            nodes, miss = nodes.index_put((regular,), shots.nodes), miss.index_put((regular,), shots.miss)
+            steps = steps.index_put((regular,), shots.steps)
         good = miss <= self.tol
         # what misses by less than the tolerance is made to fit exactly, for the end points are the problem's
         shot = torch.cat([z0.unsqueeze(1), nodes[:, 1:-1], z1.unsqueeze(1)], 1)
@@ -123,13 +107,74 @@ class Shooting:
             singular = singular.index_put((rest,), ~torch.isfinite(force).all(1))
         return found.solved(miss, good, singular, Status.MISSED)
 
-    def _shoot(self, connection: Connection, z: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Shots(Iterate):
+    """Geodesics from ``z0`` that are to meet ``z1``.
+
+    Attributes:
+        z0: where they begin.
+        z1: where they should end.
+        reach: how far that is, the unit of misses.
+        velocity: with which they begin.
+        nodes: on their way.
+        derivative: of their ends with respect to the velocity.
+        miss: how far from ``z1`` they end.
+    """
+
+    z0: Float[Tensor, "p d"]
+    z1: Float[Tensor, "p d"]
+    reach: Float[Tensor, " p"]
+    velocity: Float[Tensor, "p d"]
+    nodes: Float[Tensor, "p n d"]
+    derivative: Float[Tensor, "p d d"]
+    miss: Float[Tensor, " p"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Velocities:
+    """Corrections of initial velocities."""
+
+    connection: Connection
+    tol: float
+    segments: int
+    substeps: int
+
+    def begin(self, z0: Tensor, z1: Tensor, velocity: Tensor, reach: Tensor) -> _Shots:
+        nodes, derivative = self._shoot(z0, velocity)
+        return _Shots(
+            z0=z0,
+            z1=z1,
+            reach=reach,
+            velocity=velocity,
+            nodes=nodes,
+            derivative=derivative,
+            miss=(nodes[:, -1] - z1).norm(dim=1) / reach,
+            **DAMPING.begin(reach),
+        )
+
+    def done(self, now: _Shots) -> Bool[Tensor, " p"]:
+        return ~(now.miss > self.tol)
+
+    def step(self, now: _Shots) -> tuple[_Shots, Tensor, Tensor]:
+        correction, info = torch.linalg.solve_ex(now.derivative, (now.z1 - now.nodes[:, -1]).unsqueeze(-1))
+        share = 1 / now.damping
+        velocity = now.velocity + share.unsqueeze(1) * correction.squeeze(-1)
+        nodes, derivative = self._shoot(now.z0, velocity)
+        miss = (nodes[:, -1] - now.z1).norm(dim=1) / now.reach
+        good = (info == 0) & (miss < (1 - share / 4) * now.miss)
+        new = replace(now, velocity=velocity, nodes=nodes, derivative=derivative, miss=miss)
+        return new.where(good, now), good, torch.full_like(miss, TWICE)
+
+    def _shoot(self, z: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
         """The curves, and the derivatives of their ends with respect to the velocity, by d shots nearby."""
         b, d = z.shape
         probe = PROBE * velocity.norm(dim=1).clamp(min=torch.finfo(z.dtype).tiny)
         beside = probe[:, None, None] * torch.eye(d, dtype=z.dtype, device=z.device)
         bundle = torch.cat([velocity.unsqueeze(1), velocity.unsqueeze(1) + beside], 1)
         start = z.repeat_interleave(d + 1, 0)
-        nodes = flow(connection, start, bundle.reshape(-1, d), self.segments, self.substeps).unflatten(0, (b, d + 1))
+        nodes = flow(self.connection, start, bundle.reshape(-1, d), self.segments, self.substeps).unflatten(
+            0, (b, d + 1)
+        )
         ends = nodes[:, :, -1]
         return nodes[:, 0], ((ends[:, 1:] - ends[:, :1]) / probe[:, None, None]).mT

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve
-from pullgeo.manifold.bvp.corrections import KRYLOV_ROUNDS, LARGE, Slopes, newton, newton_krylov, slopes_at
+from pullgeo.manifold.bvp.corrections import KRYLOV_ROUNDS, LARGE, Slopes, newton, slopes_at
 from pullgeo.manifold.bvp.pieces import Collocated, Pieces
 from pullgeo.manifold.equation import Equation, inverse
 from pullgeo.numerics.ode.piecewise import STAGES
@@ -81,9 +81,8 @@ def _in_parts(equation: Equation, begin: Pieces) -> list[tuple[Tensor, Collocate
 def _refined(equation: Equation, begin: Pieces) -> list[tuple[Tensor, Collocated]]:
     index = torch.arange(len(begin.origin), device=begin.origin.device)
     by_products = begin.origin.shape[1] >= LARGE
-    solve = newton_krylov if by_products else newton
     slopes = _metrics(equation, begin) if by_products else _sparse(equation, begin)
-    now, slopes, error = solve(equation, begin, slopes, free=False)
+    now, slopes, error = newton(equation, begin, slopes, free=False)
     parts = []
     last = torch.full_like(now.size, torch.inf)
     while len(index):
@@ -91,7 +90,7 @@ def _refined(equation: Equation, begin: Pieces) -> list[tuple[Tensor, Collocated
         joints = now.finer_joints(pieces)
         finer = now.at(joints)
         slopes = _metrics(equation, finer) if by_products else slopes.between(now.joints, joints)
-        finer, slopes, error = solve(equation, finer, slopes, free=False)
+        finer, slopes, error = newton(equation, finer, slopes, free=False)
         change = finer.away_from(now)
         # the next one, if they go on to shrink as they do; there is nothing to tell from the first
         coming = change * torch.where(torch.isfinite(last), (change / last).clamp(ORDER, 1.0), 1.0)

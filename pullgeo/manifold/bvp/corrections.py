@@ -1,15 +1,17 @@
 """Newton's method for collocation on one mesh: with derivatives at Gauss's points, or by products alone."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pullgeo.manifold.bvp.pieces import Pieces
 from pullgeo.manifold.equation import Equation, inverse
 from pullgeo.numerics.banded.block_tridiagonal import solve_tridiagonal
 from pullgeo.numerics.batch import Batch
+from pullgeo.numerics.damped_newton import STEP_LENGTH, TWICE, Iterate, damped_newton
 from pullgeo.numerics.gmres import gmres
 from pullgeo.numerics.ode.piecewise import interpolated, like, resampled
 
@@ -55,12 +57,17 @@ class Slopes(Batch):
 def newton(
     equation: Equation, begin: Pieces, slopes: Slopes, force: Tensor | None = None, *, free: bool, tol: float = TOL
 ) -> tuple[Pieces, Slopes, Float[Tensor, " b"]]:
-    """Newton's method on one mesh; a derivative is kept while corrections with it gain a digit each.
+    """Newton's method on one mesh.
+
+    In few dimensions a derivative is kept while corrections with it gain a digit each. In many, systems are solved by
+    directional derivatives: the curve is its second derivative, of which points and velocities are integrals, so that
+    the equation is one of the second kind, with few eigenvalues away from 1, whatever d is, if residuals are made
+    vectors by a metric near the right one.
 
     Args:
         equation: of the curves.
         begin: the first guess.
-        slopes: derivatives there, or near.
+        slopes: derivatives there, or near; in many dimensions the metric alone.
         force: what `force_at` gives for the guess, if that is known.
         free: whether the initial values are given, and the end is free.
         tol: relative residual that is small enough.
@@ -68,76 +75,95 @@ def newton(
     Returns:
         What was found, the derivatives in use at the end, and relative residuals.
     """
-    now = begin
-    force = force_at(equation, now) if force is None else force
-    turned, error = residual(now, force, slopes.inverse, free)
-    damping = torch.ones_like(error)
-    new = torch.zeros_like(error, dtype=torch.bool)
-    going = (error > tol).nonzero().squeeze(1)
-    for _ in range(MAX_ROUNDS):
-        if not len(going):
-            break
-        at, before, own = now[going], error[going], slopes[going]
-        step = correction(at, turned[going], own, free=free)
-        trial = at.moved(step, damping[going])
-        trial_force = force_at(equation, trial)
-        trial_turned, after = residual(trial, trial_force, own.inverse, free)
-        better = after < before
-        taken = going[better]
-        now, turned = now.put(taken, trial[better]), turned.index_put((taken,), trial_turned[better])
-        error, force = error.index_put((taken,), after[better]), force.index_put((taken,), trial_force[better])
-        fast = better & (after < 0.1 * before)
-        # what a fresh derivative does not fix needs a shorter step; at rounding error nothing helps any more
-        ended = (error[going] <= tol) | (new[going] & ~(after < 0.5 * before) & (before < 1e3 * tol))
-        shorter = ~better & new[going]
-        damping = damping.index_put(
-            (going,), torch.where(shorter, damping[going] / 4, (2 * damping[going]).clamp(max=1.0))
-        )
-        ended = ended | (damping[going] < 1e-3)
-        stale = going[~fast & ~ended & ~shorter]
-        new = new.index_put((going,), ~better & new[going])
-        if len(stale):
-            slopes = slopes.put(stale, slopes_at(equation, now[stale])[0])
-            fresh, size = residual(now[stale], force[stale], slopes.inverse[stale], free)
-            turned, error = turned.index_put((stale,), fresh), error.index_put((stale,), size)
-            new = new.index_put((stale,), torch.ones_like(stale, dtype=torch.bool))
-        going = going[~ended]
-    return now, slopes, error
+    by_products = begin.origin.shape[1] >= LARGE
+    begin = begin.with_bends(begin.bends, free=free) if by_products else begin
+    force = force_at(equation, begin) if force is None else force
+    turned, error = residual(begin, force, slopes.inverse, free)
+    never = torch.zeros_like(error, dtype=torch.bool)
+    start = Approximation(
+        at=Residual(begin, force, turned, error), slopes=slopes, fresh=never, ended=never, **STEP_LENGTH.begin(error)
+    )
+    problem = (_ByProducts if by_products else _ByMatrices)(equation, free, tol)
+    found = damped_newton(problem, start, STEP_LENGTH, MAX_ROUNDS)
+    return found.at.curve, found.slopes, found.at.error
 
 
-def newton_krylov(
-    equation: Equation, begin: Pieces, slopes: Slopes, force: Tensor | None = None, *, free: bool, tol: float = TOL
-) -> tuple[Pieces, Slopes, Float[Tensor, " b"]]:
-    """`newton`, its systems solved by directional derivatives.
+@dataclass(frozen=True, eq=False)
+class Residual(Batch):
+    """Curves, and what is left of their equation; see `force_at` and `residual`."""
 
-    The curve is its bends: points and velocities are their integrals. So the equation is one of the second kind, with
-    few eigenvalues away from 1, whatever d is, if residuals are made vectors by a metric near the right one.
+    curve: Pieces
+    force: Float[Tensor, "b S s d"]
+    turned: Float[Tensor, "b S s d"]
+    error: Float[Tensor, " b"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Approximation(Iterate):
+    """Curves on the way to solutions.
+
+    Attributes:
+        at: where they are.
+        slopes: derivatives in use.
+        fresh: whether these were taken at the curve, and not before.
+        ended: whether nothing helps any more, at rounding error.
     """
-    now = begin.with_bends(begin.bends, free=free)
-    metric = slopes.inverse
-    force = force_at(equation, now) if force is None else force
-    turned, error = residual(now, force, metric, free)
-    damping = torch.ones_like(error)
-    going = (error > tol).nonzero().squeeze(1)
-    for _ in range(MAX_ROUNDS):
-        if not len(going):
-            break
-        at, before = now[going], error[going]
-        step = krylov_step(equation, at, force[going], turned[going], metric[going], before, free=free)
-        trial = at.with_bends(at.bends + damping[going].view(-1, 1, 1, 1) * step, free=free)
-        trial_force = force_at(equation, trial)
-        trial_turned, after = residual(trial, trial_force, metric[going], free)
-        better = after < before
-        taken = going[better]
-        now, turned = now.put(taken, trial[better]), turned.index_put((taken,), trial_turned[better])
-        error, force = error.index_put((taken,), after[better]), force.index_put((taken,), trial_force[better])
-        damping = damping.index_put(
-            (going,), torch.where(better, (2 * damping[going]).clamp(max=1.0), damping[going] / 4)
-        )
-        # at rounding error nothing helps any more
-        ended = (error[going] <= tol) | (~(after < 0.5 * before) & (before < 1e3 * tol)) | (damping[going] < 1e-3)
-        going = going[~ended]
-    return now, slopes, error
+
+    at: Residual
+    slopes: Slopes
+    fresh: Bool[Tensor, " b"]
+    ended: Bool[Tensor, " b"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Corrections(ABC):
+    """Corrections of curves on a mesh."""
+
+    equation: Equation
+    free: bool
+    tol: float
+
+    def done(self, now: Approximation) -> Bool[Tensor, " b"]:
+        return (now.at.error <= self.tol) | now.ended
+
+    @abstractmethod
+    def step(self, now: Approximation) -> tuple[Approximation, Tensor, Tensor]: ...
+
+    def _tried(self, now: Approximation, curve: Pieces) -> tuple[Residual, Tensor, Tensor]:
+        """The better of two curves; whether that is the new one; whether it gained less than a factor of two."""
+        force = force_at(self.equation, curve)
+        turned, error = residual(curve, force, now.slopes.inverse, self.free)
+        better, before = error < now.at.error, now.at.error
+        slow = ~(error < 0.5 * before) & (before < 1e3 * self.tol)
+        return Residual(curve, force, turned, error).where(better, now.at), better, slow
+
+
+class _ByMatrices(_Corrections):
+    def step(self, now: Approximation) -> tuple[Approximation, Tensor, Tensor]:
+        step = correction(now.at.curve, now.at.turned, now.slopes, free=self.free)
+        at, better, slow = self._tried(now, now.at.curve.moved(step, 1 / now.damping))
+        # what a fresh derivative does not fix needs a shorter step
+        shorter, ended = ~better & now.fresh, now.fresh & slow
+        fast = better & (at.error < 0.1 * now.at.error)
+        stale = (~fast & ~ended & ~shorter & (at.error > self.tol)).nonzero().squeeze(1)
+        slopes, fresh = now.slopes, shorter
+        if len(stale):
+            old = at[stale]
+            slopes = slopes.put(stale, slopes_at(self.equation, old.curve)[0])
+            turned, error = residual(old.curve, old.force, slopes.inverse[stale], self.free)
+            at = at.put(stale, replace(old, turned=turned, error=error))
+            fresh = fresh.index_fill(0, stale, True)
+        now = replace(now, at=at, slopes=slopes, fresh=fresh, ended=ended)
+        return now, ~shorter, torch.full_like(at.error, TWICE)
+
+
+class _ByProducts(_Corrections):
+    def step(self, now: Approximation) -> tuple[Approximation, Tensor, Tensor]:
+        at, metric = now.at, now.slopes.inverse
+        step = krylov_step(self.equation, at.curve, at.force, at.turned, metric, at.error, free=self.free)
+        curve = at.curve.with_bends(at.curve.bends + step / now.damping.view(-1, 1, 1, 1), free=self.free)
+        at, better, slow = self._tried(now, curve)
+        return replace(now, at=at, ended=slow), better, torch.full_like(at.error, TWICE)
 
 
 def krylov_step(

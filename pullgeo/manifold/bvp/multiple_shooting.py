@@ -1,15 +1,16 @@
 """From a discrete geodesic to the geodesic: many short initial value problems that meet."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import NonFiniteError, SingularMetricError
 from pullgeo.manifold.exponential import Connection, shoot
 from pullgeo.numerics.batch import Batch
+from pullgeo.numerics.damped_newton import STEP_LENGTH, Iterate, damped_newton
 from pullgeo.numerics.ode.dop853 import RTOL
 
 WINDOWS = 16
@@ -26,6 +27,12 @@ ROUGH_RTOL = 1e-8
 
 TOL = 1e-11
 """Relative mismatch at the joints that ends the search."""
+
+DAMPING = replace(STEP_LENGTH, limit=100.0)
+"""Of corrections with one derivative."""
+
+CORRECTIONS = 6
+"""Bound on their number."""
 
 MAX_STEPS = 100
 """Of a short geodesic; one that takes more has gone astray."""
@@ -90,23 +97,40 @@ def _meet(connection: Connection, curve: DiscreteCurve, max_rounds: int) -> tupl
     return found.states, found.mismatch
 
 
-def _improve(connection: Connection, found: _Joints, target: Tensor, factor: tuple[Tensor, Tensor]) -> _Joints:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Corrected(Iterate):
+    """Joints in the course of corrections with one factorised derivative."""
+
+    joints: _Joints
+    target: Float[Tensor, "b d"]
+    factor: tuple[Tensor, Tensor]
+    ended: Bool[Tensor, " b"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Corrections:
     """Corrections with one derivative, as long as they gain a digit each; shorter ones where a whole one misses."""
-    damping = torch.ones_like(found.mismatch)
-    going = torch.arange(len(target), device=target.device)
-    for _ in range(6):
-        now = found[going]
-        correction = _correction((factor[0][going], factor[1][going]), now.defects)
-        trial = _joints(connection, now.states + damping[going].view(-1, 1, 1, 1) * correction, target[going])
-        better = trial.mismatch < now.mismatch
-        found = found.put(going, trial.where(better, now))
-        fast = better & (trial.mismatch > TOL) & (trial.mismatch < 0.1 * now.mismatch)
+
+    connection: Connection
+
+    def done(self, now: _Corrected) -> Bool[Tensor, " b"]:
+        return now.ended
+
+    def step(self, now: _Corrected) -> tuple[_Corrected, Tensor, Tensor]:
+        old = now.joints
+        correction = _correction(now.factor, old.defects) / now.damping.view(-1, 1, 1, 1)
+        trial = _joints(self.connection, old.states + correction, now.target)
+        better = trial.mismatch < old.mismatch
+        fast = better & (trial.mismatch > TOL) & (trial.mismatch < 0.1 * old.mismatch)
         # reduced it enough: the next derivative is taken here
-        damping = damping.index_put((going,), torch.where(better, damping[going], damping[going] / 4))
-        going = going[fast | (~better & (now.mismatch > 100 * TOL) & (damping[going] > 0.01))]
-        if not len(going):
-            break
-    return found
+        ended = ~(fast | (~better & (old.mismatch > 100 * TOL)))
+        return replace(now, joints=trial.where(better, old), ended=ended), better, torch.ones_like(trial.mismatch)
+
+
+def _improve(connection: Connection, found: _Joints, target: Tensor, factor: tuple[Tensor, Tensor]) -> _Joints:
+    never = torch.zeros_like(found.mismatch, dtype=torch.bool)
+    start = _Corrected(joints=found, target=target, factor=factor, ended=never, **DAMPING.begin(found.mismatch))
+    return damped_newton(_Corrections(connection), start, DAMPING, CORRECTIONS).joints
 
 
 def _joints(connection: Connection, states: Tensor, target: Tensor) -> _Joints:

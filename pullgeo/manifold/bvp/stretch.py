@@ -1,24 +1,26 @@
 """Geodesics from initial values: one polynomial of high degree for a long stretch of each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pullgeo.manifold.bvp.corrections import (
     LARGE,
+    Approximation,
+    Residual,
     Slopes,
     correction,
     force_at,
     krylov_step,
     newton,
-    newton_krylov,
     residual,
     slopes_at,
 )
 from pullgeo.manifold.bvp.pieces import Pieces
 from pullgeo.manifold.equation import Equation, inverse
+from pullgeo.numerics.damped_newton import STEP_LENGTH, TWICE, damped_newton
 from pullgeo.numerics.ode.piecewise import like
 
 COARSE, FINE, FINEST = 6, 12, 16
@@ -30,11 +32,11 @@ ROUGHLY = 3e-3
 COSTLY = 5
 """Dimension from which on derivatives are taken again only where they must be."""
 
-ROUNDS = 8
-"""Bound on the corrections of a first approximation."""
+ROUNDS = 7
+"""Bound on the corrections of a first approximation, before the last."""
 
-SMALLEST = 0.1
-"""A correction is not damped more than so."""
+DAMPING = replace(STEP_LENGTH, limit=10.0)
+"""Of a first approximation."""
 
 LOST = 0.1
 """The same after which a stretch is too long."""
@@ -103,8 +105,7 @@ def stretch(
     if not len(index):
         return Stretch(found, errors, guessed)
     now, slopes = now[index], slopes[index].refined(FINE)
-    solve = newton_krylov if by_products else newton
-    now, slopes, error = solve(equation, now.refined(FINE), slopes, free=True, tol=NEARLY)
+    now, slopes, error = newton(equation, now.refined(FINE), slopes, free=True, tol=NEARLY)
     kept = (error < 10 * NEARLY).nonzero().squeeze(1)
     index, now, slopes, error = index[kept], now[kept], slopes[kept], error[kept]
     if not len(index):
@@ -131,28 +132,37 @@ def _roughly(equation: Equation, guess: Pieces) -> Rough:
     """Newton's method with new derivatives in each round: they come in the same batch as residuals."""
     slopes, force = slopes_at(equation, guess)
     turned, guessed = residual(guess, force, slopes.inverse, free=True)
-    now, error, damping = guess, guessed, torch.ones_like(guessed)
-    going = (guessed < HOPELESS).nonzero().squeeze(1)
-    for number in range(ROUNDS):
-        step = correction(now[going], turned[going], slopes[going], free=True)
-        trial = now[going].moved(step, damping[going])
-        # the last correction is not verified here
-        last = error[going] < ROUGHLY
-        now = now.put(going[last], trial[last])
-        going, trial = going[~last], trial[~last]
-        if not len(going) or number == ROUNDS - 1:
-            break
-        trial_slopes, force = slopes_at(equation, trial)
-        trial_turned, after = residual(trial, force, trial_slopes.inverse, free=True)
-        better = after < error[going]
-        damping = damping.index_put(
-            (going,), torch.where(better, (2 * damping[going]).clamp(max=1.0), damping[going] / 4)
-        )
-        taken = going[better]
-        now, slopes = now.put(taken, trial[better]), slopes.put(taken, trial_slopes[better])
-        turned, error = turned.index_put((taken,), trial_turned[better]), error.index_put((taken,), after[better])
-        going = going[damping[going] > SMALLEST]
-    return now, slopes, error, guessed
+    never = torch.zeros_like(guessed, dtype=torch.bool)
+    start = Approximation(
+        at=Residual(guess, force, turned, guessed), slopes=slopes, fresh=~never, ended=never, **DAMPING.begin(guessed)
+    )
+    index = (guessed < HOPELESS).nonzero().squeeze(1)
+    found = start.put(index, damped_newton(_Roughly(equation), start[index], DAMPING, ROUNDS))
+    # the last correction is not verified here
+    index = (found.at.error < ROUGHLY).nonzero().squeeze(1)
+    last = found[index]
+    step = correction(last.at.curve, last.at.turned, last.slopes, free=True)
+    now = found.at.curve.put(index, last.at.curve.moved(step, 1 / last.damping))
+    return now, found.slopes, found.at.error, guessed
+
+
+@dataclass(frozen=True, eq=False)
+class _Roughly:
+    """Corrections with new derivatives each time."""
+
+    equation: Equation
+
+    def done(self, now: Approximation) -> Bool[Tensor, " b"]:
+        return now.at.error < ROUGHLY
+
+    def step(self, now: Approximation) -> tuple[Approximation, Tensor, Tensor]:
+        step = correction(now.at.curve, now.at.turned, now.slopes, free=True)
+        curve = now.at.curve.moved(step, 1 / now.damping)
+        slopes, force = slopes_at(self.equation, curve)
+        turned, error = residual(curve, force, slopes.inverse, free=True)
+        better = error < now.at.error
+        new = replace(now, at=Residual(curve, force, turned, error), slopes=slopes)
+        return new.where(better, now), better, torch.full_like(error, TWICE)
 
 
 def _with_few_derivatives(equation: Equation, guess: Pieces) -> Rough:
@@ -170,5 +180,5 @@ def _by_products(equation: Equation, guess: Pieces) -> Rough:
     force = force_at(equation, guess)
     guessed = residual(guess, force, slopes.inverse, free=True)[1]
     index = (guessed < HOPELESS).nonzero().squeeze(1)
-    now, _, error = newton_krylov(equation, guess[index], slopes[index], force[index], free=True, tol=ROUGHLY)
+    now, _, error = newton(equation, guess[index], slopes[index], force[index], free=True, tol=ROUGHLY)
     return guess.put(index, now), slopes, guessed.index_put((index,), error), guessed
