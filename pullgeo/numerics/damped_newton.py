@@ -95,14 +95,16 @@ def damped_newton(problem: Problem[I], start: I, settings: Damping, max_steps: i
     places: list[Tensor] = []
     while True:
         done = problem.done(now) | (now.damping > settings.limit) | (now.steps >= max_steps)
-        if not left and bool(done.all()):
+        gone = int(done.sum())
+        if gone == len(done) and not left:
             return now
-        left.append(now[done])
-        places.append(index[done])
-        stay = ~done
-        if not bool(stay.any()):
+        if gone:
+            left.append(now[done])
+            places.append(index[done])
+        if gone == len(done):
             break
-        if bool(done.any()):
+        if gone:
+            stay = ~done
             index, now, growth = index[stay], now[stay], growth[stay]
         now, good, factor = problem.step(now)
         lower = torch.where(now.damping < settings.vanishing, 0.0, (now.damping * factor).clamp(min=settings.least))
