@@ -1,7 +1,7 @@
 """Geodesics: a boundary value problem, solvers as values, the function `solve`, solutions that explain themselves."""
 
 from pullgeo._lazy import renamed
-from pullgeo.geodesic.energy.base import EnergyGradient, QuadraticModel, Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy, EnergyGradient, QuadraticModel, Space
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.solution import Solution, Status
 from pullgeo.geodesic.solve import solve
@@ -24,6 +24,7 @@ __all__ = [
     "BoundaryValue",
     "Candidates",
     "CollocationBVP",
+    "DiscreteEnergy",
     "EnergyGradient",
     "EnergyMinimizer",
     "GaussNewton",

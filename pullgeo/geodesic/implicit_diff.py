@@ -12,7 +12,7 @@ from pullgeo._torch.checkpoint import checkpoints_kept
 from pullgeo._torch.grad_mode import check_same_weights, leaves
 from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.geodesic.descent.newton_cg import LARGE, solve_free
-from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy
 from pullgeo.geodesic.solver import SearchResult
 from pullgeo.numerics.banded.matrix import BlockBanded
 
@@ -24,7 +24,7 @@ PROXIMAL_STEPS = 4
 
 
 def differentiable(
-    space: Space, found: SearchResult, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+    space: DiscreteEnergy, found: SearchResult, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
 ) -> tuple[Float[Tensor, "p n d"], Float[Tensor, " p"], Float[Tensor, " p"]]:
     """The curves, their energies and those seen with every second node, connected to what they depend on.
 
@@ -55,7 +55,7 @@ class _Solved(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        space: Space,
+        space: DiscreteEnergy,
         nodes: Tensor,
         energy: Tensor,
         coarse_energy: Tensor,
@@ -96,7 +96,7 @@ class _Solved(torch.autograd.Function):
 
 
 def attach(
-    space: Space,
+    space: DiscreteEnergy,
     nodes: Float[Tensor, "p n d"],
     z0: Float[Tensor, "p d"],
     z1: Float[Tensor, "p d"],
@@ -182,7 +182,7 @@ class _FreeSolve(torch.autograd.Function):
     """``v -> H⁻¹ v`` by conjugate gradients, with a Hessian that is held fixed; its own transpose."""
 
     @staticmethod
-    def forward(ctx: Any, space: Space, nodes: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx: Any, space: DiscreteEnergy, nodes: Tensor, v: Tensor) -> Tensor:
         ctx.space = space
         ctx.save_for_backward(nodes)
         return solve_free(space, nodes, v)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy
 from pullgeo.geodesic.starts.base import Candidates
 
 APART = 1e-2
@@ -12,7 +12,7 @@ APART = 1e-2
 
 
 def count_minima(
-    space: Space,
+    space: DiscreteEnergy,
     proposed: Candidates,
     nodes: Float[Tensor, "c n d"],
     energy: Float[Tensor, " c"],

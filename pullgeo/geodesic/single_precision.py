@@ -4,18 +4,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import QuadraticModel, SingleSpace, Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy, QuadraticModel, SingleSpace
 
 
 class InSingle:
     """A space in float32 behind an interface in float64: for the steps far from the solution."""
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: DiscreteEnergy) -> None:
         self.space = space
-
-    def in_double(self) -> Space:
-        """The space in float64."""
-        return self.space.in_double()
 
     def energy(self, nodes: Tensor) -> Tensor:
         """Discrete energies, to single precision."""
@@ -30,7 +26,7 @@ class InSingle:
         return self.space.chord_lengths(layers.float()).double()
 
 
-def rough(manifold: Space, space: Space, z: Float[Tensor, "p d"]) -> Space:
+def rough(manifold: DiscreteEnergy, space: DiscreteEnergy, z: Float[Tensor, "p d"]) -> DiscreteEnergy:
     """The manifold in float32, if it offers that, for what need not be exact; else the space.
 
     A decoder may lower its precision further, as ``torch.autocast`` within it does: too rough for a search.
@@ -47,6 +43,6 @@ def rough(manifold: Space, space: Space, z: Float[Tensor, "p d"]) -> Space:
     return space if single.energy(point).dtype != torch.float32 else InSingle(single)
 
 
-def precision(space: Space) -> float:
+def precision(space: DiscreteEnergy) -> float:
     """The relative rounding error of what the space computes for float64 nodes."""
     return torch.finfo(torch.float32 if isinstance(space, InSingle) else torch.float64).eps

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import MeasuredSpace, Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy, MeasuredSpace
 from pullgeo.numerics.bisect_batch import where_defined
 
 ROUNDING = 64
@@ -29,7 +29,7 @@ def singular(G: Float[Tensor, "n d d"]) -> Bool[Tensor, " n"]:
     return known & (zero | (info != 0) | (least <= small))
 
 
-def singular_at(space: Space, nodes: Float[Tensor, "p n d"]) -> Bool[Tensor, "p n"]:
+def singular_at(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> Bool[Tensor, "p n"]:
     """At which nodes of curves the metric is singular; nowhere if the space has no metric tensors."""
     if not isinstance(space, MeasuredSpace):
         return torch.zeros(nodes.shape[:2], dtype=torch.bool, device=nodes.device)

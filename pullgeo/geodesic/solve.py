@@ -9,7 +9,7 @@ from torch import Tensor
 from pullgeo._torch.checkpoint import checkpoints_kept
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.energy.base import GuardedSpace, MeasuredSpace, Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy, GuardedSpace, MeasuredSpace
 from pullgeo.geodesic.energy.near import Near, near_energy, near_pairs
 from pullgeo.geodesic.extrapolated import extrapolated, root
 from pullgeo.geodesic.implicit_diff import differentiable
@@ -103,8 +103,8 @@ def _finite_between(solution: Solution) -> Solution:
 
 
 def _solution(
-    space: Space,
-    near: Space,
+    space: DiscreteEnergy,
+    near: DiscreteEnergy,
     found: SearchResult,
     z0: Float[Tensor, "p d"],
     z1: Float[Tensor, "p d"],
@@ -148,7 +148,7 @@ def _solution(
     )
 
 
-def _known_by_metric(space: Space, found: SearchResult) -> tuple[SearchResult, Near]:
+def _known_by_metric(space: DiscreteEnergy, found: SearchResult) -> tuple[SearchResult, Near]:
     """The result where the end points are too near for outputs, and which pairs these are.
 
     As long as rounding errors are all that is seen of such a curve, its residual says nothing: it is the line.
@@ -167,7 +167,11 @@ def _known_by_metric(space: Space, found: SearchResult) -> tuple[SearchResult, N
 
 
 def _between(
-    space: Space, near: Space, found: SearchResult, length: Float[Tensor, " p"], coarse_length: Float[Tensor, " p"]
+    space: DiscreteEnergy,
+    near: DiscreteEnergy,
+    found: SearchResult,
+    length: Float[Tensor, " p"],
+    coarse_length: Float[Tensor, " p"],
 ) -> Float[Tensor, " p"]:
     """Errors of lengths, seen by measuring the curves between their nodes too; 0 if they drown in rounding errors.
 
@@ -194,7 +198,9 @@ def _between(
         return torch.where(length > 0, error, 0.0)
 
 
-def _noise(measure: Space, space: Space, found: SearchResult, length: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+def _noise(
+    measure: DiscreteEnergy, space: DiscreteEnergy, found: SearchResult, length: Float[Tensor, " p"]
+) -> Float[Tensor, " p"]:
     """Rounding errors of measured lengths.
 
     Errors of neighbouring chords cancel but for the angle between them: unlike those of residuals they do not grow with
@@ -204,14 +210,14 @@ def _noise(measure: Space, space: Space, found: SearchResult, length: Float[Tens
     return (precision(measure) + 4 * found.rounding * units / (found.nodes.shape[1] - 1)) * length
 
 
-def _measured(space: Space, nodes: Float[Tensor, "p n d"], finer: int) -> Float[Tensor, " p"]:
+def _measured(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"], finer: int) -> Float[Tensor, " p"]:
     """Lengths of curves, measured with so many nodes for each of theirs."""
     segments = finer * (nodes.shape[1] - 1)
     parts = nodes.split(max(1, POINTS // segments))
     return root(torch.cat([space.energy(DiscreteCurve(part).resample(segments).nodes) for part in parts]))
 
 
-def _refined(space: Space, solver: Refining, solution: Solution, z0: Tensor, z1: Tensor) -> Solution:
+def _refined(space: DiscreteEnergy, solver: Refining, solution: Solution, z0: Tensor, z1: Tensor) -> Solution:
     """The solution with more segments for the pairs whose error estimate is too large."""
     index = list(range(len(solution)))
     parts: list[Solution] = []
@@ -254,7 +260,7 @@ def _zero(energy: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
     return torch.where(torch.isfinite(energy), energy - energy.detach(), 0.0)
 
 
-def _longer_than_line(space: Space, solution: Solution) -> Bool[Tensor, " p"]:
+def _longer_than_line(space: DiscreteEnergy, solution: Solution) -> Bool[Tensor, " p"]:
     """Which curves are longer than the straight line, measured between their nodes too.
 
     The energies of nodes are compared by the solvers; only where the error estimate leaves room can the lengths of the
@@ -280,7 +286,7 @@ def _longer_than_line(space: Space, solution: Solution) -> Bool[Tensor, " p"]:
     return longer
 
 
-def _chorded(space: Space, curve: DiscreteCurve) -> Float[Tensor, " p"]:
+def _chorded(space: DiscreteEnergy, curve: DiscreteCurve) -> Float[Tensor, " p"]:
     """Lengths by the chords between nodes."""
     with torch.no_grad():
         return space.chord_lengths(curve.nodes.unsqueeze(2)).flatten(1).sum(1)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy, Space
 from pullgeo.geodesic.solution import Status
 from pullgeo.numerics.batch import Batch
 
@@ -96,7 +96,7 @@ def statuses(otherwise: Status, *rules: tuple[Status, Bool[Tensor, " p"]]) -> tu
 class Solver(Protocol):
     """Finds discrete geodesics."""
 
-    def minimise(self, space: Space, rough: Space, z0: Tensor, z1: Tensor) -> SearchResult:
+    def minimise(self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Tensor, z1: Tensor) -> SearchResult:
         """Curves of an even number of segments between end points ``(p, d)``.
 
         Args:
@@ -111,7 +111,7 @@ class Solver(Protocol):
 class Discretising(Protocol):
     """A solver with a discrete energy of its own."""
 
-    def discretised(self, space: Space) -> Space:
+    def discretised(self, space: DiscreteEnergy) -> Space:
         """The space with the solver's energy instead of the manifold's."""
 
 
@@ -127,7 +127,7 @@ class Refining(Protocol):
     rtol: float | None
     max_segments: int
 
-    def refined(self, space: Space, nodes: Tensor) -> SearchResult:
+    def refined(self, space: DiscreteEnergy, nodes: Tensor) -> SearchResult:
         """Curves of twice as many segments, to begin with those through the nodes ``(p, T + 1, d)``."""
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from pullgeo._torch.grad_mode import check_transforms
 from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.errors import GeometryError, NonFiniteError
-from pullgeo.geodesic.energy.base import QuadraticModel
+from pullgeo.geodesic.energy.base import DiscreteEnergy, EnergyGradient, QuadraticModel
+from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solve import solve
@@ -26,9 +27,9 @@ from pullgeo.manifold.regular import regular_geodesic
 class Manifold(Chart):
     """A Riemannian manifold with one chart: points are latents ``(b, d)``, tangents at them are ``(b, d)``.
 
-    Subclasses state the metric, its connection and its discrete energy, and `immersion` where there is one; everything
-    else follows. It is a geoopt manifold, so `geoopt.ManifoldParameter` and Riemannian optimisers take it. Where
-    nothing else is said, points and tangents may have any leading dimensions ``*b``, which broadcast.
+    Subclasses state the metric, its connection and its discrete energy (`discretise`), and `immersion` where there is
+    one; everything else follows. It is a geoopt manifold, so `geoopt.ManifoldParameter` and Riemannian optimisers take
+    it. Where nothing else is said, points and tangents may have any leading dimensions ``*b``, which broadcast.
     """
 
     @abstractmethod
@@ -36,16 +37,24 @@ class Manifold(Chart):
         """This manifold in float64, connected to the same weights; solvers work there."""
 
     @abstractmethod
+    def discretise(self) -> DiscreteEnergy:
+        """The discrete energy of curves that are given by their nodes; see `pullgeo.geodesic`."""
+
     def energy(self, nodes: Float[Tensor, "b nodes d"]) -> Float[Tensor, " b"]:
-        """The discrete energy of curves given by their nodes; see `pullgeo.geodesic`."""
+        """The discrete energy of curves given by their nodes."""
+        return self.discretise().energy(nodes)
 
-    @abstractmethod
+    def slope(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyGradient:
+        """The discrete energy with its exact gradient, without second derivatives where they can be spared."""
+        return slope(self.discretise(), nodes)
+
     def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> QuadraticModel:
-        """The discrete energy with its exact gradient and block-tridiagonal Hessian."""
+        """The discrete energy with its exact gradient and banded Hessian."""
+        return self.discretise().expand_energy(nodes)
 
-    @abstractmethod
     def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
         """Lengths of the chords between all points of successive layers; the search for start curves uses them."""
+        return self.discretise().chord_lengths(layers)
 
     def check_connected(self, where: str, z: Float[Tensor, "n d"]) -> None:
         """Raise where it can be told beforehand that there is no connection at any point.

@@ -6,17 +6,14 @@ from torch import Tensor
 from pullgeo._repr import function_text
 from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.energy.base import QuadraticModel
-from pullgeo.geodesic.energy.segment import expand_segment_energy, linearised, segment_lengths, segment_sum
+from pullgeo.geodesic.energy.base import DiscreteEnergy, QuadraticModel
+from pullgeo.geodesic.energy.segment import SegmentEnergy, linearised
 from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.manifold.ambient.convert import ambient_of
 from pullgeo.manifold.ambient.metric_field import MetricField, MetricFn, check_riemannian
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.float64.convert import in_double
 from pullgeo.metric.base import Metric
-
-CURVES_SEGMENTS = 4096
-"""Segments that are differentiated at a time."""
 
 
 class MetricManifold(Manifold):
@@ -101,22 +98,13 @@ class MetricManifold(Manifold):
         """This manifold in float64, connected to the same weights."""
         return MetricManifold(in_double(self.metric_fn))
 
-    def energy(self, nodes: Float[Tensor, "b nodes d"]) -> Float[Tensor, " b"]:
+    def discretise(self) -> DiscreteEnergy:
         """``T Σ Δz_iᵀ Ḡ_i Δz_i`` with ``Ḡ_i`` the metric at the middle of a segment: symmetric and of second order."""
-        return segment_sum(self.segment_energy, nodes)
-
-    def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> QuadraticModel:
-        """The midpoint energy with its exact gradient and block-tridiagonal Hessian."""
-        parts = nodes.split(max(1, CURVES_SEGMENTS // nodes.shape[1]))
-        return QuadraticModel.cat([expand_segment_energy(self.segment_energy, part) for part in parts])
+        return SegmentEnergy(self.segment_energy)
 
     def gauss_newton_energy(self, nodes: Float[Tensor, "b nodes d"]) -> QuadraticModel:
         """The midpoint energy with its exact gradient, and the Hessian as if the metric did not change on the way."""
         return linearised(self.expand_energy(nodes), nodes, lambda z: self._field.metric(z).dense())
-
-    def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
-        """Lengths of the straight segments between all points of successive layers, by the midpoint rule."""
-        return segment_lengths(self.segment_energy, layers)
 
     def segment_energy(self, a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """``(b - a)ᵀ G((a + b)/2) (b - a)``."""

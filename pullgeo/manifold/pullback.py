@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pullgeo._repr import function_text
 from pullgeo._torch.plain_memory import inference_named, outside_inference
 from pullgeo.errors import DtypeError, ModuleError, NonFiniteError, OptionError, PullgeoError, SingularMetricError
-from pullgeo.geodesic.energy.base import EnergyGradient, Expansion, QuadraticModel
+from pullgeo.geodesic.energy.base import DiscreteEnergy, Expansion, QuadraticModel
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.boundary import FAILURES
 from pullgeo.jacobian.contractions import combined, flat, gram
@@ -222,17 +222,9 @@ class PullbackManifold(Manifold):
 
         return Expansion(flat(y.unsqueeze(0)).squeeze(0), derivatives)
 
-    def energy(self, nodes: Float[Tensor, "b nodes d"]) -> Float[Tensor, " b"]:
+    def discretise(self) -> DiscreteEnergy:
         """The discrete energy of the curves' images: of chords in flat space, of geodesic or midpoint segments else."""
-        return self.ambient.energy(self._value, nodes)
-
-    def slope(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyGradient:
-        """The discrete energy with its exact gradient, without second derivatives of the decoder."""
-        return self.ambient.slope(self._value, nodes)
-
-    def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> QuadraticModel:
-        """The discrete energy with its exact gradient and banded Hessian."""
-        return self.ambient.expand_energy(self.expand, self._value, nodes)
+        return self.ambient.discretise(self.expand, self._value)
 
     def gauss_newton_energy(self, nodes: Float[Tensor, "b nodes d"]) -> QuadraticModel:
         """`expand_energy` with a Hessian that does without second derivatives of the decoder."""
@@ -242,11 +234,7 @@ class PullbackManifold(Manifold):
             nothing = z.new_zeros(len(z), z.shape[1], z.shape[1])
             return Expansion(flat(y.unsqueeze(0)).squeeze(0), lambda w: (J.columns(), nothing))
 
-        return self.ambient.expand_energy(expand, self._value, nodes)
-
-    def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
-        """Lengths in the output between all points of successive layers."""
-        return self.ambient.chord_lengths(self._value, layers)
+        return self.ambient.discretise(expand, self._value).expand_energy(nodes)
 
     @property
     def _map(self) -> Decoder:

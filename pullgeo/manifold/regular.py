@@ -6,14 +6,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy
 from pullgeo.geodesic.singular import singular_at
 from pullgeo.geodesic.solution import Solution, Status
 from pullgeo.geodesic.solver import Solver
 
 
 def regular_geodesic(
-    space: Space, geodesic: Callable[[Tensor, Tensor, Solver | None], Solution]
+    space: DiscreteEnergy, geodesic: Callable[[Tensor, Tensor, Solver | None], Solution]
 ) -> Callable[[Tensor, Tensor, Solver | None], Solution]:
     """Geodesics, with the status SINGULAR for those on which the metric is singular at a node.
 

@@ -5,9 +5,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pullgeo import MetricManifold, PullbackManifold
-from pullgeo.geodesic.energy.chord import chord_lengths
+from pullgeo import MetricManifold, Newton, PullbackManifold
+from pullgeo.geodesic import DiscreteEnergy
+from pullgeo.geodesic.energy.ambient_segment import AmbientSegmentEnergy
+from pullgeo.geodesic.energy.chord import ChordEnergy
 from pullgeo.geodesic.energy.gradient import slope
+from pullgeo.geodesic.energy.segment import SegmentEnergy
 from pullgeo.manifold import Manifold, ProjectOnto
 from pullgeo.metric import Dense
 from pullgeo.numerics.banded import matrix
@@ -81,7 +84,7 @@ def test_slope_of_a_decoder_that_detaches_is_zero() -> None:
     assert not at.gradient.any()
 
 
-@pytest.mark.parametrize("root", [None, torch.randn(5, 3, generator=torch.Generator().manual_seed(4)).double()])
+@pytest.mark.parametrize("root", [None, torch.randn(5, 7, generator=torch.Generator().manual_seed(4)).double()])
 @pytest.mark.parametrize("same", [(), (0,), (0, -1)])
 def test_chord_lengths_between_layers(same: tuple[int, ...], root: Tensor | None) -> None:
     """One by one; layers whose points are all the same may be decoded once."""
@@ -90,7 +93,8 @@ def test_chord_lengths_between_layers(same: tuple[int, ...], root: Tensor | None
     for i in same:
         layers[:, i] = layers[:, i, :1]
     with torch.no_grad():
-        found = chord_lengths(f, root, layers)
+        manifold = PullbackManifold(f, None if root is None else Dense(root @ root.T))
+        found = manifold.discretise().chord_lengths(layers)
         values = f(layers.reshape(-1, D)).reshape(P, 5, 7, 5)
         values = values if root is None else values @ root
     for s in range(4):
@@ -188,3 +192,30 @@ def test_banded_systems(m: int, d: int, bands: int, limit: int, many: int, monke
         factor = shifted.cholesky()
         assert factor.good.tolist() == [True, False, True]
         torch.testing.assert_close(shifted.matvec(factor.solve(v))[::2], v[::2])
+
+
+def test_energies_are_objects() -> None:
+    """Each kind of manifold has one, and solvers take it where no metric or connection is asked for."""
+    f = decoder()
+    curved = PullbackManifold(f, lambda y: torch.eye(5, dtype=y.dtype) * (2 + y[:, :1].sin()).unsqueeze(2))
+    given = MetricManifold(lambda z: torch.eye(D, dtype=z.dtype) * (1 + z.square().sum(1))[:, None, None])
+    nodes = curves()[:, :5]
+    kinds = {
+        ChordEnergy: PullbackManifold(f),
+        AmbientSegmentEnergy: curved,
+        SegmentEnergy: given,
+    }
+    for kind, manifold in kinds.items():
+        energy = manifold.discretise()
+        assert isinstance(energy, kind)
+        assert isinstance(energy, DiscreteEnergy)
+        torch.testing.assert_close(energy.energy(nodes), manifold.energy(nodes), rtol=0, atol=0)
+        with torch.no_grad():
+            model, first = energy.expand_energy(nodes), slope(energy, nodes)
+        torch.testing.assert_close(model.energy, first.energy)
+        torch.testing.assert_close(model.gradient, first.gradient, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(first.coarse_energy, energy.energy(nodes[:, ::2]).detach())
+        with torch.no_grad():
+            found = Newton(rtol=None).minimise(energy, energy, nodes[:, 0], nodes[:, -1])
+            expected = manifold.geodesic(nodes[:, 0], nodes[:, -1], Newton(rtol=None))
+        torch.testing.assert_close(found.energy, expected.energy, rtol=1e-9, atol=1e-12)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pullgeo import MetricManifold, PullbackManifold, linearize
 from pullgeo.errors import OffManifoldError, OptionError, ShapeError
-from pullgeo.geodesic.energy.ambient_segment import expand_mapped_energy, mapped_energy
+from pullgeo.geodesic.energy.ambient_segment import AmbientSegmentEnergy
 from pullgeo.jacobian import Chain, Graph
 from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Likelihood, LogStd
 from pullgeo.manifold import Ambient, ProjectOnto
@@ -431,9 +431,9 @@ def test_segments_of_flat_space_are_chords() -> None:
     values = net(nodes.reshape(-1, D)).reshape(B, T + 1, 4).detach()
     chords = values.diff(dim=1)
     expected = T * torch.einsum("bti,ij,btj->b", chords, M.matrix, chords)
-    torch.testing.assert_close(mapped_energy(flat.segment_energy, net, nodes), expected)
-    squares = lambda y, T: flat.metric(y).quadratic(T)  # noqa: E731
-    at = expand_mapped_energy(flat.segment_energy, squares, manifold.expand, net, nodes)
+    energy = AmbientSegmentEnergy(flat.segment_energy, lambda y, T: flat.metric(y).quadratic(T), manifold.expand, net)
+    torch.testing.assert_close(energy.energy(nodes), expected)
+    at = energy.expand_energy(nodes)
     torch.testing.assert_close(at.energy, expected)
-    empty = expand_mapped_energy(flat.segment_energy, squares, manifold.expand, net, nodes[:0])
+    empty = energy.expand_energy(nodes[:0])
     assert empty.energy.shape == (0,)

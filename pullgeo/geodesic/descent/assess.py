@@ -7,11 +7,11 @@ from torch import Tensor
 
 from pullgeo.geodesic.descent.newton import Descent
 from pullgeo.geodesic.descent.newton_cg import LARGE, assess_free
-from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy
 from pullgeo.geodesic.solver import SearchResult
 
 
-def assess(space: Space, nodes: Float[Tensor, "p n d"], tol: float, steps: Int[Tensor, " p"]) -> SearchResult:
+def assess(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"], tol: float, steps: Int[Tensor, " p"]) -> SearchResult:
     """Energy, residual and status of curves, and how far their energies may lie above the minima near them.
 
     Cost: one expansion of the energy.

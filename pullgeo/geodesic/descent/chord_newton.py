@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pullgeo.geodesic.descent.newton import Descent, energy_rounding
-from pullgeo.geodesic.energy.base import EnergyGradient, Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy, EnergyGradient
 from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.geodesic.single_precision import precision
 from pullgeo.geodesic.solution import Status
@@ -32,7 +32,7 @@ class _Curves(Batch):
     steps: Int[Tensor, " p"]
 
 
-def polish(space: Space, near: Space, begun: Descent, tol: float, max_steps: int) -> SearchResult:
+def polish(space: DiscreteEnergy, near: DiscreteEnergy, begun: Descent, tol: float, max_steps: int) -> SearchResult:
     """Simplified Newton steps from where a descent ended, with the Hessian of its last point.
 
     Close to the solution the Hessian hardly changes, and may be known to few digits only: the error still shrinks by

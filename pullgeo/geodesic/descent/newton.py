@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import QuadraticModel, Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy, QuadraticModel
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult, statuses
 from pullgeo.numerics.damped_newton import MARQUARDT, Iterate, damped_newton, judged
@@ -33,7 +33,7 @@ class Descent(Iterate):
     minima: Int[Tensor, " p"]
 
     @staticmethod
-    def begin(space: Space, nodes: Float[Tensor, "p n d"]) -> "Descent":
+    def begin(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> "Descent":
         """Curves before the first step."""
         at = space.expand_energy(nodes)
         begin = MARQUARDT.begin(at.energy)
@@ -79,7 +79,7 @@ def reached(residual: Tensor, rounding: Tensor, tol: float) -> Bool[Tensor, " p"
     return residual <= (ROUNDING_MARGIN * rounding).clamp(min=tol)
 
 
-def descend(space: Space, start: Descent, tol: float, max_steps: int) -> Descent:
+def descend(space: DiscreteEnergy, start: Descent, tol: float, max_steps: int) -> Descent:
     """Minimise the energy of each curve over its inner nodes, end points fixed.
 
     A step solves ``(H + λD) s = -g`` with the exact Hessian H and, curve by curve, a damping λ in units of the
@@ -99,7 +99,7 @@ def descend(space: Space, start: Descent, tol: float, max_steps: int) -> Descent
 class _BandedDescent:
     """Steps with factors of banded Hessians."""
 
-    space: Space
+    space: DiscreteEnergy
     tol: float
 
     def done(self, now: Descent) -> Bool[Tensor, " p"]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.geodesic.descent.newton import ROUNDING_MARGIN
-from pullgeo.geodesic.energy.base import MeasuredSpace, Space, scale_free
+from pullgeo.geodesic.energy.base import DiscreteEnergy, MeasuredSpace, scale_free
 from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.geodesic.energy.near import squared_lengths
 from pullgeo.geodesic.solution import Status
@@ -54,7 +54,7 @@ class Slope:
     residual: Float[Tensor, " p"]
 
     @staticmethod
-    def at(space: Space, nodes: Float[Tensor, "p n d"]) -> "Slope":
+    def at(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> "Slope":
         """Cost: a forward and a backward pass for each node; as much again, twice, for each product."""
         segments, d = nodes.shape[1] - 1, nodes.shape[2]
         with torch.enable_grad():
@@ -103,7 +103,7 @@ class Slope:
         return self.weight.clamp(min=torch.finfo(most.dtype).tiny).maximum(1e-12 * most)
 
 
-def descend_free(space: Space, nodes: Float[Tensor, "p n d"], tol: float, max_steps: int) -> SearchResult:
+def descend_free(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"], tol: float, max_steps: int) -> SearchResult:
     """Minimise the energy of each curve by truncated Newton steps.
 
     A step solves ``(H + λD) s = -g`` by preconditioned conjugate gradients, no more exactly than pays; where a
@@ -132,7 +132,7 @@ class _Curves(Iterate):
 class _FreeDescent:
     """Steps by conjugate gradients."""
 
-    space: Space
+    space: DiscreteEnergy
     tol: float
 
     def done(self, now: _Curves) -> Bool[Tensor, " p"]:
@@ -192,7 +192,9 @@ def conjugate_gradients(
     return x, indefinite, ax
 
 
-def assess_free(space: Space, nodes: Float[Tensor, "p n d"], tol: float, steps: Int[Tensor, " p"]) -> SearchResult:
+def assess_free(
+    space: DiscreteEnergy, nodes: Float[Tensor, "p n d"], tol: float, steps: Int[Tensor, " p"]
+) -> SearchResult:
     """Energy, residual and status of curves as they are, and half the Newton decrement as their energies' excess."""
     at = Slope.at(space, nodes)
     found = _judged(space, nodes, at, tol, steps, order_of(space, nodes))
@@ -205,14 +207,16 @@ def assess_free(space: Space, nodes: Float[Tensor, "p n d"], tol: float, steps: 
     return replace(found, excess=torch.where(known, decrement.clamp(min=0), unknown))
 
 
-def solve_free(space: Space, nodes: Float[Tensor, "p n d"], v: Float[Tensor, "p m d"]) -> Float[Tensor, "p m d"]:
+def solve_free(
+    space: DiscreteEnergy, nodes: Float[Tensor, "p n d"], v: Float[Tensor, "p m d"]
+) -> Float[Tensor, "p m d"]:
     """``H⁻¹ v`` with the energy's Hessian at curves that minimise it, to ten digits."""
     at = Slope.at(space, nodes)
     none = torch.zeros_like(at.energy)
     return conjugate_gradients(at.hessian, at.preconditioner(none), v, torch.full_like(none, 1e-10))[0]
 
 
-def _judged(space: Space, nodes: Tensor, at: Slope, tol: float, steps: Tensor, order: int) -> SearchResult:
+def _judged(space: DiscreteEnergy, nodes: Tensor, at: Slope, tol: float, steps: Tensor, order: int) -> SearchResult:
     """What is known of curves: how far from stationary they are, and how far rounding errors alone may take them."""
     numbers = torch.finfo(nodes.dtype)
     # the same curves with the last bit of every coordinate changed
@@ -231,7 +235,7 @@ def _judged(space: Space, nodes: Tensor, at: Slope, tol: float, steps: Tensor, o
     return SearchResult(nodes, at.energy, at.residual, rounding, speed, steps, status, order)
 
 
-def _weight(space: Space, nodes: Tensor) -> Float[Tensor, "p m"]:
+def _weight(space: DiscreteEnergy, nodes: Tensor) -> Float[Tensor, "p m"]:
     """``tr G / d`` at the inner nodes.
 
     Differences of nearly equal outputs are left to spaces that have no metric tensors.
@@ -261,6 +265,6 @@ def _dot(a: Tensor, b: Tensor) -> Float[Tensor, " p"]:
     return (a * b).flatten(1).sum(1)
 
 
-def order_of(space: Space, nodes: Float[Tensor, "p n d"]) -> int:
+def order_of(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> int:
     """The order of a space's energy, which the expansion of one curve with one inner node tells."""
     return space.expand_energy(nodes[:1, [0, nodes.shape[1] // 2, -1]]).order if len(nodes) else 2

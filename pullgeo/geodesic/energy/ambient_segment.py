@@ -1,13 +1,14 @@
 """Discrete energies of segments in the output of a map, for outputs that lie in a curved space."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.geodesic.energy.base import Expansion, QuadraticModel, relative_rounding, scale_free, speed_ratio
-from pullgeo.geodesic.energy.segment import SegmentEnergy, lengths, squares
+from pullgeo.geodesic.energy.segment import SquaredLength, lengths, squares
 from pullgeo.jacobian.linearize import linearize
 from pullgeo.numerics.banded.matrix import BlockBanded
 
@@ -21,25 +22,9 @@ CHUNK_BYTES = 2**25
 """Tangents of segments that are held at a time."""
 
 
-def mapped_energy(segment_energy: SegmentEnergy, decode: Decode, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
-    """``E = T Σ e(f(z_i), f(z_{i+1}))`` for the energy ``e`` of one segment in the output, symmetric in its ends."""
-    p, n, d = nodes.shape
-    values = decode(nodes.reshape(-1, d))
-    return (n - 1) * _pieces(segment_energy, values.unflatten(0, (p, n))).sum(1)
-
-
-def expand_mapped_energy(
-    segment_energy: SegmentEnergy,
-    tangent_squares: Squares,
-    expand: Callable[[Tensor], Expansion],
-    decode: Decode,
-    nodes: Float[Tensor, "p n d"],
-) -> QuadraticModel:
-    """`mapped_energy` to second order.
-
-    With ``c_i`` the derivative of the energy by the output at node i, the gradient is ``J_iᵀ c_i``. The Hessian's
-    blocks are ``J_iᵀ ∂²e J_j``, to which ``∇²⟨c_i, f⟩`` is added on the diagonal. Derivatives of ``e``, a function of
-    two outputs alone, are taken by automatic differentiation; those of the map come from its layers.
+@dataclass(frozen=True, eq=False)
+class AmbientSegmentEnergy:
+    """``E = T Σ e(f(z_i), f(z_{i+1}))`` for the energy ``e`` of one segment in the output, symmetric in its ends.
 
     Args:
         segment_energy: squared lengths of segments between two outputs ``(n, *out)``.
@@ -47,50 +32,65 @@ def expand_mapped_energy(
             on it.
         expand: points ``(n, d)`` to the map's second-order expansion there.
         decode: values of the map alone; the end points need no more.
-        nodes: the curves.
-
-    Cost: for each inner node one forward pass, d tangent passes and the second derivative against one cotangent; for
-    each segment 2d second derivatives of ``e``.
     """
-    p, n, d = nodes.shape
-    fixed = decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
-    size = 4 * d * n * fixed[0, 0].numel() * nodes.element_size() if p else 1
-    step = max(1, CHUNK_BYTES // size)
-    parts = [
-        _expand(segment_energy, tangent_squares, expand, nodes[i : i + step], fixed[i : i + step])
-        for i in range(0, max(p, 1), step)
-    ]
-    return QuadraticModel.cat(parts)
+
+    segment_energy: SquaredLength
+    tangent_squares: Squares
+    expand: Callable[[Tensor], Expansion]
+    decode: Decode
+
+    def energy(self, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
+        """``E``."""
+        p, n, d = nodes.shape
+        values = self.decode(nodes.reshape(-1, d))
+        return (n - 1) * _pieces(self.segment_energy, values.unflatten(0, (p, n))).sum(1)
+
+    def expand_energy(self, nodes: Float[Tensor, "p n d"]) -> QuadraticModel:
+        """``E`` to second order.
+
+        With ``c_i`` the derivative of the energy by the output at node i, the gradient is ``J_iᵀ c_i``. The Hessian's
+        blocks are ``J_iᵀ ∂²e J_j``, to which ``∇²⟨c_i, f⟩`` is added on the diagonal. Derivatives of ``e``, a function
+        of two outputs alone, are taken by automatic differentiation; those of the map come from its layers.
+
+        Cost: for each inner node one forward pass, d tangent passes and the second derivative against one cotangent;
+        for each segment 2d second derivatives of ``e``.
+        """
+        p, n, d = nodes.shape
+        fixed = self.decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
+        size = 4 * d * n * fixed[0, 0].numel() * nodes.element_size() if p else 1
+        step = max(1, CHUNK_BYTES // size)
+        parts = [
+            _expand(self.segment_energy, self.tangent_squares, self.expand, nodes[i : i + step], fixed[i : i + step])
+            for i in range(0, max(p, 1), step)
+        ]
+        return QuadraticModel.cat(parts)
+
+    def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
+        """Lengths ``√e`` of the segments between the outputs of all points of successive layers.
+
+        Cost: one forward pass for each point, and k² segments for each step.
+        """
+        p, n, k, d = layers.shape
+        values = self.decode(layers.reshape(-1, d)).unflatten(0, (p, n, k))
+        out = values.shape[3:]
+        size = n * k * k * out.numel() * layers.element_size()
+        parts = []
+        for part in values.split(max(1, CHUNK_BYTES // max(size, 1))):
+            shape = (len(part), n - 1, k, k, *out)
+            begin = part[:, :-1].unsqueeze(3).expand(shape).reshape(-1, *out)
+            end = part[:, 1:].unsqueeze(2).expand(shape).reshape(-1, *out)
+            parts.append(lengths(self.segment_energy(begin, end).reshape(shape[:4])))
+        return torch.cat(parts) if parts else layers.new_zeros(0, n - 1, k, k)
 
 
-def mapped_lengths(
-    segment_energy: SegmentEnergy, decode: Decode, layers: Float[Tensor, "p n k d"]
-) -> Float[Tensor, "p s k k"]:
-    """Lengths ``√e`` of the segments between the outputs of all points of successive layers.
-
-    Cost: one forward pass for each point, and k² segments for each step.
-    """
-    p, n, k, d = layers.shape
-    values = decode(layers.reshape(-1, d)).unflatten(0, (p, n, k))
-    out = values.shape[3:]
-    size = n * k * k * out.numel() * layers.element_size()
-    parts = []
-    for part in values.split(max(1, CHUNK_BYTES // max(size, 1))):
-        shape = (len(part), n - 1, k, k, *out)
-        begin = part[:, :-1].unsqueeze(3).expand(shape).reshape(-1, *out)
-        end = part[:, 1:].unsqueeze(2).expand(shape).reshape(-1, *out)
-        parts.append(lengths(segment_energy(begin, end).reshape(shape[:4])))
-    return torch.cat(parts) if parts else layers.new_zeros(0, n - 1, k, k)
-
-
-def _pieces(segment_energy: SegmentEnergy, values: Float[Tensor, "p n *out"]) -> Float[Tensor, "p s"]:
+def _pieces(segment_energy: SquaredLength, values: Float[Tensor, "p n *out"]) -> Float[Tensor, "p s"]:
     p, n, *out = values.shape
     begin, end = values[:, :-1].reshape(-1, *out), values[:, 1:].reshape(-1, *out)
     return squares(segment_energy(begin, end).reshape(p, n - 1))
 
 
 def _expand(
-    segment_energy: SegmentEnergy,
+    segment_energy: SquaredLength,
     tangent_squares: Squares,
     expand: Callable[[Tensor], Expansion],
     nodes: Tensor,

@@ -72,11 +72,8 @@ class EnergyGradient(Batch):
 
 
 @runtime_checkable
-class Space(Protocol):
-    """What `solve` asks of a manifold."""
-
-    def in_double(self) -> "Space":
-        """The same manifold in float64."""
+class DiscreteEnergy(Protocol):
+    """The energy of curves that are given by their nodes, as solvers ask for it; every manifold has one."""
 
     def energy(self, nodes: Tensor) -> Tensor:
         """Discrete energies ``(p,)`` of curves given by nodes ``(p, T + 1, d)``."""
@@ -86,6 +83,14 @@ class Space(Protocol):
 
     def chord_lengths(self, layers: Tensor) -> Tensor:
         """Chord lengths ``(p, s, k, k)`` from each point of one layer ``(p, s + 1, k, d)`` to those of the next."""
+
+
+@runtime_checkable
+class Space(DiscreteEnergy, Protocol):
+    """What `solve` asks of a manifold."""
+
+    def in_double(self) -> "Space":
+        """The same manifold in float64."""
 
 
 @runtime_checkable

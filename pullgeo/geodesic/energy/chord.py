@@ -15,6 +15,7 @@ from pullgeo.geodesic.energy.base import (
     scale_free,
     speed_ratio,
 )
+from pullgeo.metric.base import Metric
 from pullgeo.numerics.banded.matrix import BlockBanded
 
 Apply = Callable[[Tensor], Tensor]
@@ -26,7 +27,8 @@ POINTS = 2**12
 """Points whose activations are held at a time where nothing else is kept."""
 
 
-def chord_energy(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
+@dataclass(frozen=True, eq=False)
+class ChordEnergy:
     """``E = T (Σ Δ_iᵀ M Δ_i + ¹⁄₁₂ Σ w_i r_iᵀ M r_i)``: chords, corrected for what they cut off where the curve bends.
 
     Here ``Δ_i = f(z_{i+1}) - f(z_i)`` are the T chords of the image and ``r_i = Δ_{i-1} - Δ_i`` the bends at its
@@ -37,69 +39,94 @@ def chord_energy(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n 
 
     Args:
         decode: points ``(n, d)`` to outputs ``(n, D)``.
-        metric: applies the constant M; Euclidean if ``None``.
-        nodes: the curves.
-    """
-    p, n, d = nodes.shape
-    return _Polygon.through(decode(nodes.reshape(-1, d)).unflatten(0, (p, n))).energy(metric)
-
-
-def chord_slope(decode: Apply, metric: Apply | None, nodes: Float[Tensor, "p n d"]) -> EnergyGradient:
-    """`chord_energy` to first order, with the gradient ``2T J_iᵀ M q_i`` that `expand_chord_energy` states.
-
-    Args:
-        decode: points ``(n, d)`` to outputs ``(n, D)``.
-        metric: applies the constant M; Euclidean if ``None``.
-        nodes: the curves, of an even number of segments.
-
-    Cost: a forward pass for each node, and a backward pass for each inner one.
-    """
-    p, n, d = nodes.shape
-    with torch.enable_grad():
-        x = nodes[:, 1:-1].reshape(-1, d).detach().requires_grad_()
-        inner = decode(x)
-    with torch.no_grad():
-        ends = decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
-        values = torch.cat([ends[:, :1], inner.detach().unflatten(0, (p, n - 2)), ends[:, 1:]], 1)
-        polygon = _Polygon.through(values)
-        pull = polygon.pull(metric)
-    moved = torch.zeros_like(x)
-    # a decoder that is constant, or detaches its output, has no graph
-    if inner.requires_grad:
-        with torch.enable_grad():
-            # of a number: for cotangents torch imports sympy at the first call, which takes longer than many geodesics
-            (moved,) = torch.autograd.grad(torch.dot(inner.reshape(-1), pull.reshape(-1)), x)
-    coarse = _Polygon.through(values[:, ::2])
-    return EnergyGradient(polygon.energy(metric), 2.0 * (n - 1) * moved.reshape(p, n - 2, d), coarse.energy(metric))
-
-
-def expand_chord_energy(
-    expand: Callable[[Tensor], Expansion],
-    metric: Apply | None,
-    nodes: Float[Tensor, "p n d"],
-    decode: Apply | None = None,
-) -> QuadraticModel:
-    """`chord_energy` to second order.
-
-    As a quadratic form ``E = T Σ A_ij f(z_i)ᵀ M f(z_j)`` the energy has a matrix A of five diagonals. With
-    ``q_i = Σ_j A_ij f(z_j)`` the gradient is ``2T J_iᵀ M q_i``, and the Hessian's blocks are ``2T A_ij J_iᵀ M J_j``, to
-    which ``2T ∇²⟨M q_i, f⟩`` is added on the diagonal.
-
-    Args:
         expand: points ``(n, d)`` to the map's second-order expansion there.
-        metric: applies the constant M; Euclidean if ``None``.
-        nodes: the curves.
-        decode: values of the map alone; the end points need no more.
-
-    Cost: for each inner node one forward pass, d tangent passes and the second derivative against one cotangent.
+        matrix: the constant metric M; Euclidean if ``None``.
     """
-    p, _, d = nodes.shape
-    ends = nodes[:, [0, -1]].reshape(-1, d)
-    fixed = (expand(ends).value if decode is None else decode(ends)).unflatten(0, (p, 2))
-    size = nodes[0].numel() * fixed.shape[2] * nodes.element_size() if p else 1
-    step = max(1, CHUNK_BYTES // size)
-    parts = [_expand(expand, metric, nodes[i : i + step], fixed[i : i + step]) for i in range(0, max(p, 1), step)]
-    return QuadraticModel.cat(parts)
+
+    decode: Apply
+    expand: Callable[[Tensor], Expansion]
+    matrix: Metric | None = None
+
+    def energy(self, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
+        """``E``."""
+        p, n, d = nodes.shape
+        return _Polygon.through(self.decode(nodes.reshape(-1, d)).unflatten(0, (p, n))).energy(self._metric)
+
+    def slope(self, nodes: Float[Tensor, "p n d"]) -> EnergyGradient:
+        """``E`` to first order, with the gradient ``2T J_iᵀ M q_i`` that `expand_energy` states.
+
+        Args:
+            nodes: the curves, of an even number of segments.
+
+        Cost: a forward pass for each node, and a backward pass for each inner one.
+        """
+        p, n, d = nodes.shape
+        with torch.enable_grad():
+            x = nodes[:, 1:-1].reshape(-1, d).detach().requires_grad_()
+            inner = self.decode(x)
+        with torch.no_grad():
+            ends = self.decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
+            values = torch.cat([ends[:, :1], inner.detach().unflatten(0, (p, n - 2)), ends[:, 1:]], 1)
+            polygon = _Polygon.through(values)
+            pull = polygon.pull(self._metric)
+        moved = torch.zeros_like(x)
+        # a decoder that is constant, or detaches its output, has no graph
+        if inner.requires_grad:
+            with torch.enable_grad():
+                # of a number: for cotangents torch imports sympy at the first call, which takes longer than many
+                # geodesics
+                (moved,) = torch.autograd.grad(torch.dot(inner.reshape(-1), pull.reshape(-1)), x)
+        coarse = _Polygon.through(values[:, ::2]).energy(self._metric)
+        return EnergyGradient(polygon.energy(self._metric), 2.0 * (n - 1) * moved.reshape(p, n - 2, d), coarse)
+
+    def expand_energy(self, nodes: Float[Tensor, "p n d"]) -> QuadraticModel:
+        """``E`` to second order.
+
+        As a quadratic form ``E = T Σ A_ij f(z_i)ᵀ M f(z_j)`` the energy has a matrix A of five diagonals. With
+        ``q_i = Σ_j A_ij f(z_j)`` the gradient is ``2T J_iᵀ M q_i``, and the Hessian has the blocks
+        ``2T A_ij J_iᵀ M J_j``, to which ``2T ∇²⟨M q_i, f⟩`` is added on the diagonal.
+
+        Cost: for each inner node one forward pass, d tangent passes and the second derivative against one cotangent.
+        """
+        p, _, d = nodes.shape
+        fixed = self.decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
+        size = nodes[0].numel() * fixed.shape[2] * nodes.element_size() if p else 1
+        step = max(1, CHUNK_BYTES // size)
+        metric = self._metric
+        parts = [
+            _expand(self.expand, metric, nodes[i : i + step], fixed[i : i + step]) for i in range(0, max(p, 1), step)
+        ]
+        return QuadraticModel.cat(parts)
+
+    def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
+        """Lengths of the chords in the output between all points of successive layers.
+
+        Where all points of the first layer are the same, and all of the last, these are decoded once.
+        """
+        p, n, k, d = layers.shape
+        root = None if self.matrix is None else self.matrix.root()
+
+        def images(points: Tensor) -> Tensor:
+            values = torch.cat([self.decode(part) for part in points.reshape(-1, d).split(POINTS)])
+            return (values if root is None else values @ root).unflatten(0, points.shape[:-1])
+
+        ends = layers[:, [0, -1]]
+        if n == 2 or k == 1 or not bool((ends == ends[:, :, :1]).all()):
+            values = images(layers)
+            if k == 1:
+                return values.diff(dim=1).norm(dim=-1, keepdim=True)
+            return torch.cdist(values[:, :-1], values[:, 1:])
+        # all paths begin and end at the same points, which need not be decoded k times
+        values, tips = images(layers[:, 1:-1]), images(ends[:, :, 0])
+        first, last = ((values[:, i] - tips[:, i : i + 1 or None]).norm(dim=-1) for i in (0, -1))
+        between = torch.cdist(values[:, :-1], values[:, 1:])
+        return torch.cat(
+            [first[:, None, None].expand(p, 1, k, k), between, last[:, None, :, None].expand(p, 1, k, k)], 1
+        )
+
+    @property
+    def _metric(self) -> Apply | None:
+        return None if self.matrix is None else self.matrix.apply
 
 
 def _expand(
@@ -136,33 +163,6 @@ def _expand(
         speed_ratio=speed_ratio(pieces),
         order=4,
     )
-
-
-def chord_lengths(decode: Apply, root: Tensor | None, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
-    """Lengths of the chords in the output between all points of successive layers.
-
-    Args:
-        decode: points ``(n, d)`` to flat outputs ``(n, D)``.
-        root: ``R`` of the constant metric ``M = R Rᵀ``; Euclidean if ``None``.
-        layers: the points. Where all of the first layer are the same, and all of the last, these are decoded once.
-    """
-    p, n, k, d = layers.shape
-
-    def images(points: Tensor) -> Tensor:
-        values = torch.cat([decode(part) for part in points.reshape(-1, d).split(POINTS)])
-        return (values if root is None else values @ root).unflatten(0, points.shape[:-1])
-
-    ends = layers[:, [0, -1]]
-    if n == 2 or k == 1 or not bool((ends == ends[:, :, :1]).all()):
-        values = images(layers)
-        if k == 1:
-            return values.diff(dim=1).norm(dim=-1, keepdim=True)
-        return torch.cdist(values[:, :-1], values[:, 1:])
-    # all paths begin and end at the same points, which need not be decoded k times
-    values, tips = images(layers[:, 1:-1]), images(ends[:, :, 0])
-    first, last = ((values[:, i] - tips[:, i : i + 1 or None]).norm(dim=-1) for i in (0, -1))
-    between = torch.cdist(values[:, :-1], values[:, 1:])
-    return torch.cat([first[:, None, None].expand(p, 1, k, k), between, last[:, None, :, None].expand(p, 1, k, k)], 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,13 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
-from pullgeo.geodesic.energy.base import EnergyGradient, SlopedSpace, Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy, EnergyGradient, SlopedSpace
 
 CURVES = 64
 """Curves whose activations are kept at a time."""
 
 
-def slope(space: Space, nodes: Float[Tensor, "p n d"]) -> EnergyGradient:
+def slope(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> EnergyGradient:
     """Energies of curves with an even number of segments, to first order.
 
     Cost: a forward and a backward pass for each node, and half a forward pass more if the space has no shorter way.

@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.energy.base import MeasuredSpace, QuadraticModel, Space
-from pullgeo.geodesic.energy.segment import expand_segment_energy, segment_lengths, segment_sum
+from pullgeo.geodesic.energy.base import DiscreteEnergy, MeasuredSpace, QuadraticModel
+from pullgeo.geodesic.energy.segment import SegmentEnergy
 from pullgeo.metric.base import Metric
 from pullgeo.metric.structured import Dense
 from pullgeo.numerics.bisect_batch import where_defined
@@ -49,18 +49,22 @@ class LeftEndpoint:
 
     def energy(self, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
         """Discrete energies of curves."""
-        return segment_sum(self.segment_energy, nodes)
+        return self._sum.energy(nodes)
 
     def expand_energy(self, nodes: Float[Tensor, "p n d"]) -> QuadraticModel:
         """Discrete energies with gradients and Hessians."""
-        return expand_segment_energy(self.segment_energy, nodes, order=1)
+        return self._sum.expand_energy(nodes)
 
     def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
         """Lengths of segments between all points of successive layers."""
-        return segment_lengths(self.segment_energy, layers)
+        return self._sum.chord_lengths(layers)
+
+    @property
+    def _sum(self) -> SegmentEnergy:
+        return SegmentEnergy(self.segment_energy, order=1)
 
 
-def left_endpoint(space: Space) -> LeftEndpoint:
+def left_endpoint(space: DiscreteEnergy) -> LeftEndpoint:
     """The same space measured at left end points.
 
     Raises:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import MeasuredSpace, Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy, MeasuredSpace
 from pullgeo.numerics.bisect_batch import where_defined
 
 NEAR = 1e-8
@@ -45,7 +45,7 @@ def near_energy(space: MeasuredSpace, x: Float[Tensor, "p d"], y: Float[Tensor, 
 
 @torch.no_grad()
 def near_pairs(
-    space: Space,
+    space: DiscreteEnergy,
     x: Float[Tensor, "p d"],
     y: Float[Tensor, "p d"],
     energy: Float[Tensor, " p"],

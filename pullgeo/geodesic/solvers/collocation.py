@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pullgeo.errors import NonFiniteError, OptionError, SingularMetricError
 from pullgeo.geodesic.descent.assess import assess
-from pullgeo.geodesic.energy.base import ConnectedSpace, Space
+from pullgeo.geodesic.energy.base import ConnectedSpace, DiscreteEnergy
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult, check_search
 from pullgeo.geodesic.solvers.proposals import propose_shortest
@@ -59,7 +59,9 @@ class CollocationBVP:
         if self.max_nodes <= self.segments:
             raise OptionError(f"CollocationBVP: max_nodes must be more than segments, got {self.max_nodes}.")
 
-    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> SearchResult:
+    def minimise(
+        self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+    ) -> SearchResult:
         """Solutions of the geodesic equation, at T + 1 times.
 
         Raises:

@@ -11,7 +11,7 @@ from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent.assess import assess
-from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy
 from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult, check_search
@@ -79,7 +79,9 @@ class EnergyMinimizer:
         if self.knots is not None and not 2 <= self.knots <= self.segments:
             raise OptionError(f"EnergyMinimizer: knots must lie between 2 and segments, got {self.knots}.")
 
-    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> SearchResult:
+    def minimise(
+        self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+    ) -> SearchResult:
         """Discrete geodesics with T segments, or the splines that come nearest.
 
         Raises:

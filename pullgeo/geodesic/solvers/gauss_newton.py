@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent.newton import Descent, descend
-from pullgeo.geodesic.energy.base import LinearisedSpace, QuadraticModel, Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy, LinearisedSpace, QuadraticModel
 from pullgeo.geodesic.solver import SearchResult, check_search
 from pullgeo.geodesic.solvers.proposals import propose_shortest
 from pullgeo.geodesic.starts.base import Start, StraightLine
@@ -48,7 +48,9 @@ class GaussNewton:
     def __post_init__(self) -> None:
         check_search("GaussNewton", self.tol, self.segments, self.max_steps, self.starts)
 
-    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> SearchResult:
+    def minimise(
+        self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+    ) -> SearchResult:
         """Discrete geodesics with T segments.
 
         Raises:
@@ -70,9 +72,6 @@ class _Linearised:
     """A space that expands its energy without second derivatives."""
 
     space: LinearisedSpace
-
-    def in_double(self) -> Space:
-        return self.space.in_double()
 
     def energy(self, nodes: Tensor) -> Tensor:
         return self.space.energy(nodes)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pullgeo.geodesic.descent.assess import assess
 from pullgeo.geodesic.descent.newton import reached
-from pullgeo.geodesic.energy.base import Space, relative_rounding, scale_free
+from pullgeo.geodesic.energy.base import DiscreteEnergy, relative_rounding, scale_free
 from pullgeo.geodesic.energy.left_endpoint import LeftEndpoint, left_endpoint
 from pullgeo.geodesic.solver import SearchResult, check_search
 from pullgeo.geodesic.solvers.proposals import propose_shortest
@@ -61,7 +61,7 @@ class Georce:
     def __post_init__(self) -> None:
         check_search("Georce", self.tol, self.segments, self.max_steps, self.starts)
 
-    def discretised(self, space: Space) -> LeftEndpoint:
+    def discretised(self, space: DiscreteEnergy) -> LeftEndpoint:
         """The left-endpoint energy.
 
         Raises:
@@ -69,7 +69,9 @@ class Georce:
         """
         return left_endpoint(space)
 
-    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> SearchResult:
+    def minimise(
+        self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+    ) -> SearchResult:
         """Stationary curves of the left-endpoint energy with T segments.
 
         Raises:

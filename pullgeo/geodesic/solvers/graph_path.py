@@ -14,7 +14,7 @@ from torch import Tensor
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError, ShapeError
 from pullgeo.geodesic.descent.assess import assess
-from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult
 from pullgeo.geodesic.starts.base import Candidates
@@ -96,7 +96,9 @@ class GraphPath:
         points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, d)
         return GraphPath(points.to(low.device), min(3**d, len(points)), segments)
 
-    def candidates(self, space: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"], segments: int) -> Candidates:
+    def candidates(
+        self, space: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"], segments: int
+    ) -> Candidates:
         """The shortest path of each pair, at uniform speed.
 
         Raises:
@@ -118,7 +120,9 @@ class GraphPath:
         curve = DiscreteCurve(torch.cat([z0.new_zeros(0, PIECES * segments + 1, z0.shape[1]), *even]))
         return Candidates.at_uniform_speed(space, curve, segments)
 
-    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> SearchResult:
+    def minimise(
+        self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+    ) -> SearchResult:
         """The shortest path of each pair, never said to be a geodesic unless it is one.
 
         Raises:
@@ -130,7 +134,7 @@ class GraphPath:
         return found.ending(~found.converged & ~found.ended(Status.NON_FINITE), Status.UPPER_BOUND)
 
     def _polygons(
-        self, space: Space, points: Tensor, inside: Tensor, weights: Tensor, z0: Tensor, z1: Tensor
+        self, space: DiscreteEnergy, points: Tensor, inside: Tensor, weights: Tensor, z0: Tensor, z1: Tensor
     ) -> list[DiscreteCurve]:
         """Shortest paths from ``z0[i]`` over points to ``z1[i]``; no other pair's end points are passed through."""
         n, p = len(points), len(z0)
@@ -173,7 +177,7 @@ def _edges(a: Tensor, b: Tensor, count: int) -> Int[Tensor, "2 e"]:
     return torch.cat([edges, edges.flip(0)], 1).unique(dim=1)
 
 
-def _edge_lengths(space: Space, a: Tensor, b: Tensor, pieces: int = PIECES) -> Float[Tensor, " e"]:
+def _edge_lengths(space: DiscreteEnergy, a: Tensor, b: Tensor, pieces: int = PIECES) -> Float[Tensor, " e"]:
     """Lengths of straight edges."""
     lengths = [
         space.chord_lengths(straight_line(x, y, pieces).nodes.unsqueeze(2)).flatten(1).sum(1)

@@ -13,7 +13,7 @@ from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent.chord_newton import polish
 from pullgeo.geodesic.descent.newton import Descent, descend, reached
 from pullgeo.geodesic.descent.newton_cg import LARGE, descend_free
-from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy
 from pullgeo.geodesic.minima import count_minima
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult, check_search
@@ -152,7 +152,9 @@ class Newton:
         if self.max_segments < self.segments:
             object.__setattr__(self, "max_segments", self.segments)
 
-    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> SearchResult:
+    def minimise(
+        self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+    ) -> SearchResult:
         """Discrete geodesics with T segments.
 
         Raises:
@@ -180,7 +182,7 @@ class Newton:
             return None
         return self.candidates.steps if isinstance(self.candidates, Race) else 0
 
-    def refined(self, space: Space, nodes: Float[Tensor, "p n d"]) -> SearchResult:
+    def refined(self, space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> SearchResult:
         """Discrete geodesics of twice as many segments, from those through the nodes."""
         finer = DiscreteCurve(nodes).resample(2 * (nodes.shape[1] - 1)).nodes
         # a curve may have hopped over a place where nothing is finite
@@ -193,11 +195,11 @@ class Newton:
             return descend_free(space, finer, self.tol, self.max_steps)
         return self._minimum(space, Descent.begin(space, finer))
 
-    def _minimum(self, space: Space, begin: Descent) -> SearchResult:
+    def _minimum(self, space: DiscreteEnergy, begin: Descent) -> SearchResult:
         """Where a descent with full Newton steps ends."""
         return descend(space, begin, self.tol, self.max_steps).result(self.tol)
 
-    def _best(self, rough: Space, proposed: Candidates, pairs: int, race: int | None) -> Descent:
+    def _best(self, rough: DiscreteEnergy, proposed: Candidates, pairs: int, race: int | None) -> Descent:
         """The candidate with the least energy of each pair, near its minimiser, and how many minimisers were seen."""
         goal = max(self.tol, NEAR)
         every = proposed
@@ -216,7 +218,7 @@ class Newton:
             best = replace(best, minima=count_minima(rough, proposed, now.nodes, now.at.energy, ended, pairs))
         return descend(rough, best, goal, self.max_steps)
 
-    def _searched_again(self, rough: Space, begun: Descent, z0: Tensor, z1: Tensor) -> Descent:
+    def _searched_again(self, rough: DiscreteEnergy, begun: Descent, z0: Tensor, z1: Tensor) -> Descent:
         """A closer search around the curves that run unevenly, whose sharp bends make many minima."""
         d = z0.shape[1]
         many = 2 if d <= 2 else 3
@@ -235,7 +237,7 @@ class Newton:
         better = better & (new.at.residual <= goal)
         return begun.put(again, replace(new.where(better, old), minima=new.minima.maximum(old.minima)))
 
-    def _free(self, space: Space, proposed: Candidates, pairs: int) -> SearchResult:
+    def _free(self, space: DiscreteEnergy, proposed: Candidates, pairs: int) -> SearchResult:
         """The same without matrices: few curves are held at a time, and no candidate is worth many steps."""
         if self._race is not None:
             return descend_free(space, proposed.shortest(pairs).nodes, self.tol, self.max_steps)
@@ -243,7 +245,7 @@ class Newton:
         minima = count_minima(space, proposed, found.nodes, found.energy, found.converged, pairs)
         return replace(found[proposed.least(found.energy, pairs)], minima=minima)
 
-    def _polished(self, space: Space, rough: Space, begun: Descent) -> SearchResult:
+    def _polished(self, space: DiscreteEnergy, rough: DiscreteEnergy, begun: Descent) -> SearchResult:
         """Curves near their minimisers brought to the tolerance."""
         found = polish(space, rough, begun, self.tol, self.max_steps)
         rest = (~(found.residual <= self.tol)).nonzero().squeeze(1)
@@ -253,7 +255,9 @@ class Newton:
         start = replace(Descent.begin(space, old.nodes), steps=old.iterations, minima=old.minima)
         return found.put(rest, self._minimum(space, start))
 
-    def _retried(self, space: Space, rough: Space, found: SearchResult, z0: Tensor, z1: Tensor) -> SearchResult:
+    def _retried(
+        self, space: DiscreteEnergy, rough: DiscreteEnergy, found: SearchResult, z0: Tensor, z1: Tensor
+    ) -> SearchResult:
         """A second search, from the straight line, where the first one failed or ended longer than it."""
         straight = straight_line(z0, z1, self.segments)
         length = found.energy.sqrt()
@@ -279,12 +283,12 @@ class Newton:
         return found.ending(blocked & ~found.converged, Status.NON_FINITE)
 
 
-def _doubled(space: Space, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
+def _doubled(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
     """Energies of curves with twice as many segments."""
     return space.energy(DiscreteCurve(nodes).resample(2 * (nodes.shape[1] - 1)).nodes)
 
 
-def _length(space: Space, curve: DiscreteCurve) -> Float[Tensor, " p"]:
+def _length(space: DiscreteEnergy, curve: DiscreteCurve) -> Float[Tensor, " p"]:
     """Lengths as exact as energies: chords, extrapolated from those between every second node."""
     fine, coarse = (
         space.chord_lengths(nodes.unsqueeze(2)).flatten(1).sum(1) for nodes in (curve.nodes, curve.nodes[:, ::2])

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve
-from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy
 from pullgeo.geodesic.solvers.graph_path import GraphPath
 from pullgeo.geodesic.starts.base import Candidates, Start
 from pullgeo.geodesic.starts.lattice import LatticeSearch
@@ -24,7 +24,7 @@ FINER = 4
 
 
 def propose(
-    starts: tuple[Start, ...], space: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"], segments: int
+    starts: tuple[Start, ...], space: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"], segments: int
 ) -> Candidates:
     """The candidates of all starts; and for pairs that have no finite one, ways around what is in between.
 
@@ -37,14 +37,14 @@ def propose(
 
 
 def propose_shortest(
-    starts: tuple[Start, ...], space: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"], segments: int
+    starts: tuple[Start, ...], space: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"], segments: int
 ) -> Float[Tensor, "p n d"]:
     """For each pair the shortest proposal; arguments as for `propose`."""
     return propose(starts, space, z0, z1, segments).shortest(len(z0)).nodes
 
 
 def detours(
-    space: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"], segments: int, lost: Bool[Tensor, " p"]
+    space: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"], segments: int, lost: Bool[Tensor, " p"]
 ) -> list[Candidates]:
     """Ways between some pairs that are finite at many places, where the straight line is not.
 
@@ -86,7 +86,7 @@ def detours(
     return found
 
 
-def _add(found: list[Candidates], space: Space, new: Candidates, segments: int, left: Tensor) -> Tensor:
+def _add(found: list[Candidates], space: DiscreteEnergy, new: Candidates, segments: int, left: Tensor) -> Tensor:
     """Keep those of the new candidates that are finite, and return the pairs that are still without one."""
     fine = Candidates.at_uniform_speed(space, DiscreteCurve(new.nodes).resample(FINER * segments), segments, new.pair)
     good = torch.isfinite(fine.length)

@@ -9,7 +9,7 @@ from torch import Tensor
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent.assess import assess
-from pullgeo.geodesic.energy.base import ConnectedSpace, Space
+from pullgeo.geodesic.energy.base import ConnectedSpace, DiscreteEnergy
 from pullgeo.geodesic.singular import singular_at
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult, check_search
@@ -67,7 +67,9 @@ class Shooting:
         if self.substeps < 1:
             raise OptionError(f"Shooting: substeps must be at least 1, got {self.substeps}.")
 
-    def minimise(self, space: Space, rough: Space, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]) -> SearchResult:
+    def minimise(
+        self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+    ) -> SearchResult:
         """Solutions of the geodesic equation, at T + 1 times.
 
         Raises:

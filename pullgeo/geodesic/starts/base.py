@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import ShapeError
-from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy
 from pullgeo.numerics.batch import Batch
 from pullgeo.numerics.comparison import ranked
 
@@ -30,7 +30,7 @@ class Candidates(Batch):
 
     @staticmethod
     def at_uniform_speed(
-        space: Space, curve: DiscreteCurve, segments: int, pair: Int[Tensor, " c"] | None = None
+        space: DiscreteEnergy, curve: DiscreteCurve, segments: int, pair: Int[Tensor, " c"] | None = None
     ) -> "Candidates":
         """The curves with their nodes moved along to equal distances, as the manifold measures chords.
 
@@ -84,7 +84,7 @@ class Candidates(Batch):
 class Start(Protocol):
     """Proposes curves between end points; the search for a geodesic descends from there."""
 
-    def candidates(self, space: Space, z0: Tensor, z1: Tensor, segments: int) -> Candidates:
+    def candidates(self, space: DiscreteEnergy, z0: Tensor, z1: Tensor, segments: int) -> Candidates:
         """Curves between end points ``(p, d)``, at least one for each pair."""
 
 
@@ -92,7 +92,7 @@ class Start(Protocol):
 class StraightLine:
     """The straight line of the chart, run through at uniform speed as the manifold measures it."""
 
-    def candidates(self, space: Space, z0: Tensor, z1: Tensor, segments: int) -> Candidates:
+    def candidates(self, space: DiscreteEnergy, z0: Tensor, z1: Tensor, segments: int) -> Candidates:
         """Straight lines; cost: two points for each segment."""
         return Candidates.at_uniform_speed(space, straight_line(z0, z1, 2 * segments), segments)
 
@@ -107,7 +107,7 @@ class InitialCurve:
 
     curve: DiscreteCurve
 
-    def candidates(self, space: Space, z0: Tensor, z1: Tensor, segments: int) -> Candidates:
+    def candidates(self, space: DiscreteEnergy, z0: Tensor, z1: Tensor, segments: int) -> Candidates:
         """The curves, run through at uniform speed; cost: two points for each segment.
 
         Raises:

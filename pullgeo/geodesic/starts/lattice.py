@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy
 from pullgeo.geodesic.starts.base import Candidates
 
 REACH = 2
@@ -71,7 +71,7 @@ class LatticeSearch:
             paths=2 * self.paths,
         )
 
-    def candidates(self, space: Space, z0: Tensor, z1: Tensor, segments: int) -> Candidates:
+    def candidates(self, space: DiscreteEnergy, z0: Tensor, z1: Tensor, segments: int) -> Candidates:
         """The shortest lattice paths, smoothed, at uniform speed."""
         lattice, ray, place = self._lattice(z0, z1)
         lengths = space.chord_lengths(lattice)

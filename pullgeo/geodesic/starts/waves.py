@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy
 from pullgeo.geodesic.starts.base import Candidates
 
 MODES = 3
@@ -42,11 +42,11 @@ class Waves:
         if self.count < 1 or self.size <= 0:
             raise OptionError(f"Waves: expected count >= 1 and size > 0, got {self!r}.")
 
-    def candidates(self, space: Space, z0: Tensor, z1: Tensor, segments: int) -> Candidates:
+    def candidates(self, space: DiscreteEnergy, z0: Tensor, z1: Tensor, segments: int) -> Candidates:
         """Random curves between end points."""
         return self.around(space, straight_line(z0, z1, segments).nodes)
 
-    def around(self, space: Space, nodes: Float[Tensor, "p n d"]) -> Candidates:
+    def around(self, space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> Candidates:
         """Random curves around given ones, of as many segments."""
         p, n, d = nodes.shape
         generator = torch.Generator().manual_seed(self.seed)

@@ -12,9 +12,8 @@ from torch.func import vjp
 
 from pullgeo._repr import ShortRepr
 from pullgeo.errors import OffManifoldError
-from pullgeo.geodesic.energy.ambient_segment import expand_mapped_energy, mapped_energy, mapped_lengths
-from pullgeo.geodesic.energy.base import EnergyGradient, Expansion, QuadraticModel
-from pullgeo.geodesic.energy.gradient import slope_by_autograd
+from pullgeo.geodesic.energy.ambient_segment import AmbientSegmentEnergy
+from pullgeo.geodesic.energy.base import DiscreteEnergy, Expansion
 from pullgeo.manifold.float64.convert import fits_single, in_double
 from pullgeo.metric.base import Metric
 from pullgeo.typing import Decoder
@@ -61,21 +60,14 @@ class Ambient(ShortRepr, ABC):
         """``M Γ(u, w)``: the space's own connection, lowered: ``½ (∂_u M w + ∂_w M u - ∇(uᵀ M w))``."""
         return lowered_connection(lambda y, v: self.metric(y).apply(v), y, u, w)
 
-    def energy(self, decode: Decode, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
-        """The discrete energy of curves in the latent space."""
-        return mapped_energy(self.segment_energy, decode, nodes)
+    def discretise(self, expand: Expand, decode: Decode) -> DiscreteEnergy:
+        """The discrete energy of curves in the latent space.
 
-    def slope(self, decode: Decode, nodes: Float[Tensor, "p n d"]) -> EnergyGradient:
-        """The discrete energy to first order."""
-        return slope_by_autograd(lambda x: self.energy(decode, x), nodes)
-
-    def expand_energy(self, expand: Expand, decode: Decode, nodes: Float[Tensor, "p n d"]) -> QuadraticModel:
-        """The discrete energy to second order."""
-        return expand_mapped_energy(self.segment_energy, self._squares, expand, decode, nodes)
-
-    def chord_lengths(self, decode: Decode, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
-        """Lengths of segments between the outputs of all points of successive layers."""
-        return mapped_lengths(self.segment_energy, decode, layers)
+        Args:
+            expand: points ``(n, d)`` to the map to second order.
+            decode: points ``(n, d)`` to outputs ``(n, *out)``.
+        """
+        return AmbientSegmentEnergy(self.segment_energy, self._squares, expand, decode)
 
     def in_double(self) -> "Ambient":
         """This space in float64, connected to the same parameters."""

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pullgeo._repr import function_text
 from pullgeo.errors import OptionError, ShapeError
-from pullgeo.geodesic.energy.base import EnergyGradient, QuadraticModel
-from pullgeo.geodesic.energy.chord import chord_energy, chord_lengths, chord_slope, expand_chord_energy
+from pullgeo.geodesic.energy.base import DiscreteEnergy
+from pullgeo.geodesic.energy.chord import ChordEnergy
 from pullgeo.jacobian.contractions import flat
 from pullgeo.manifold.ambient.base import Ambient, Decode, Expand
 from pullgeo.metric.base import Metric
@@ -68,25 +68,9 @@ class Flat(Ambient):
         """Zero."""
         return torch.zeros_like(u)
 
-    def energy(self, decode: Decode, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
-        """Chords and the bends between them, of fourth order; see `pullgeo.geodesic.chord_energy`."""
-        return chord_energy(_flattened(decode), self._apply, nodes)
-
-    def slope(self, decode: Decode, nodes: Float[Tensor, "p n d"]) -> EnergyGradient:
-        """The energy of chords and bends to first order, in one pass forwards and one backwards."""
-        return chord_slope(_flattened(decode), self._apply, nodes)
-
-    def expand_energy(self, expand: Expand, decode: Decode, nodes: Float[Tensor, "p n d"]) -> QuadraticModel:
-        """The energy of chords and bends with its exact gradient and banded Hessian."""
-        return expand_chord_energy(expand, self._apply, nodes, _flattened(decode))
-
-    def chord_lengths(self, decode: Decode, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
-        """Lengths of the chords."""
-        return chord_lengths(_flattened(decode), None if self.matrix is None else self.matrix.root(), layers)
-
-    @property
-    def _apply(self) -> Decode | None:
-        return None if self.matrix is None else self.matrix.apply
+    def discretise(self, expand: Expand, decode: Decode) -> DiscreteEnergy:
+        """Chords and the bends between them, of fourth order."""
+        return ChordEnergy(_flattened(decode), expand, self.matrix)
 
 
 def _flattened(decode: Decode) -> Decode:
