@@ -13,7 +13,8 @@ paths are tried:
   (Arvanitidis, Hansen, Hauberg, *Latent Space Oddity*, ICLR 2018).
 
 For each held-out frame the nearest point of a path counts, by its root mean square deviation (RMSD) after
-superposition; the figure of a path is the mean over the held-out frames. Each of ten seeds draws weights and noise anew.
+superposition; the figure of a path is the mean over the held-out frames. Each of ten seeds draws its own weights and
+noise.
 
 What it shows, with ten seeds:
 
