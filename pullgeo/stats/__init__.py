@@ -14,13 +14,19 @@ from pullgeo.stats.regression import GeodesicRegression, geodesic_regression
 from pullgeo.stats.tangent import TangentPCA, tangent_pca
 
 if TYPE_CHECKING:
-    from pullgeo.stats.estimators import FrechetKMeans, GeodesicKNeighbors, PrincipalGeodesicAnalysis
+    from pullgeo.stats.estimators import (
+        FrechetKMeans,
+        GeodesicKNeighbors,
+        GeodesicNeighborsTransformer,
+        PrincipalGeodesicAnalysis,
+    )
 
 __all__ = [
     "LAND",
     "FrechetKMeans",
     "FrechetMean",
     "GeodesicKNeighbors",
+    "GeodesicNeighborsTransformer",
     "GeodesicRegression",
     "GraphReport",
     "NeighbourGraph",
@@ -38,5 +44,10 @@ __all__ = [
 ]
 
 # Estimators need scikit-learn, which takes as long to import as torch.
-_ESTIMATORS = ("FrechetKMeans", "GeodesicKNeighbors", "PrincipalGeodesicAnalysis")
+_ESTIMATORS = (
+    "FrechetKMeans",
+    "GeodesicKNeighbors",
+    "GeodesicNeighborsTransformer",
+    "PrincipalGeodesicAnalysis",
+)
 __getattr__, __dir__ = lazy(__name__, dict.fromkeys(_ESTIMATORS, "pullgeo.stats.estimators"))

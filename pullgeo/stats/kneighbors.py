@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pullgeo.errors import NonFiniteError, OptionError
+from pullgeo.errors import NonFiniteError, OptionError, ShapeError
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count, check_generator, check_manifold
 from pullgeo.stats.geodesic_distances import solve_pairs
@@ -24,6 +24,9 @@ POINTS = 1024
 
 PAIRS = 2**16
 """Edges that are measured in one task."""
+
+BATCH = 512
+"""Geodesics that are solved for together."""
 
 METRIC_ENTRIES = 2**27
 """Numbers in all metrics together up to which candidates are compared by them: half a gigabyte in float32."""
@@ -37,6 +40,7 @@ def kneighbors_graph(
     z: Points,
     n_neighbors: int = 15,
     *,
+    y: Points | None = None,
     mode: Literal["distance", "connectivity"] = "distance",
     candidates: int | None = None,
     edges: Literal["chord", "geodesic"] = "chord",
@@ -53,6 +57,7 @@ def kneighbors_graph(
     z: Points,
     n_neighbors: int = 15,
     *,
+    y: Points | None = None,
     mode: Literal["distance", "connectivity"] = "distance",
     candidates: int | None = None,
     edges: Literal["chord", "geodesic"] = "chord",
@@ -68,6 +73,7 @@ def kneighbors_graph(
     z: Points,
     n_neighbors: int = 15,
     *,
+    y: Points | None = None,
     mode: Literal["distance", "connectivity"] = "distance",
     candidates: int | None = None,
     edges: Literal["chord", "geodesic"] = "chord",
@@ -95,6 +101,7 @@ def kneighbors_graph(
         manifold: where the points live.
         z: points ``(n, d)``, tensor or numpy array.
         n_neighbors: k, the neighbours of each point, itself not among them; less than n.
+        y: points ``(m, d)`` among which neighbours are sought, at least k; the other points of ``z`` if ``None``.
         mode: the entries: ``"distance"``, or ``"connectivity"`` for ones.
         candidates: points that are looked at for each point, at least k; ``4 n_neighbors`` if ``None``. More where the
             metric is far from isotropic: a condition number κ of G stretches balls of equal distance to ellipses whose
@@ -106,9 +113,9 @@ def kneighbors_graph(
         return_report: return what the comparison found as well.
 
     Returns:
-        A ``csr_array`` ``(n, n)`` with exactly k entries a row, ascending by distance, in ambient units. Equal points
-        have an entry of zero. It is not symmetric, as nearness is not mutual; ``graph.maximum(graph.T)`` is. With
-        ``return_report=True``, ``(graph, report)`` with a `GraphReport`.
+        A ``csr_array`` ``(n, n)``, or ``(n, m)`` with ``y``, with exactly k entries a row, ascending by distance, in
+        ambient units. Equal points have an entry of zero. It is not symmetric, as nearness is not mutual;
+        ``graph.maximum(graph.T)`` is. With ``return_report=True``, ``(graph, report)`` with a `GraphReport`.
 
     Raises:
         ShapeError, DtypeError, NonFiniteError: the points are no finite ``(n, d)``, or a point has fewer than k
@@ -131,11 +138,17 @@ def kneighbors_graph(
     where = "kneighbors_graph"
     check_manifold(where, manifold)
     points = as_points(where, z).double()
-    n = len(points)
-    check_count(where, "n_neighbors", n_neighbors, 1, n - 1)
+    targets = points if y is None else as_points(where, y, name="y").double().to(points.device)
+    if points.shape[1] != targets.shape[1]:
+        raise ShapeError(
+            f"{where}: z and y must have the same number of columns, got {tuple(points.shape)} and "
+            f"{tuple(targets.shape)}. Both are points of one latent space."
+        )
+    most = len(targets) - (y is None)
+    check_count(where, "n_neighbors", n_neighbors, 1, most)
     if candidates is None:
-        candidates = min(4 * n_neighbors, n - 1)
-    check_count(where, "candidates", candidates, n_neighbors, n - 1)
+        candidates = min(4 * n_neighbors, most)
+    check_count(where, "candidates", candidates, n_neighbors, most)
     check_count(where, "check_pairs", check_pairs, 0)
     if mode not in ("distance", "connectivity"):
         raise OptionError(f"{where}: mode must be 'distance' or 'connectivity', got {mode!r}.")
@@ -143,48 +156,58 @@ def kneighbors_graph(
         raise OptionError(f"{where}: edges must be 'chord' or 'geodesic', got {edges!r}.")
     if generator is not None:
         check_generator(where, generator)
-    near = _nearest_in_chart(points.numpy(force=True), candidates)
-    if 2 * n_neighbors < candidates and n * points.shape[1] ** 2 <= METRIC_ENTRIES:
-        near = _nearest_by_metric(manifold, points, near, 2 * n_neighbors)
-    pairs = np.stack([np.repeat(np.arange(n), near.shape[1]), near.ravel()], 1)
-    pairs = np.unique(np.sort(pairs, 1), axis=0)
-    lengths = _measured(manifold, points, pairs, edges, progress)
-    graph = _nearest(pairs, lengths, n, n_neighbors)
-    report = _compared(manifold, points, graph, check_pairs, generator)
+    near = _nearest_in_chart(points, targets, candidates)
+    if 2 * n_neighbors < candidates and len(targets) * targets.shape[1] ** 2 <= METRIC_ENTRIES:
+        near = _nearest_by_metric(manifold, points, targets, near, 2 * n_neighbors)
+    pairs = np.stack([np.repeat(np.arange(len(points)), near.shape[1]), near.ravel()], 1)
+    if targets is points:
+        pairs = np.unique(np.sort(pairs, 1), axis=0)
+    lengths = _measured(manifold, points, targets, pairs, edges, progress)
+    if targets is points:  # an edge has two ends
+        pairs, lengths = np.concatenate([pairs, pairs[:, ::-1]]), np.tile(lengths, 2)
+    graph = _nearest(pairs, lengths, (len(points), len(targets)), n_neighbors)
+    report = _compared(manifold, points, targets, graph, check_pairs, generator)
     if mode == "connectivity":
         graph.data[:] = 1.0
     return (graph, report) if return_report else graph
 
 
-def _nearest_in_chart(points: Float64[np.ndarray, "n d"], count: int) -> Int[np.ndarray, "n c"]:
-    """For each point the nearest others; of equal points all but itself."""
-    n = len(points)
-    found = cKDTree(points).query(points, count + 1)[1]
-    if bool((found == n).any()):
+def _nearest_in_chart(points: Tensor, targets: Tensor, count: int) -> Int[np.ndarray, "n c"]:
+    """For each point the nearest targets; where these are the points themselves, all but itself."""
+    n, m = len(points), len(targets)
+    among_themselves = targets is points
+    tree = cKDTree(targets.numpy(force=True))
+    found = tree.query(points.numpy(force=True), [*range(1, count + 1 + among_themselves)])[1]
+    if bool((found == m).any()):
         raise NonFiniteError(
             "kneighbors_graph: points are so far apart that the squares of their distances overflow, so that they have "
             "no neighbours. Use smaller units."
         )
+    if not among_themselves:
+        return found
     own = found == np.arange(n)[:, None]
     # among many equal points a point may not be in its own list: then the last of them leaves
     own[~own.any(1), -1] = True
     return found[~own].reshape(n, count)
 
 
-def _nearest_by_metric(manifold: Manifold, points: Tensor, near: np.ndarray, count: int) -> Int[np.ndarray, "n c"]:
-    """Of the candidates those that the metrics of both ends call nearest; a metric that is not finite says nothing."""
-    with torch.no_grad():
-        space = manifold.in_double()
-        # a metric that is the same everywhere may come without a batch
-        d = points.shape[1]
-        G = torch.cat([space.metric(z).dense().float().expand(len(z), d, d) for z in points.split(POINTS)])
+def _nearest_by_metric(
+    manifold: Manifold, points: Tensor, targets: Tensor, near: np.ndarray, count: int
+) -> Int[np.ndarray, "n c"]:
+    """Of the candidates those that the metrics of both ends call nearest."""
+    space, d = manifold.in_double(), points.shape[1]
+
+    def metric(z: Tensor) -> Tensor:
+        # one that is the same everywhere may come without a batch
+        with torch.no_grad():
+            return space.metric(z).dense().float().expand(len(z), d, d)
+
+    G = torch.cat([metric(z) for z in targets.split(POINTS)])
     chosen = []
-    parts = zip(
-        points.split(POINTS), G.split(POINTS), torch.from_numpy(near).to(points.device).split(POINTS), strict=True
-    )
-    for rows, own, others in parts:
-        step = (points[others] - rows[:, None]).float()
-        mean = G[others] + own[:, None]
+    for start, own in zip(range(0, len(points), POINTS), points.split(POINTS), strict=True):
+        others = torch.from_numpy(near[start : start + POINTS]).to(points.device)
+        step = (targets[others] - own[:, None]).float()
+        mean = G[others] + (G[start : start + POINTS] if targets is points else metric(own))[:, None]
         squares = torch.einsum("bci,bcij,bcj->bc", step, mean, step)
         squares = torch.where(torch.isfinite(squares), squares, torch.inf)
         chosen.append(others.gather(1, squares.topk(count, dim=1, largest=False).indices))
@@ -192,29 +215,26 @@ def _nearest_by_metric(manifold: Manifold, points: Tensor, near: np.ndarray, cou
 
 
 def _measured(
-    manifold: Manifold, points: Tensor, pairs: np.ndarray, edges: str, progress: bool
+    manifold: Manifold, points: Tensor, targets: Tensor, pairs: np.ndarray, edges: str, progress: bool
 ) -> Float64[np.ndarray, " e"]:
     batches = [pairs[i : i + PAIRS] for i in range(0, len(pairs), PAIRS)]
-    tasks = (delayed(edge_lengths)(manifold, points[batch[:, 0]], points[batch[:, 1]], edges) for batch in batches)
+    tasks = (delayed(edge_lengths)(manifold, points[batch[:, 0]], targets[batch[:, 1]], edges) for batch in batches)
     lengths = []
     with tqdm(total=len(pairs), unit="pair", disable=not progress) as bar:
         for found in Parallel(return_as="generator" if progress else "list")(tasks):
             lengths.append(found)
             bar.update(len(found))
-    length = np.concatenate(lengths)
-    equal = (points[pairs[:, 0]] == points[pairs[:, 1]]).all(1).numpy(force=True)
-    return np.where(equal, 0.0, length)
+    equal = (points[pairs[:, 0]] == targets[pairs[:, 1]]).all(1).numpy(force=True)
+    return np.where(equal, 0.0, np.concatenate(lengths))
 
 
-def _nearest(pairs: np.ndarray, lengths: np.ndarray, n: int, count: int) -> csr_array:
-    """The shortest edges of each point, from either end."""
+def _nearest(pairs: np.ndarray, lengths: np.ndarray, shape: tuple[int, int], count: int) -> csr_array:
+    """The shortest edges from each point."""
     finite = np.isfinite(lengths)
-    begin = np.concatenate([pairs[finite, 0], pairs[finite, 1]])
-    end = np.concatenate([pairs[finite, 1], pairs[finite, 0]])
-    length = np.tile(lengths[finite], 2)
+    begin, end, length = pairs[finite, 0], pairs[finite, 1], lengths[finite]
     order = np.lexsort((end, length, begin))
     begin, end, length = begin[order], end[order], length[order]
-    first = np.searchsorted(begin, np.arange(n + 1))
+    first = np.searchsorted(begin, np.arange(shape[0] + 1))
     lost = np.flatnonzero(np.diff(first) < count)
     if len(lost):
         raise NonFiniteError(
@@ -223,18 +243,23 @@ def _nearest(pairs: np.ndarray, lengths: np.ndarray, n: int, count: int) -> csr_
             "take more candidates."
         )
     keep = np.arange(len(begin)) - first[begin] < count
-    return csr_array((length[keep], end[keep], np.arange(n + 1) * count), shape=(n, n))
+    return csr_array((length[keep], end[keep], np.arange(shape[0] + 1) * count), shape=shape)
 
 
 def _compared(
-    manifold: Manifold, points: Tensor, graph: csr_array, count: int, generator: torch.Generator | None
+    manifold: Manifold,
+    points: Tensor,
+    targets: Tensor,
+    graph: csr_array,
+    count: int,
+    generator: torch.Generator | None,
 ) -> GraphReport:
     """Compare a sample of the entries with geodesics."""
     source = generator if generator is not None else torch.Generator().manual_seed(0)
     apart = np.flatnonzero(graph.data > 0)
     sample = apart[torch.randperm(len(apart), generator=source, device=source.device)[:count].numpy(force=True)]
     i, j = sample // graph.indptr[1], graph.indices[sample]
-    exact, status = solve_pairs(manifold, None, points, points, i, j, 512)
+    exact, status = solve_pairs(manifold, None, points, targets, i, j, BATCH)
     report = GraphReport(np.stack([i, j], 1), graph.data[sample], exact, tuple(status))
     if len(sample):
         _log.info("kneighbors_graph: %s", report)

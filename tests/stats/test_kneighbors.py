@@ -10,7 +10,7 @@ from sklearn.cluster import DBSCAN
 from torch import Tensor, nn
 
 from pullgeo import PullbackManifold
-from pullgeo.errors import NonFiniteError, OptionError
+from pullgeo.errors import NonFiniteError, OptionError, ShapeError
 from pullgeo.stats import kneighbors_graph
 from pullgeo.testing.charts import StereographicSphere
 
@@ -115,6 +115,27 @@ def test_around_a_hole(generator: torch.Generator):
     opposite = torch.tensor([[-1.1, 0.0], [1.1, 0.0], [0.0, -1.1]], dtype=torch.float64)
     with pytest.raises(NonFiniteError, match=r"point 0 has 0 neighbours.*expected 1; 2 other points"):
         kneighbors_graph(manifold, opposite, 1, check_pairs=0)
+
+
+@pytest.mark.parametrize("candidates", [None, 29])
+def test_neighbours_among_other_points(candidates: int | None, generator: torch.Generator):
+    z, y = (0.7 * torch.randn(n, 2, dtype=torch.float64, generator=generator) for n in (17, 43))
+    y[5] = z[3]
+    graph, report = kneighbors_graph(
+        PullbackManifold(SPHERE), z, 4, y=y, candidates=candidates, edges="geodesic", check_pairs=11, return_report=True
+    )
+    assert graph.shape == (17, 43)
+    found, length = rows(graph)
+    p, q = SPHERE(z), SPHERE(y)
+    D = 2 * torch.asin((torch.cdist(p, q) / 2).clamp(max=1)).numpy()
+    order = np.argsort(D, 1)[:, :4]
+    assert np.mean(found == order) > 0.95
+    np.testing.assert_allclose(length, np.take_along_axis(D, order, 1), rtol=1e-4, atol=1e-12)
+    assert (found[3, 0], length[3, 0]) == (5, 0)
+    i, j = report.pairs.T
+    np.testing.assert_allclose(report.exact, D[i, j], rtol=1e-5)
+    with pytest.raises(ShapeError, match=r"same number of columns, got \(17, 2\) and \(43, 3\)"):
+        kneighbors_graph(PullbackManifold(SPHERE), z, 4, y=torch.zeros(43, 3))
 
 
 def test_scikit_learn_takes_it(generator: torch.Generator):
