@@ -114,7 +114,8 @@ class Grouped(Batch):
     def put(self: G, index: Tensor, other: G) -> G:
         """The record with other groups, of any size, at some places."""
         places = torch.arange(len(self), device=self.group.device)
-        rest = torch.ones_like(places, dtype=torch.bool).index_put((index,), torch.tensor(False))
+        rest = torch.ones_like(places, dtype=torch.bool)
+        rest[index] = False
         return self.cat([self[rest], other])[torch.cat([places[rest], places[index]]).argsort()]
 
     @classmethod
