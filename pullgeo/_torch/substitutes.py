@@ -8,6 +8,8 @@ While a map is differentiated automatically, `Substituting` puts these formulas 
   there; see `pullgeo._torch.kink_functions`;
 * bags of embeddings, hard sigmoid, gated linear units, distances of all pairs: some derivative is missing; that of the
   hard sigmoid, as that of CELU, is rounded to single precision;
+* margin losses of several classes, connectionist temporal classification, reductions of segments: torch has no
+  derivative of their derivative; see `pullgeo._torch.once_functions`;
 * tables of embeddings: their sparse gradients cannot be reshaped;
 * the chunked cross entropy of a linear layer: it has first derivatives alone, of reverse mode;
 * unpooling: where windows overlap, reverse mode counts what they share twice;
@@ -27,7 +29,7 @@ from torch._ops import OpOverload, OpOverloadPacket
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from pullgeo._torch import kink_functions, matrix_functions
+from pullgeo._torch import kink_functions, matrix_functions, once_functions
 from pullgeo._torch.scripts import ScriptCalls
 from pullgeo._torch.torch_names import Function, functions_named
 
@@ -242,6 +244,7 @@ _NAMED: dict[str, Function] = {
     "layer_norm": kink_functions.layer_norm,
     "F.instance_norm": kink_functions.instance_norm,
     "F.mish": mish,
+    "segment_reduce": once_functions.segment_reduce,
     "F.linear_cross_entropy": _in_one_piece("linear_cross_entropy"),  # of newer torch
 }
 
@@ -255,6 +258,11 @@ SUBSTITUTES: dict[Function, Function] = (
     | {
         function: _unpooled(function, axes)
         for axes, function in enumerate((F.max_unpool1d, F.max_unpool2d, F.max_unpool3d), 1)
+    }
+    | {
+        F.multi_margin_loss: once_functions.multi_margin_loss,
+        F.multilabel_margin_loss: once_functions.multilabel_margin_loss,
+        F.ctc_loss: once_functions.ctc_loss,
     }
     | {layer: _by_torch_itself(layer) for layer in (_VF.lstm, _VF.gru, _VF.rnn_tanh, _VF.rnn_relu)}
 )

@@ -26,7 +26,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pullgeo.errors import PullgeoError
-from pullgeo.jacobian import Jacobian, substitutes
+from pullgeo._torch import substitutes
+from pullgeo.jacobian import Jacobian
 from pullgeo.jacobian.linearize import by_autodiff
 
 STEP = 2e-3
