@@ -21,6 +21,7 @@ While a map is differentiated automatically, `Substituting` puts these formulas 
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -312,6 +313,9 @@ class Substituting(TorchFunctionMode):
 class Watching(TorchFunctionMode):
     """Sees whether what runs within this context does what forward mode does not know of.
 
+    Args:
+        note: what is to be told of every function that runs, with its arguments.
+
     Attributes:
         widest: bytes of the largest tensor that it computes.
         switched: whether gradients were switched off or on.
@@ -322,8 +326,9 @@ class Watching(TorchFunctionMode):
         left: whether values were handed to NumPy.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, note: Callable[[Function, Any], None] | None = None) -> None:
         super().__init__()
+        self.note = note
         self.widest = 0
         self.switched = False
         self.compiled = False
@@ -357,6 +362,8 @@ class Watching(TorchFunctionMode):
         self.switched = self.switched or func is torch._C._set_grad_enabled
         self.nested = self.nested or func in _DIFFERENTIATES or is_foreign(func)
         self.left = self.left or func in _LEAVES
+        if self.note is not None:
+            self.note(func, (args, kwargs))
         answer = func(*args, **(kwargs or {}))
         if isinstance(answer, Tensor):
             self.widest = max(self.widest, answer.numel() * answer.element_size())
