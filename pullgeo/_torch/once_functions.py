@@ -1,4 +1,4 @@
-"""Functions that torch differentiates once: the same by operations that have all derivatives.
+"""Functions whose derivatives torch cannot differentiate, or wrongly: the same by operations that have all of them.
 
 Where a margin is met exactly, derivatives are those of torch's own backward pass: zero.
 """
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from pullgeo._torch.kink_functions import pairwise_distance
 
 
 def multi_margin_loss(
@@ -52,6 +54,53 @@ def multilabel_margin_loss(
     terms = torch.relu(1 - x.gather(1, labels).unsqueeze(2) + x.unsqueeze(1))
     losses = torch.where(counts.unsqueeze(2) & ~wanted.unsqueeze(1), terms, 0.0).sum((1, 2)) / x.shape[1]
     return _reduced(losses if input.ndim > 1 else losses.squeeze(0), reduction)
+
+
+def triplet_margin_loss(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    margin: float = 1.0,
+    p: float = 2,
+    eps: float = 1e-6,
+    swap: bool = False,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """``max(0, d(a, p) - d(a, n) + margin)``; with ``swap`` the nearer one of a and p stands for a beside n."""
+    if size_average is not None or reduce is not None:
+        reduction = F._Reduction.legacy_get_string(size_average, reduce)
+    # what torch refuses, it refuses itself
+    F.triplet_margin_loss(anchor.detach(), positive.detach(), negative.detach(), margin, p, eps, swap)
+    other = pairwise_distance(anchor, negative, p, eps)
+    if swap:
+        other = torch.minimum(other, pairwise_distance(positive, negative, p, eps))
+    losses = torch.clamp_min(margin + pairwise_distance(anchor, positive, p, eps) - other, 0)
+    return _reduced(losses, reduction)
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Channels brought to mean zero and variance one over the batch: torch's tangents have wrong gradients."""
+    if not training:
+        return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    # what torch refuses, it refuses itself; it moves the running statistics too
+    F.batch_norm(input.detach(), running_mean, running_var, None, None, True, momentum, eps)
+    dims = [d for d in range(input.ndim) if d != 1]
+    centred = input - input.mean(dims, keepdim=True)
+    y = centred * (centred.square().mean(dims, keepdim=True) + eps).rsqrt()
+    shape = (-1, *[1] * (input.ndim - 2))
+    y = y if weight is None else y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
 
 
 def ctc_loss(

@@ -8,8 +8,8 @@ While a map is differentiated automatically, `Substituting` puts these formulas 
   there; see `pullgeo._torch.kink_functions`;
 * bags of embeddings, hard sigmoid, gated linear units, distances of all pairs: some derivative is missing; that of the
   hard sigmoid, as that of CELU, is rounded to single precision;
-* margin losses of several classes, connectionist temporal classification, reductions of segments: torch has no
-  derivative of their derivative; see `pullgeo._torch.once_functions`;
+* margin losses, connectionist temporal classification, reductions of segments, batch norm by the batch's statistics:
+  torch has no derivative of some derivative, or a wrong one; see `pullgeo._torch.once_functions`;
 * tables of embeddings: their sparse gradients cannot be reshaped;
 * the chunked cross entropy of a linear layer: it has first derivatives alone, of reverse mode;
 * unpooling: where windows overlap, reverse mode counts what they share twice;
@@ -78,7 +78,9 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Tensor:
-    """Sum, average or maximum of the rows ``A_x(s)`` of a bag; bags that offsets mark stay torch's own."""
+    """Sum, average or maximum of the rows ``A_x(s)`` of a bag; extremes of bags that offsets mark stay torch's own."""
+    if input.ndim == 1 and offsets is not None and max_norm is None and mode != "max" and weight.ndim == 2:
+        return _marked_bags(input, weight, offsets, mode, per_sample_weights, include_last_offset, padding_idx)
     if offsets is not None or max_norm is not None or input.ndim != 2 or input.is_nested or weight.ndim != 2:
         settings = (norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset, padding_idx)
         return F.embedding_bag(input, weight, offsets, max_norm, *settings)
@@ -90,6 +92,27 @@ def embedding_bag(
     factor = kept.to(rows.dtype) if per_sample_weights is None else kept * per_sample_weights
     total = (factor.unsqueeze(-1) * rows).sum(1)
     return total / kept.sum(1, keepdim=True).clamp(min=1) if mode == "mean" else total
+
+
+def _marked_bags(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor,
+    mode: str,
+    factors: Tensor | None,
+    include_last: bool,
+    padding_idx: int | None,
+) -> Tensor:
+    """Sums or averages of bags that follow one another, where offsets say at which index each begins."""
+    count = len(offsets) - include_last
+    bags = torch.searchsorted(offsets[:count], torch.arange(len(input), device=input.device), right=True) - 1
+    kept = torch.ones_like(input, dtype=torch.bool) if padding_idx is None else input != padding_idx % len(weight)
+    factor = kept.to(weight.dtype) if factors is None else kept * factors
+    total = weight.new_zeros(count, weight.shape[1]).index_add(0, bags, factor.unsqueeze(-1) * weight[input])
+    if mode == "sum":
+        return total
+    counts = weight.new_zeros(count).index_add(0, bags, kept.to(weight.dtype))
+    return total / counts.clamp(min=1).unsqueeze(-1)
 
 
 def embedding(
@@ -263,6 +286,8 @@ SUBSTITUTES: dict[Function, Function] = (
     | {
         F.multi_margin_loss: once_functions.multi_margin_loss,
         F.multilabel_margin_loss: once_functions.multilabel_margin_loss,
+        F.triplet_margin_loss: once_functions.triplet_margin_loss,
+        F.batch_norm: once_functions.batch_norm,
         F.ctc_loss: once_functions.ctc_loss,
     }
     | {layer: _by_torch_itself(layer) for layer in (_VF.lstm, _VF.gru, _VF.rnn_tanh, _VF.rnn_relu)}
