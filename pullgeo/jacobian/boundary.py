@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pullgeo._torch.plain_memory import named
 from pullgeo.errors import ModuleError, PullgeoError
 from pullgeo.jacobian.reverse import gradients_on, ordinary
 
@@ -100,6 +101,8 @@ def served(
         except FAILURES as error:
             if isinstance(error, PullgeoError | torch.OutOfMemoryError):
                 raise
+            if isinstance(error, RuntimeError) and named(error) is not error:
+                raise  # products try again with ordinary copies of what they were given
             cause = error
     try:
         return reverse()

@@ -30,6 +30,10 @@ _FEW = 4
 """So many backward passes, one after another, take no longer than setting up transforms does."""
 
 
+_STEP = 0.3
+"""How far to go, relative to the size of the weights, to be at no special point."""
+
+
 @dataclass(frozen=True, eq=False)
 class AutodiffWeight(WeightKind):
     """The derivative of any module with respect to its parameters, sample by sample.
@@ -167,14 +171,24 @@ class AutodiffWeight(WeightKind):
     def _needs_batch(self) -> bool:
         """Whether a sample can only be computed in its batch."""
         if self.known.needs_batch is None:
-
-            def run(x: Tensor) -> Any:
-                with left_alone(self.module):
-                    return self.module(x)
-
-            with torch.no_grad():
-                self.known.needs_batch = needs_whole_batch(run, self.x, value_of(run, self.x.clone()))
+            layout = self.layout or ParameterLayout.of(self._bare)
+            theta, slots = layout.vector().detach(), _slots(self._bare, layout)
+            waves = torch.cos(torch.arange(len(theta), dtype=torch.float64, device=theta.device)).to(theta.dtype)
+            # values may be alike by chance, as where weights are all ones: not so a step away
+            near = theta + _STEP * (theta.abs().mean() + _STEP) * waves
+            self.known.needs_batch = any(self._differs_alone(layout, slots, weights) for weights in (theta, near))
         return self.known.needs_batch
+
+    def _differs_alone(self, layout: ParameterLayout, slots: dict[str, str], theta: Tensor) -> bool:
+        def run(x: Tensor) -> Any:
+            return self._run(layout, slots, theta, x)
+
+        with torch.no_grad():
+            try:
+                value = value_of(run, self.x.clone())
+            except FAILURES:  # it does not take such weights
+                return False
+            return needs_whole_batch(run, self.x, value)
 
     @property
     def _bare(self) -> nn.Module:
@@ -216,7 +230,7 @@ class AutodiffWeight(WeightKind):
         if not agree(y, self._value[inside]):
             self.known.together = False
         elif self.known.together is None:
-            self.known.together = self._is_right(moved[0, -1], stack[0, -1], forward)
+            self.known.together = not self._needs_batch and self._is_right(moved[0, -1], stack[0, -1], forward)
             if self.known.together and self.known.operations is not None:
                 remember(self.module, self.known.operations, right=True)
         return moved if self.known.usable else None
