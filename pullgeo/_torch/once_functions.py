@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import _reduction
 from torch.nn import functional as F
 
 from pullgeo._torch.kink_functions import pairwise_distance
@@ -25,7 +26,7 @@ def multi_margin_loss(
 ) -> Tensor:
     """``Σ_{i≠t} w_t max(0, margin - x_t + x_i)^p / c``."""
     if size_average is not None or reduce is not None:
-        reduction = F._Reduction.legacy_get_string(size_average, reduce)
+        reduction = _reduction.legacy_get_string(size_average, reduce)
     x = torch.atleast_2d(input)
     own = target.reshape(-1, 1).expand(len(x), 1)
     terms = torch.relu(margin - x.gather(1, own) + x) ** p
@@ -45,7 +46,7 @@ def multilabel_margin_loss(
 ) -> Tensor:
     """``Σ_{j∈t} Σ_{i∉t} max(0, 1 - x_j + x_i) / c``, where the labels t end before the first negative one."""
     if size_average is not None or reduce is not None:
-        reduction = F._Reduction.legacy_get_string(size_average, reduce)
+        reduction = _reduction.legacy_get_string(size_average, reduce)
     x, labels = torch.atleast_2d(input), torch.atleast_2d(target)
     counts = (labels < 0).cumsum(1) == 0
     labels = labels.clamp(min=0)
@@ -70,7 +71,7 @@ def triplet_margin_loss(
 ) -> Tensor:
     """``max(0, d(a, p) - d(a, n) + margin)``; with ``swap`` the nearer one of a and p stands for a beside n."""
     if size_average is not None or reduce is not None:
-        reduction = F._Reduction.legacy_get_string(size_average, reduce)
+        reduction = _reduction.legacy_get_string(size_average, reduce)
     # what torch refuses, it refuses itself
     F.triplet_margin_loss(anchor.detach(), positive.detach(), negative.detach(), margin, p, eps, swap)
     other = pairwise_distance(anchor, negative, p, eps)

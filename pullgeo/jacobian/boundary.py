@@ -101,8 +101,6 @@ def served(
         except FAILURES as error:
             if isinstance(error, PullgeoError | torch.OutOfMemoryError):
                 raise
-            if isinstance(error, RuntimeError) and named(error) is not error:
-                raise  # products try again with ordinary copies of what they were given
             cause = error
     try:
         return reverse()
@@ -110,6 +108,8 @@ def served(
         if isinstance(error, torch.OutOfMemoryError):
             raise
         own = error
+    if isinstance(cause, RuntimeError) and named(cause) is not cause:
+        raise cause  # products try again with ordinary copies of what they were given
     if isinstance(own, PullgeoError):
         raise own from cause
     value_of(function, x)  # an error of the caller's own comes again

@@ -44,6 +44,8 @@ def _forget(number: int, gone: Any) -> None:
 def described(argument: Any) -> Hashable:
     """All that decides how torch treats an argument, but for the numbers in a tensor."""
     if isinstance(argument, Tensor):
+        if argument.is_nested:  # it has no shape
+            return argument.layout, argument.dtype
         return argument.shape, argument.dtype, argument.device, argument.requires_grad, argument.layout
     if isinstance(argument, tuple | list):
         return tuple(map(described, argument))
