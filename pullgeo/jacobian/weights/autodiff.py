@@ -27,7 +27,7 @@ from pullgeo.jacobian.weights.parameters import ParameterLayout
 from pullgeo.jacobian.weights.remembered import remember
 
 _FEW = 4
-"""So many backward passes, one after another, take no longer than setting up transforms does."""
+"""So many backward passes of one sample take no longer than setting up transforms does."""
 
 
 _STEP = 0.3
@@ -92,7 +92,7 @@ class AutodiffWeight(WeightKind):
                 return back(w.squeeze(0))[0].unsqueeze(0), y
             return vmap(lambda w: back(w)[0], randomness="same")(w), y
 
-        few = len(W) * len(self._samples) <= _FEW
+        few = len(self.x) == 1 and len(W) <= _FEW
         moved = None if few else self._side_by_side(of_sample, W)
         if moved is None:
             pull = _pulled_plainly if few else Autodiff.pull
@@ -170,6 +170,8 @@ class AutodiffWeight(WeightKind):
     @property
     def _needs_batch(self) -> bool:
         """Whether a sample can only be computed in its batch."""
+        if len(self.x) < 2:
+            return False
         if self.known.needs_batch is None:
             layout = self.layout or ParameterLayout.of(self._bare)
             theta, slots = layout.vector().detach(), _slots(self._bare, layout)
