@@ -26,19 +26,22 @@ def copied(module: Module, replacements: Mapping[int, Tensor] | None = None) -> 
         >>> copied(layer).latest.requires_grad
         False
     """
-    memo = computed_tensors(module)
+    memo = {id(tensor): tensor.detach().clone() for tensor in computed_tensors(module)}
     memo.update(replacements or {})
     # deepcopy takes what the memo names instead of copying it
     return copy.deepcopy(module, memo)
 
 
-def computed_tensors(module: nn.Module) -> dict[int, Tensor]:
-    """Copies, by id, of the tensors on a module and its children that are no leaves of autograd's graph."""
-    return {
-        id(value): value.detach().clone()
-        for child in module.modules()
-        if not isinstance(child, torch.jit.ScriptModule)
-        for held in (vars(child), child._buffers)
-        for value in held.values()
-        if isinstance(value, Tensor) and value.grad_fn is not None
-    }
+def computed_tensors(module: nn.Module) -> list[Tensor]:
+    """The tensors on a module and its children that are no leaves of autograd's graph.
+
+    They are attributes, buffers, and entries of lists, tuples and dicts that are attributes.
+    """
+    found: list[Tensor] = []
+    for child in module.modules():
+        if isinstance(child, torch.jit.ScriptModule):
+            continue
+        for value in (*vars(child).values(), *child._buffers.values()):
+            entries = value if type(value) in (list, tuple) else value.values() if type(value) is dict else (value,)
+            found += [entry for entry in entries if isinstance(entry, Tensor) and entry.grad_fn is not None]
+    return found

@@ -1,10 +1,12 @@
 """Where torch cannot give the derivatives that geometry needs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
+from torch.autograd.function import BackwardCFunction
 
 from pullgeo.errors import GradModeError
 
@@ -60,7 +62,16 @@ def check_same_weights(where: str, gradients: Sequence[Tensor | None]) -> None:
 
 def leaves(output: Tensor) -> list[Tensor]:
     """The tensors that an output's gradient would be accumulated in."""
-    found: list[Tensor] = []
+    variables = (getattr(node, "variable", None) for node in _graph(output))
+    return [variable for variable in variables if isinstance(variable, Tensor)]
+
+
+def has_own_functions(output: Tensor) -> bool:
+    """Whether a ``torch.autograd.Function`` that somebody wrote in Python is in the graph of an output."""
+    return any(isinstance(node, BackwardCFunction) for node in _graph(output))
+
+
+def _graph(output: Tensor) -> Iterator[Any]:
     seen = set()
     todo = [output.grad_fn]
     while todo:
@@ -68,8 +79,5 @@ def leaves(output: Tensor) -> list[Tensor]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        variable = getattr(node, "variable", None)
-        if isinstance(variable, Tensor):
-            found.append(variable)
+        yield node
         todo.extend(follower for follower, _ in node.next_functions)
-    return found

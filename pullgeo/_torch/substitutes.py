@@ -8,6 +8,8 @@ While a map is differentiated automatically, `Substituting` puts these formulas 
   there; see `pullgeo._torch.kink_functions`;
 * bags of embeddings, hard sigmoid, gated linear units, distances of all pairs: some derivative is missing; that of the
   hard sigmoid, as that of CELU, is rounded to single precision;
+* margin losses, connectionist temporal classification, reductions of segments, batch norm by the batch's statistics:
+  torch has no derivative of some derivative, or a wrong one; see `pullgeo._torch.once_functions`;
 * tables of embeddings: their sparse gradients cannot be reshaped;
 * the chunked cross entropy of a linear layer: it has first derivatives alone, of reverse mode;
 * unpooling: where windows overlap, reverse mode counts what they share twice;
@@ -19,6 +21,7 @@ While a map is differentiated automatically, `Substituting` puts these formulas 
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,7 +30,7 @@ from torch._ops import OpOverload, OpOverloadPacket
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from pullgeo._torch import kink_functions, matrix_functions
+from pullgeo._torch import kink_functions, matrix_functions, once_functions
 from pullgeo._torch.scripts import ScriptCalls
 from pullgeo._torch.torch_names import Function, functions_named
 
@@ -75,7 +78,9 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Tensor:
-    """Sum, average or maximum of the rows ``A_x(s)`` of a bag; bags that offsets mark stay torch's own."""
+    """Sum, average or maximum of the rows ``A_x(s)`` of a bag; extremes of bags that offsets mark stay torch's own."""
+    if input.ndim == 1 and offsets is not None and max_norm is None and mode != "max" and weight.ndim == 2:
+        return _marked_bags(input, weight, offsets, mode, per_sample_weights, include_last_offset, padding_idx)
     if offsets is not None or max_norm is not None or input.ndim != 2 or input.is_nested or weight.ndim != 2:
         settings = (norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset, padding_idx)
         return F.embedding_bag(input, weight, offsets, max_norm, *settings)
@@ -87,6 +92,27 @@ def embedding_bag(
     factor = kept.to(rows.dtype) if per_sample_weights is None else kept * per_sample_weights
     total = (factor.unsqueeze(-1) * rows).sum(1)
     return total / kept.sum(1, keepdim=True).clamp(min=1) if mode == "mean" else total
+
+
+def _marked_bags(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor,
+    mode: str,
+    factors: Tensor | None,
+    include_last: bool,
+    padding_idx: int | None,
+) -> Tensor:
+    """Sums or averages of bags that follow one another, where offsets say at which index each begins."""
+    count = len(offsets) - include_last
+    bags = torch.searchsorted(offsets[:count], torch.arange(len(input), device=input.device), right=True) - 1
+    kept = torch.ones_like(input, dtype=torch.bool) if padding_idx is None else input != padding_idx % len(weight)
+    factor = kept.to(weight.dtype) if factors is None else kept * factors
+    total = weight.new_zeros(count, weight.shape[1]).index_add(0, bags, factor.unsqueeze(-1) * weight[input])
+    if mode == "sum":
+        return total
+    counts = weight.new_zeros(count).index_add(0, bags, kept.to(weight.dtype))
+    return total / counts.clamp(min=1).unsqueeze(-1)
 
 
 def embedding(
@@ -242,6 +268,7 @@ _NAMED: dict[str, Function] = {
     "layer_norm": kink_functions.layer_norm,
     "F.instance_norm": kink_functions.instance_norm,
     "F.mish": mish,
+    "segment_reduce": once_functions.segment_reduce,
     "F.linear_cross_entropy": _in_one_piece("linear_cross_entropy"),  # of newer torch
 }
 
@@ -255,6 +282,13 @@ SUBSTITUTES: dict[Function, Function] = (
     | {
         function: _unpooled(function, axes)
         for axes, function in enumerate((F.max_unpool1d, F.max_unpool2d, F.max_unpool3d), 1)
+    }
+    | {
+        F.multi_margin_loss: once_functions.multi_margin_loss,
+        F.multilabel_margin_loss: once_functions.multilabel_margin_loss,
+        F.triplet_margin_loss: once_functions.triplet_margin_loss,
+        F.batch_norm: once_functions.batch_norm,
+        F.ctc_loss: once_functions.ctc_loss,
     }
     | {layer: _by_torch_itself(layer) for layer in (_VF.lstm, _VF.gru, _VF.rnn_tanh, _VF.rnn_relu)}
 )
@@ -304,6 +338,9 @@ class Substituting(TorchFunctionMode):
 class Watching(TorchFunctionMode):
     """Sees whether what runs within this context does what forward mode does not know of.
 
+    Args:
+        note: what is to be told of every function that runs, with its arguments.
+
     Attributes:
         widest: bytes of the largest tensor that it computes.
         switched: whether gradients were switched off or on.
@@ -314,8 +351,9 @@ class Watching(TorchFunctionMode):
         left: whether values were handed to NumPy.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, note: Callable[[Function, Any], None] | None = None) -> None:
         super().__init__()
+        self.note = note
         self.widest = 0
         self.switched = False
         self.compiled = False
@@ -349,6 +387,8 @@ class Watching(TorchFunctionMode):
         self.switched = self.switched or func is torch._C._set_grad_enabled
         self.nested = self.nested or func in _DIFFERENTIATES or is_foreign(func)
         self.left = self.left or func in _LEAVES
+        if self.note is not None:
+            self.note(func, (args, kwargs))
         answer = func(*args, **(kwargs or {}))
         if isinstance(answer, Tensor):
             self.widest = max(self.widest, answer.numel() * answer.element_size())

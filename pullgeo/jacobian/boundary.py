@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pullgeo._torch.plain_memory import named
 from pullgeo.errors import ModuleError, PullgeoError
 from pullgeo.jacobian.reverse import gradients_on, ordinary
 
@@ -107,6 +108,8 @@ def served(
         if isinstance(error, torch.OutOfMemoryError):
             raise
         own = error
+    if isinstance(cause, RuntimeError) and named(cause) is not cause:
+        raise cause  # products try again with ordinary copies of what they were given
     if isinstance(own, PullgeoError):
         raise own from cause
     value_of(function, x)  # an error of the caller's own comes again

@@ -1,6 +1,6 @@
 """The entry point: the value of a module and its derivative, as a structured linear map."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,7 @@ from pullgeo.jacobian.tracing.proxy import Untraceable
 from pullgeo.jacobian.tracing.trace import record_input, record_weight
 from pullgeo.jacobian.weights.autodiff import AutodiffWeight, Known
 from pullgeo.jacobian.weights.parameters import ParameterLayout, check_selection
+from pullgeo.jacobian.weights.remembered import described, findings, remember
 from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Stage, WeightGraph, own_of
 from pullgeo.typing import Decoder, Parameters
 
@@ -137,13 +138,27 @@ def _stages(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tens
     chain = chain_stages(module, x, layout)
     if chain is not None:
         return chain
-    with suppress(Untraceable):
-        return record_weight(module, x, layout)
+    if not findings(module):
+        with suppress(Untraceable):
+            return record_weight(module, x, layout)
     spare = _sparing(module)
-    y, seen = watched(lambda x: checked_value(spare, x), x)
-    check_independence(spare.__name__, spare, (x,), y)
+    operations: list[Hashable] = [layout.names, described(x)]
+    y, seen = watched(
+        lambda x: checked_value(spare, x), x, lambda function, given: operations.append((function, described(given)))
+    )
+    cut = seen.hides or seen.compiled or _is_cut_off(y)
+    sequence = None if cut else tuple(operations)
+    right = None if sequence is None else findings(module).get(sequence)
+    if right is None and findings(module):
+        with suppress(Untraceable):  # it is another one than it was
+            return record_weight(module, x, layout)
+    if not right:
+        check_independence(spare.__name__, spare, (x,), y)
+        if sequence is not None:
+            remember(module, sequence, right=False)
     signature = Signature(len(x), (layout.size,), tuple(y.shape[1:]), y.dtype, y.device)
-    J = AutodiffWeight(module, x, signature, layout, known=Known(None if seen.hides else seen, y))
+    known = Known(None if seen.hides else seen, y, sequence, bool(right))
+    J = AutodiffWeight(module, x, signature, layout, known=known)
     J.check(seen.hides or _is_cut_off(y))
     return y, [Stage(ParameterBlock(module, layout.parameters, J))]
 

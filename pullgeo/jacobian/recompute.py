@@ -9,10 +9,10 @@ from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 from pullgeo._torch.scripts import ScriptCalls
+from pullgeo._torch.transforms import transformed, unwrapped
 from pullgeo.errors import TensorChangedError
 
 Item = TypeVar("Item")
@@ -161,7 +161,7 @@ class _Search(TorchFunctionMode):
         """Look at the arguments."""
         kwargs = kwargs or {}
         for tensor in _tensors_in((args, kwargs)):
-            base = _base(tensor)
+            base = unwrapped(tensor)
             if base.requires_grad:
                 if self._is_made(base):
                     continue
@@ -175,7 +175,7 @@ class _Search(TorchFunctionMode):
         recording = (
             torch.is_grad_enabled() or func is Tensor.requires_grad_
         )  # a part of the function has switched it on
-        for base in map(_base, _tensors_in(answer)):
+        for base in map(unwrapped, _tensors_in(answer)):
             # without gradients too, a view of what has a graph claims to require gradients
             if recording or (base.requires_grad and base.grad_fn is None and base._is_view()):
                 self._made[id(base)] = ref(base)
@@ -246,15 +246,3 @@ def _tensors_in(argument: Any) -> Iterator[Tensor]:
             yield from _tensors_in(item)
     elif isinstance(argument, dict):
         yield from _tensors_in(tuple(argument.values()))
-
-
-def _base(tensor: Tensor) -> Tensor:
-    """What transforms have wrapped."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)
-    return tensor
-
-
-def transformed() -> bool:
-    """Whether a transform of torch.func or forward mode is under way."""
-    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo._torch.plain_memory import outside_inference
+from pullgeo._torch.transforms import is_mapped
 from pullgeo.errors import DtypeError, GradModeError, NonFiniteError, ShapeError
 from pullgeo.manifold import volume
 from pullgeo.manifold.second_fundamental import Immersion
@@ -239,7 +240,7 @@ class Chart(geoopt.Manifold):
                 f"{type(self).__name__}.{where}: points must have shape (b, d), got {tuple(z.shape)}. "
                 + ("Add a batch dimension: z[None]." if z.ndim < 2 else "Flatten the leading dimensions.")
             )
-        if _is_mapped(z):
+        if is_mapped(z):
             raise GradModeError(
                 f"{type(self).__name__}.{where}: torch.vmap hides the batch, which geometry looks at. Points are "
                 "batched already: give all (b, d) at once."
@@ -271,16 +272,6 @@ class Chart(geoopt.Manifold):
             return False, "the tangent has another dimension than the point"
         good = bool(torch.isfinite(u).all())
         return good, None if good else "the tangent holds NaN or infinity"
-
-
-def _is_mapped(z: Tensor) -> bool:
-    """Whether ``torch.vmap`` holds several values of a tensor at once."""
-    functorch = torch._C._functorch
-    while functorch.is_functorch_wrapped_tensor(z):
-        if functorch.is_batchedtensor(z):
-            return True
-        z = functorch.get_unwrapped(z)
-    return False
 
 
 def rows(x: Tensor) -> Float[Tensor, "n d"]:

@@ -167,8 +167,8 @@ class Module(nn.Module):
         inherited = getattr(super(), "__deepcopy__", None)
         if inherited is not None:
             return inherited(memo)
-        for number, tensor in computed_tensors(self).items():
-            memo.setdefault(number, tensor)
+        for tensor in computed_tensors(self):
+            memo.setdefault(id(tensor), tensor.detach().clone())
         twin = object.__new__(type(self))
         memo[id(self)] = twin
         vars(twin).update(copy.deepcopy(vars(self), memo))

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from pullgeo._torch import substitutes
 from pullgeo.errors import PullgeoError
-from pullgeo.jacobian import Jacobian, substitutes
+from pullgeo.jacobian import Jacobian
 from pullgeo.jacobian.linearize import by_autodiff
 
 STEP = 2e-3

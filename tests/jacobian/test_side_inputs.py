@@ -182,3 +182,32 @@ def test_what_samples_do_to_each_other_is_still_refused() -> None:
             linearize(f, x)
     with pytest.raises(CoupledSamplesError, match="draws random numbers"):
         linearize(lambda z: module.linear(z) * module.mask + torch.rand_like(z[:, :1]), x)
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_places_that_show_in_derivatives_alone(traced: bool) -> None:
+    """Two entries that are opposite leave no trace of an even function in a softmax, whatever the mask is."""
+
+    class Even(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.mask = nn.Parameter(torch.ones(2).double()), torch.tensor([[1.0], [2.0], [3.0]]).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.weight * (x if traced else torch.fft.fft(x).real - x.sum(1, keepdim=True) / 2)
+            return torch.softmax(h.square() * self.mask[: len(x)], 1)
+
+    module = Even()
+    x = torch.tensor([[-0.5, 0.5] if traced else [0.7, 0.3]], dtype=torch.float64).repeat(3, 1)
+    _, J = linearize(module, x, "weight")
+    W, T = torch.randn(2, 3, 2, dtype=x.dtype), torch.randn(2, 3, 2, dtype=x.dtype)
+    exact = torch.autograd.functional.jacobian(
+        lambda w: torch.func.functional_call(module, {"weight": w}, (x,)), module.weight.detach()
+    )
+    torch.testing.assert_close(J.pull(W), torch.einsum("bop,kbo->kbp", exact, W))
+    for i in range(3):
+        curved = torch.autograd.functional.hessian(
+            lambda w, i=i: (torch.func.functional_call(module, {"weight": w}, (x,))[i] * W[0, i]).sum(),
+            module.weight.detach(),
+        )
+        torch.testing.assert_close(J.second(T, W[0])[i], T[:, i] @ curved @ T[:, i].T)

@@ -20,6 +20,9 @@ TABLE = random(5, 2, seed=8)
 SYMMETRIC = random(3, 4, 4, seed=1) + random(3, 4, 4, seed=1).mT
 POOLED, PLACES = F.max_pool2d(random(2, 3, 5, 5), 3, 2, return_indices=True)
 LOGITS = torch.cat([random(3, 4), torch.full((1, 4), -torch.inf)]).double()
+LABELS = torch.tensor([[1, 2, 4], [4, 4, 1], [2, 2, 0]])
+ENDED = torch.tensor([[1, 0, -1, 3, 4], [-1, 0, 0, 0, 0], [4, 3, 2, 1, 0]])
+REDUCTIONS = ("none", "mean", "sum")
 CALLS: list[tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]] = [
     (torch._weight_norm, (random(3, 5, 2), random(3, 1, 1)), {}),
     (torch._weight_norm, (random(3, 5), random(1)[0], -1), {}),
@@ -39,6 +42,42 @@ CALLS: list[tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]] = 
     (F.embedding, (ROWS, TABLE), {"padding_idx": 1, "sparse": True}),
     (F.embedding_bag, (ROWS, TABLE), {"mode": "sum", "per_sample_weights": random(3, 3)}),
     (F.embedding_bag, (ROWS.flatten(), TABLE, torch.tensor([0, 2, 5])), {}),
+    (F.embedding_bag, (ROWS.flatten(), TABLE, torch.tensor([0, 2, 2, 5])), {"padding_idx": 1}),
+    (F.embedding_bag, (ROWS.flatten(), TABLE, torch.tensor([0, 2, 5])), {"mode": "max"}),
+    (
+        F.embedding_bag,
+        (ROWS.flatten(), TABLE, torch.tensor([0, 2, 5, 9])),
+        {"mode": "sum", "per_sample_weights": random(9), "include_last_offset": True},
+    ),
+    *[(F.multi_margin_loss, (random(3, 5), LABELS[0]), {"p": p, "reduction": r}) for p in (1, 2) for r in REDUCTIONS],
+    (F.multi_margin_loss, (random(3, 5), LABELS[0], 2, 0.3, random(5).abs()), {"reduction": "none"}),
+    (F.multi_margin_loss, (random(5), LABELS[0, 0]), {}),
+    *[(F.multilabel_margin_loss, (random(3, 5), ENDED), {"reduction": reduction}) for reduction in REDUCTIONS],
+    (F.multilabel_margin_loss, (random(5), ENDED[0]), {}),
+    *[
+        (F.triplet_margin_loss, (random(3, 5), random(3, 5, seed=1), random(3, 5, seed=2)), {"swap": swap, "p": p})
+        for swap, p in ((False, 2.0), (True, 1.5))
+    ],
+    (F.batch_norm, (random(3, 5, 2), random(5), random(5).abs(), random(5), random(5)), {"training": True}),
+    (F.batch_norm, (random(3, 5), random(5), random(5).abs()), {}),
+    *[
+        (
+            F.ctc_loss,
+            (random(7, 3, 5).log_softmax(-1), LABELS, torch.tensor([7, 5, 6]), torch.tensor([3, 0, 2])),
+            {"reduction": reduction, "blank": 3},
+        )
+        for reduction in REDUCTIONS
+    ],
+    (F.ctc_loss, (random(7, 3, 5).log_softmax(-1), LABELS.flatten(), (7, 2, 6), (3, 3, 3)), {"zero_infinity": True}),
+    (F.ctc_loss, (random(7, 3, 5).log_softmax(-1), LABELS, (7, 2, 6), (3, 3, 3)), {"reduction": "none"}),
+    (F.ctc_loss, (random(7, 5).log_softmax(-1), LABELS[0], torch.tensor(7), torch.tensor(3)), {}),
+    *[
+        (torch.segment_reduce, (random(7, 2), reduce), {"lengths": torch.tensor([2, 0, 5]), "initial": initial})
+        for reduce in ("sum", "mean", "prod", "max", "min")
+        for initial in (None, 0.5)
+    ],
+    (torch.segment_reduce, (random(7, 2), "sum"), {"offsets": torch.tensor([0, 2, 7])}),
+    (torch.segment_reduce, (random(2, 3, 5), "mean"), {"lengths": torch.tensor([[1, 2], [2, 1]]), "axis": 1}),
     (F.max_unpool1d, F.max_pool1d(random(2, 3, 7), 3, 2, return_indices=True), {"kernel_size": 3, "stride": 2}),
     (F.max_unpool2d, (POOLED, PLACES, 3, 2), {"output_size": (5, 5)}),
     (F.max_unpool2d, (POOLED[0], PLACES[0], 3, 2), {}),
@@ -178,6 +217,48 @@ def test_every_substitute_is_tried() -> None:
     )  # of newer torch; tried in test_foreign_code.py
     tried.update(SUBSTITUTES[function] for function in (chunked,) if function is not None)
     assert {s for f, s in SUBSTITUTES.items() if not f.__name__.endswith("_")} - tried == set()
+
+
+TWICE: dict[str, Callable[[Tensor], Tensor]] = {
+    "multi margin": lambda x: F.multi_margin_loss(x, LABELS[0].repeat(2)[: len(x)], p=2, reduction="none"),
+    "multilabel margin": lambda x: F.multilabel_margin_loss(x.square(), ENDED[: len(x)], reduction="none"),
+    "triplet": lambda x: F.triplet_margin_loss(x, x.cos(), x.square(), reduction="none"),
+    "temporal classification": lambda x: F.ctc_loss(
+        torch.stack([x, x.sin(), 2 * x, x.square()]).log_softmax(-1),
+        torch.tensor([[1, 2]]).expand(len(x), 2),
+        torch.full((len(x),), 4),
+        torch.full((len(x),), 2),
+        reduction="none",
+    ),
+    **{
+        f"{reduce} of segments": lambda x, reduce=reduce: torch.segment_reduce(
+            x.square(), reduce, lengths=torch.tensor([[2, 3]]).expand(len(x), 2), axis=1
+        )
+        for reduce in ("sum", "mean", "prod", "max", "min")
+    },
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+@pytest.mark.parametrize("grad", [True, False])
+def test_what_torch_differentiates_once_has_second_derivatives(name: str, grad: bool) -> None:
+    function, x = TWICE[name], random(3, 5)
+    T, S = random(2, 3, 5, seed=1), random(2, 3, 5, seed=2)
+
+    def pushed(x: Tensor) -> Tensor:
+        return linearize(function, x)[1].push(T)
+
+    with torch.set_grad_enabled(grad):
+        y, J = linearize(function, x)
+        step = 1e-5
+        W = random(1, *y.shape, seed=3)
+        bent = torch.stack([(pushed(x + step * s) - pushed(x - step * s))[k] / (2 * step) for k, s in enumerate(S)])
+        torch.testing.assert_close(J.second_push(T, S), bent, rtol=1e-6, atol=1e-6)
+        form = (linearize(function, x + step * T[0])[1].pull(W) - linearize(function, x - step * T[0])[1].pull(W))[0]
+        torch.testing.assert_close(J.second(T, W[0])[:, 0], flat(T * form / (2 * step)).sum(-1).T, rtol=1e-6, atol=1e-6)
+    x.requires_grad_()
+    assert torch.autograd.gradcheck(pushed, x)
+    assert torch.autograd.gradcheck(lambda x: linearize(function, x)[1].pull(W), x)
 
 
 class Distances(nn.Module):

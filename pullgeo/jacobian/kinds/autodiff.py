@@ -186,9 +186,11 @@ def check_connected(function: Map, x: Tensor) -> None:
     served(function, x, checked, checked, plain=True)
 
 
-def watched(function: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, Watching]:
-    """The value of a function, and what forward mode does not know of in it."""
-    watching = Watching()
+def watched(
+    function: Callable[[Tensor], Any], x: Tensor, note: Callable[[Any, Any], None] | None = None
+) -> tuple[Any, Watching]:
+    """The value of a function, and what forward mode does not know of in it; see `Watching`."""
+    watching = Watching(note)
     with watching:
         value = function(x)
     return value, watching

@@ -1,7 +1,6 @@
 """Automatic differentiation with respect to the weights of any module, sample by sample or side by side."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,19 +9,29 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
+from pullgeo._torch.grad_mode import has_own_functions
 from pullgeo._torch.state import left_alone
 from pullgeo._torch.substitutes import Watching
-from pullgeo.errors import PullgeoError
+from pullgeo._torch.transforms import no_slow_batching, transformed
+from pullgeo.errors import ModuleError, PullgeoError
 from pullgeo.jacobian.base import added_up, chunks
 from pullgeo.jacobian.boundary import FAILURES, undifferentiable, value_of
 from pullgeo.jacobian.checks import agree, needs_whole_batch
 from pullgeo.jacobian.kinds.autodiff import Autodiff, Map, check_connected, differentiable_kernels, watched
-from pullgeo.jacobian.recompute import over_chunks, transformed
+from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.reverse import Reverse
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tangents import with_value
 from pullgeo.jacobian.weights.base import SUM_BYTES, WeightKind
 from pullgeo.jacobian.weights.parameters import ParameterLayout
+from pullgeo.jacobian.weights.remembered import remember
+
+_FEW = 4
+"""So many backward passes of one sample take no longer than setting up transforms does."""
+
+
+_STEP = 0.3
+"""How far to go, relative to the size of the weights, to be at no special point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +92,11 @@ class AutodiffWeight(WeightKind):
                 return back(w.squeeze(0))[0].unsqueeze(0), y
             return vmap(lambda w: back(w)[0], randomness="same")(w), y
 
-        moved = self._side_by_side(of_sample, W)
+        few = len(self.x) == 1 and len(W) <= _FEW
+        moved = None if few else self._side_by_side(of_sample, W)
         if moved is None:
-            pieces = [J.pull(W[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
+            pull = _pulled_plainly if few else Autodiff.pull
+            pieces = [pull(J, W[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
             moved = torch.cat(pieces, 1) if pieces else W.new_zeros(len(W), 0, self.signature.n_in)
         return moved
 
@@ -159,15 +170,27 @@ class AutodiffWeight(WeightKind):
     @property
     def _needs_batch(self) -> bool:
         """Whether a sample can only be computed in its batch."""
+        if len(self.x) < 2:
+            return False
         if self.known.needs_batch is None:
-
-            def run(x: Tensor) -> Any:
-                with left_alone(self.module):
-                    return self.module(x)
-
-            with torch.no_grad():
-                self.known.needs_batch = needs_whole_batch(run, self.x, value_of(run, self.x.clone()))
+            layout = self.layout or ParameterLayout.of(self._bare)
+            theta, slots = layout.vector().detach(), _slots(self._bare, layout)
+            waves = torch.cos(torch.arange(len(theta), dtype=torch.float64, device=theta.device)).to(theta.dtype)
+            # values may be alike by chance, as where weights are all ones: not so a step away
+            near = theta + _STEP * (theta.abs().mean() + _STEP) * waves
+            self.known.needs_batch = any(self._differs_alone(layout, slots, weights) for weights in (theta, near))
         return self.known.needs_batch
+
+    def _differs_alone(self, layout: ParameterLayout, slots: dict[str, str], theta: Tensor) -> bool:
+        def run(x: Tensor) -> Any:
+            return self._run(layout, slots, theta, x)
+
+        with torch.no_grad():
+            try:
+                value = value_of(run, self.x.clone())
+            except FAILURES:  # it does not take such weights
+                return False
+            return needs_whole_batch(run, self.x, value)
 
     @property
     def _bare(self) -> nn.Module:
@@ -209,7 +232,9 @@ class AutodiffWeight(WeightKind):
         if not agree(y, self._value[inside]):
             self.known.together = False
         elif self.known.together is None:
-            self.known.together = self._is_right(moved[0, -1], stack[0, -1], forward)
+            self.known.together = not self._needs_batch and self._is_right(moved[0, -1], stack[0, -1], forward)
+            if self.known.together and self.known.operations is not None:
+                remember(self.module, self.known.operations, right=True)
         return moved if self.known.usable else None
 
     @property
@@ -226,6 +251,8 @@ class AutodiffWeight(WeightKind):
         with torch.no_grad(), differentiable_kernels():
             try:
                 run = Reverse(J.function, J.x)
+                if has_own_functions(run.y):  # whose way back does not show in the operations
+                    self.known.operations = None
                 w = torch.cos(torch.arange(moved.numel(), dtype=moved.dtype, device=moved.device)).view_as(moved)
                 pulled = run.pull((w if forward else given)[None, None])[0, 0]
             except FAILURES:
@@ -287,6 +314,8 @@ class Known:
     Args:
         seen: what it does that forward mode does not know of; ``None`` until it was watched.
         value: that of the whole batch; ``None`` until it is needed.
+        operations: what it computes, by which findings are remembered, if they may be.
+        together: whether it is known that samples can be moved side by side.
 
     Attributes:
         widest: bytes of the largest tensor that it computes for a sample, as far as known.
@@ -294,11 +323,18 @@ class Known:
         needs_batch: whether a sample can only be computed in its batch; ``None`` until that was tried.
     """
 
-    def __init__(self, seen: Watching | None = None, value: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        seen: Watching | None = None,
+        value: Tensor | None = None,
+        operations: Hashable = None,
+        together: bool = False,
+    ) -> None:
         self.seen = seen
         self.value = None if value is None else value.detach()
         self.widest = 0 if seen is None or value is None else seen.widest // max(1, len(value))
-        self.together: bool | None = None
+        self.operations = operations
+        self.together: bool | None = True if together else None
         self.needs_batch: bool | None = None
 
     @property
@@ -308,16 +344,12 @@ class Known:
         return self.together is not False and not hidden
 
 
-@contextmanager
-def no_slow_batching() -> Iterator[None]:
-    """Operations that torch batches by a loop over samples, with a warning, raise an error instead."""
-    functorch: Any = torch._C._functorch
-    before = functorch._is_vmap_fallback_enabled()
-    functorch._set_vmap_fallback_enabled(False)
+def _pulled_plainly(J: Autodiff, W: Tensor) -> Tensor:
+    """``Jᵀ W`` by plain reverse mode, which has nothing to set up; by transforms where that finds no way."""
     try:
-        yield
-    finally:
-        functorch._set_vmap_fallback_enabled(before)
+        return replace(J, nested=True).pull(W)
+    except ModuleError:  # a true one comes again
+        return J.pull(W)
 
 
 def _slots(module: nn.Module, layout: ParameterLayout) -> dict[str, str]:

@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from pullgeo._torch.transforms import transformed
 from pullgeo.jacobian.base import GRAM_BYTES, Jacobian, added_up, all_added_up
 from pullgeo.jacobian.contractions import flat, gram, outer, times
 from pullgeo.jacobian.kinds.graph import Edge, MoveAlong, sweep_backward, sweep_forward
 from pullgeo.jacobian.kinds.linear_map import Reshape
-from pullgeo.jacobian.recompute import over_chunks, transformed
+from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.weights.autodiff import AutodiffWeight
 from pullgeo.jacobian.weights.base import WeightKind

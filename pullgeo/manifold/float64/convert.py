@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pullgeo._torch.copying import copied
+from pullgeo._torch.copying import computed_tensors, copied
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.checks import check_fixed
 from pullgeo.manifold.float64.promote import Promoted
@@ -73,7 +73,7 @@ def _in_double(thing: Any) -> Any:
         if not any(t.is_floating_point() and t.dtype != torch.float64 for t in tensors):
             return thing
         _check_convertible(thing)
-        tensors += [t for t in _attributes(thing) if not t.is_leaf]
+        tensors += computed_tensors(thing)  # what torch.nn.utils.weight_norm or a forward keeps
         return with_tensors(thing, {id(t): t.double() if t.is_floating_point() else t for t in tensors})
     if isinstance(thing, MethodType) and isinstance(thing.__self__, nn.Module | Metric):
         return MethodType(thing.__func__, _in_double(thing.__self__))
@@ -117,16 +117,6 @@ def _precisions(thing: Any) -> set[torch.dtype]:
 def _module_of(thing: Any) -> nn.Module | None:
     owner = thing.__self__ if isinstance(thing, MethodType) else thing
     return owner if isinstance(owner, nn.Module) else None
-
-
-def _attributes(module: nn.Module) -> list[Tensor]:
-    """Tensors that are attributes and no parameters: what ``torch.nn.utils.weight_norm`` or a ``forward`` keeps."""
-    found: list[Tensor] = []
-    for child in module.modules():
-        for value in vars(child).values():
-            entries = value if type(value) in (list, tuple) else value.values() if type(value) is dict else (value,)
-            found += [entry for entry in entries if isinstance(entry, Tensor)]
-    return found
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
-from pullgeo.jacobian.recompute import transformed
+from pullgeo._torch.transforms import transformed
 
 
 def adjoint(function: Callable[[Tensor], Tensor], in_shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:

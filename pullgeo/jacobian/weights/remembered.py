@@ -1,0 +1,58 @@
+"""What was found out about modules whose weights are differentiated automatically, for the next call.
+
+No value is kept and nothing of a derivative, only what checks have shown: that no graph knows what a module does, and
+that torch moves its samples side by side and gets that right. A finding holds for a sequence of operations, which is
+noted anew in every call: the functions of torch that ran, with the shapes and settings that they were given. Whatever a
+module was changed in between, by hooks, other layers, other parameters or another ``forward``, if it shows in what is
+computed it is another sequence, of which nothing is known.
+"""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+from weakref import ref
+
+from torch import Tensor, nn
+
+_MOST = 64
+"""So many findings of one module are kept."""
+
+_found: dict[int, tuple[Any, Mapping[Hashable, bool]]] = {}
+
+
+def findings(module: nn.Module) -> Mapping[Hashable, bool]:
+    """What is known of a module, by a sequence of operations; forgotten with the module."""
+    held = _found.get(id(module))
+    return held[1] if held is not None and held[0]() is module else {}
+
+
+def remember(module: nn.Module, operations: Hashable, right: bool) -> None:
+    """Note that a module's samples can be moved side by side, or else that no graph knows what it does."""
+    number, known = id(module), dict(findings(module))
+    if len(known) >= _MOST:
+        known.clear()
+    known[operations] = known.get(operations, False) or right
+    # a module may be unhashable, so that it cannot be a key itself
+    _found[number] = (ref(module, lambda gone: _forget(number, gone)), known)
+
+
+def _forget(number: int, gone: Any) -> None:
+    held = _found.get(number)
+    if held is not None and held[0] is gone:
+        del _found[number]
+
+
+def described(argument: Any) -> Hashable:
+    """All that decides how torch treats an argument, but for the numbers in a tensor."""
+    if isinstance(argument, Tensor):
+        if argument.is_nested:  # it has no shape
+            return argument.layout, argument.dtype
+        return argument.shape, argument.dtype, argument.device, argument.requires_grad, argument.layout
+    if isinstance(argument, tuple | list):
+        return tuple(map(described, argument))
+    if isinstance(argument, dict):
+        return tuple((key, described(value)) for key, value in argument.items())
+    if isinstance(argument, slice):
+        return argument.start, argument.stop, argument.step
+    if isinstance(argument, float | int | complex | str) or argument is None:
+        return type(argument), argument
+    return type(argument), repr(argument)
