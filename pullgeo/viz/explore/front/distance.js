@@ -1,0 +1,145 @@
+// @ts-check
+import { Surface } from "./surface.js";
+import { gridPlace, metricAt } from "./metric.js";
+import { BinaryHeap } from "./lattice.js";
+
+/** The eight neighbours of a node in turn; two successive ones span a triangle with it. */
+const RING = [[1, 0], [1, 1], [0, 1], [-1, 1], [-1, 0], [-1, -1], [0, -1], [1, -1]];
+/** Up to so many cells from the point distances are lengths of straight segments. */
+const NEAR_CELLS = 4;
+const NEAR_PIECES = 8;
+
+/**
+ * Distances from a point to the nodes of a grid over the surface.
+ *
+ * Solves the eikonal equation |∇u|_G = 1: the value at a node is the least, over the triangles around it, of the distance
+ * along the opposite edge (linear between its ends) plus the metric's length of the segment from there; nodes are taken in
+ * the order of their distance, and again when a neighbour improves, as an anisotropic metric may ask. Near the point,
+ * straight segments are measured. The error falls with the cells; on 97 x 97 nodes it is about 0.5 % of the distance for
+ * metrics that vary over many cells, and more for ones that are long and thin.
+ *
+ * @param {Surface} surface
+ * @param {ArrayLike<number>} point
+ * @param {number} nx
+ * @param {number} ny
+ * @returns {Float32Array} ny rows of nx distances; NaN where no way leads
+ */
+export function distanceField(surface, point, nx, ny) {
+  const count = nx * ny;
+  const E = new Float64Array(count), F = new Float64Array(count), G = new Float64Array(count);
+  for (let j = 0; j < ny; j++) {
+    const y = gridPlace(surface.y, j, ny);
+    for (let i = 0; i < nx; i++) {
+      const metric = metricAt(surface, gridPlace(surface.x, i, nx), y);
+      E[j * nx + i] = metric.E;
+      F[j * nx + i] = metric.F;
+      G[j * nx + i] = metric.G;
+    }
+  }
+  const hx = (surface.x[1] - surface.x[0]) / (nx - 1), hy = (surface.y[1] - surface.y[0]) / (ny - 1);
+  const u = new Float64Array(count).fill(Infinity);
+  const heap = new BinaryHeap(count);
+  const start = nearField(surface, point, nx, ny, hx, hy, E);
+  for (const [n, distance] of start) {
+    u[n] = distance;
+    heap.push(n, distance);
+  }
+  while (heap.size > 0) {
+    const n = heap.pop();
+    const i = n % nx, j = (n - i) / nx;
+    for (let s = 0; s < 8; s++) {
+      // m sees n as its neighbour in the opposite direction
+      const mi = i + RING[s][0], mj = j + RING[s][1];
+      if (mi < 0 || mi >= nx || mj < 0 || mj >= ny) continue;
+      const m = mj * nx + mi;
+      if (start.has(m) || !Number.isFinite(E[m])) continue;
+      const back = (s + 4) % 8;
+      const value = Math.min(
+        triangleUpdate(m, mi, mj, n, back, (back + 1) % 8, nx, ny, hx, hy, u, E, F, G),
+        triangleUpdate(m, mi, mj, n, back, (back + 7) % 8, nx, ny, hx, hy, u, E, F, G),
+      );
+      if (value < u[m] * (1 - 1e-9)) {
+        u[m] = value;
+        heap.push(m, value);
+      }
+    }
+  }
+  const out = new Float32Array(count);
+  for (let n = 0; n < count; n++) out[n] = u[n] < Infinity ? u[n] : NaN;
+  return out;
+}
+
+/**
+ * Lengths of the straight segments from the point to the nodes near it.
+ *
+ * @param {Surface} surface
+ * @param {ArrayLike<number>} point
+ * @param {number} nx
+ * @param {number} ny
+ * @param {number} hx
+ * @param {number} hy
+ * @param {Float64Array} E NaN where nothing is known
+ * @returns {Map<number, number>}
+ */
+function nearField(surface, point, nx, ny, hx, hy, E) {
+  /** @type {Map<number, number>} */
+  const near = new Map();
+  const ci = (point[0] - surface.x[0]) / hx, cj = (point[1] - surface.y[0]) / hy;
+  if (!surface.inside(point[0], point[1])) return near;
+  for (let j = Math.max(0, Math.ceil(cj - NEAR_CELLS)); j <= Math.min(ny - 1, cj + NEAR_CELLS); j++) {
+    for (let i = Math.max(0, Math.ceil(ci - NEAR_CELLS)); i <= Math.min(nx - 1, ci + NEAR_CELLS); i++) {
+      if (!Number.isFinite(E[j * nx + i])) continue;
+      const dx = surface.x[0] + i * hx - point[0], dy = surface.y[0] + j * hy - point[1];
+      let length = 0;
+      for (let k = 0; k < NEAR_PIECES; k++) {
+        const t = (k + 0.5) / NEAR_PIECES;
+        const metric = metricAt(surface, point[0] + t * dx, point[1] + t * dy);
+        length += Math.sqrt(metric.E * dx * dx + 2 * metric.F * dx * dy + metric.G * dy * dy) / NEAR_PIECES;
+      }
+      if (Number.isFinite(length)) near.set(j * nx + i, length);
+    }
+  }
+  return near;
+}
+
+/**
+ * min over λ in [0, 1] of (1 - λ) u_n + λ u_o + |x_m - x_λ|, with x_λ between two neighbours n and o of m.
+ *
+ * @param {number} m
+ * @param {number} mi
+ * @param {number} mj
+ * @param {number} n
+ * @param {number} sn direction from m to n
+ * @param {number} so direction from m to the other neighbour
+ * @param {number} nx
+ * @param {number} ny
+ * @param {number} hx
+ * @param {number} hy
+ * @param {Float64Array} u
+ * @param {Float64Array} E
+ * @param {Float64Array} F
+ * @param {Float64Array} G
+ * @returns {number}
+ */
+function triangleUpdate(m, mi, mj, n, sn, so, nx, ny, hx, hy, u, E, F, G) {
+  const px = RING[sn][0] * hx, py = RING[sn][1] * hy;
+  const oi = mi + RING[so][0], oj = mj + RING[so][1];
+  const o = oi >= 0 && oi < nx && oj >= 0 && oj < ny ? oj * nx + oi : -1;
+  const edge = Math.sqrt(((E[m] + E[n]) * px * px + 2 * (F[m] + F[n]) * px * py + (G[m] + G[n]) * py * py) / 2);
+  const alone = u[n] + edge;
+  if (o < 0 || !(u[o] < Infinity) || !Number.isFinite(E[o])) return alone;
+  const qx = RING[so][0] * hx - px, qy = RING[so][1] * hy - py;
+  const e = (2 * E[m] + E[n] + E[o]) / 4, f = (2 * F[m] + F[n] + F[o]) / 4, g = (2 * G[m] + G[n] + G[o]) / 4;
+  // |p + λ q|² = pp + 2 λ pq + λ² qq
+  const pp = e * px * px + 2 * f * px * py + g * py * py;
+  const pq = e * px * qx + f * (px * qy + py * qx) + g * py * qy;
+  const qq = e * qx * qx + 2 * f * qx * qy + g * qy * qy;
+  const rise = u[o] - u[n];
+  const area = pp * qq - pq * pq;
+  const slack = qq - rise * rise;
+  if (!(slack > 0) || !(area > 0)) return alone;
+  // derivative zero: (pq + λ qq) / |p + λ q| = -rise
+  const lambda = (-rise * Math.sqrt(area / slack) - pq) / qq;
+  if (!(lambda > 0 && lambda < 1)) return alone;
+  return u[n] + lambda * rise + Math.sqrt(pp + 2 * lambda * pq + lambda * lambda * qq);
+}
