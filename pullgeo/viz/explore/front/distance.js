@@ -2,6 +2,7 @@
 import { Surface } from "./surface.js";
 import { gridPlace, metricAt } from "./metric.js";
 import { BinaryHeap } from "./lattice.js";
+import { unitVelocity } from "./exponential.js";
 
 /** The eight neighbours of a node in turn; two successive ones span a triangle with it. */
 const RING = [[1, 0], [1, 1], [0, 1], [-1, 1], [-1, 0], [-1, -1], [0, -1], [1, -1]];
@@ -142,4 +143,24 @@ function triangleUpdate(m, mi, mj, n, sn, so, nx, ny, hx, hy, u, E, F, G) {
   const lambda = (-rise * Math.sqrt(area / slack) - pq) / qq;
   if (!(lambda > 0 && lambda < 1)) return alone;
   return u[n] + lambda * rise + Math.sqrt(pp + 2 * lambda * pq + lambda * lambda * qq);
+}
+
+/**
+ * The unit ball of the metric at a place, drawn with a radius: all v with vᵀ G v = radius².
+ *
+ * @param {Surface} surface
+ * @param {number} x
+ * @param {number} y
+ * @param {number} radius
+ * @param {number} [n]
+ * @returns {Float64Array} n + 1 places, the first and the last the same
+ */
+export function indicatrix(surface, x, y, radius, n = 48) {
+  const out = new Float64Array(2 * (n + 1));
+  for (let i = 0; i <= n; i++) {
+    const [u, v] = unitVelocity(surface, [x, y], (2 * Math.PI * (i % n)) / n, radius);
+    out[2 * i] = x + u;
+    out[2 * i + 1] = y + v;
+  }
+  return out;
 }

@@ -174,23 +174,3 @@ export function fan(surface, point, count, radius, { steps = 32 } = {}) {
   }
   return curves;
 }
-
-/**
- * The unit ball of the metric at a place, drawn with a radius: all v with vᵀ G v = radius².
- *
- * @param {Surface} surface
- * @param {number} x
- * @param {number} y
- * @param {number} radius
- * @param {number} [n]
- * @returns {Float64Array} n + 1 places, the first and the last the same
- */
-export function indicatrix(surface, x, y, radius, n = 48) {
-  const out = new Float64Array(2 * (n + 1));
-  for (let i = 0; i <= n; i++) {
-    const [u, v] = unitVelocity(surface, [x, y], (2 * Math.PI * (i % n)) / n, radius);
-    out[2 * i] = x + u;
-    out[2 * i + 1] = y + v;
-  }
-  return out;
-}
