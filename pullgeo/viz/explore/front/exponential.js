@@ -5,8 +5,9 @@ import { CURVE_TEXTS } from "./geodesic.js";
 
 /** @typedef {import("./geodesic.js").Curve} Curve */
 
-/** Relative change of the speed that a geodesic may end with; it would keep it for ever. */
+/** Relative change of the speed that a geodesic may have, which ought to keep it; those of a fan may have more. */
 const SPEED_DRIFT = 1e-6;
+const FAN_DRIFT = 1e-4;
 const MOST_SUBSTEPS = 16;
 
 /**
@@ -72,18 +73,18 @@ function rungeKuttaStep(surface, state, h, work, jet) {
 /**
  * The geodesic from a point with a velocity, for unit time: the exponential map with the way to it.
  *
- * Runge-Kutta steps of order 4, made finer until the speed stays the same to a millionth, or 16 times as fine.
+ * Runge-Kutta steps of order 4, made finer until the speed stays the same to `drift`, or 16 times as fine.
  * At the border the curve ends (status OUTSIDE, nodes up to there). `residual` is the relative drift of the speed.
  *
  * @param {Surface} surface
  * @param {ArrayLike<number>} point
  * @param {ArrayLike<number>} velocity in the coordinates of the map
- * @param {{steps?: number}} [options]
+ * @param {{steps?: number, drift?: number}} [options]
  * @returns {Curve}
  */
-export function shoot(surface, point, velocity, { steps = 64 } = {}) {
+export function shoot(surface, point, velocity, { steps = 64, drift = SPEED_DRIFT } = {}) {
   let curve = shootWith(surface, point, velocity, steps, 1);
-  for (let fine = 2; fine <= MOST_SUBSTEPS && curve.residual > SPEED_DRIFT; fine *= 2) {
+  for (let fine = 2; fine <= MOST_SUBSTEPS && curve.residual > drift; fine *= 2) {
     curve = shootWith(surface, point, velocity, steps, fine);
   }
   if (curve.status === "CONVERGED" && curve.residual > 1e-3) {
@@ -170,7 +171,8 @@ export function unitVelocity(surface, point, angle, radius) {
 export function fan(surface, point, count, radius, { steps = 32 } = {}) {
   const curves = [];
   for (let i = 0; i < count; i++) {
-    curves.push(shoot(surface, point, unitVelocity(surface, point, (2 * Math.PI * i) / count, radius), { steps }));
+    const velocity = unitVelocity(surface, point, (2 * Math.PI * i) / count, radius);
+    curves.push(shoot(surface, point, velocity, { steps, drift: FAN_DRIFT }));
   }
   return curves;
 }
