@@ -132,7 +132,7 @@ def decoder_uncertainty(manifold: Manifold, plane: Slice, x: Interval, y: Interv
     return Field("decoder uncertainty", words, formula, "unit of the output", values, x, y)
 
 
-def scalar_curvature(manifold: Manifold, plane: Slice, x: Interval, y: Interval, *, side: int = 48) -> Field | None:
+def scalar_curvature(manifold: Manifold, plane: Slice, x: Interval, y: Interval, *, side: int = 24) -> Field | None:
     """The scalar curvature of the whole latent space on the plane; ``None`` for two latents, where the page computes it.
 
     Places at which it does not exist (a singular metric, no second derivatives) are empty; ``None`` where it exists

@@ -13,11 +13,13 @@ const NEAR_PIECES = 8;
 /**
  * Distances from a point to the nodes of a grid over the surface.
  *
- * Solves the eikonal equation |∇u|_G = 1: the value at a node is the least, over the triangles around it, of the distance
- * along the opposite edge (linear between its ends) plus the metric's length of the segment from there; nodes are taken in
- * the order of their distance, and again when a neighbour improves, as an anisotropic metric may ask. Near the point,
- * straight segments are measured. The error falls with the cells; on 97 x 97 nodes it is about 0.5 % of the distance for
- * metrics that vary over many cells, and more for ones that are long and thin.
+ * Solves the eikonal equation |∇u|_G = 1 in the order of the distances: a node's value is the least over the triangles
+ * around it, each unfolded with a point source behind its edge; nodes are taken again when a neighbour improves, as an
+ * anisotropic metric may ask. Near the point, straight segments are measured. The error falls with the cells: on 97 x 97
+ * nodes it is below 1 % on the sphere and the half-plane, and more where the metric is long and thin, or changes within a
+ * few cells.
+ *
+ * Source: Novotni, Klein, *Computing geodesic distances on triangular meshes*, WSCG 2002.
  *
  * @param {Surface} surface
  * @param {ArrayLike<number>} point
@@ -59,7 +61,7 @@ export function distanceField(surface, point, nx, ny) {
         triangleUpdate(m, mi, mj, n, back, (back + 1) % 8, nx, ny, hx, hy, u, E, F, G),
         triangleUpdate(m, mi, mj, n, back, (back + 7) % 8, nx, ny, hx, hy, u, E, F, G),
       );
-      if (value < u[m] * (1 - 1e-9)) {
+      if (value < u[m] * (1 - 1e-6)) {
         u[m] = value;
         heap.push(m, value);
       }
@@ -104,7 +106,11 @@ function nearField(surface, point, nx, ny, hx, hy, E) {
 }
 
 /**
- * min over λ in [0, 1] of (1 - λ) u_n + λ u_o + |x_m - x_λ|, with x_λ between two neighbours n and o of m.
+ * The distance of a node m behind the edge between two of its neighbours n and o.
+ *
+ * In the metric's own plane, the two distances and the edge's length give the place of a point source behind the edge, and
+ * the distance from there to m: exact for a flat metric, where linear interpolation along the edge would lose the front's
+ * curvature. Where the ray misses the edge, or there is no such place, the way along the side from n to m remains.
  *
  * @param {number} m
  * @param {number} mi
@@ -126,23 +132,26 @@ function triangleUpdate(m, mi, mj, n, sn, so, nx, ny, hx, hy, u, E, F, G) {
   const px = RING[sn][0] * hx, py = RING[sn][1] * hy;
   const oi = mi + RING[so][0], oj = mj + RING[so][1];
   const o = oi >= 0 && oi < nx && oj >= 0 && oj < ny ? oj * nx + oi : -1;
-  const edge = Math.sqrt(((E[m] + E[n]) * px * px + 2 * (F[m] + F[n]) * px * py + (G[m] + G[n]) * py * py) / 2);
-  const alone = u[n] + edge;
+  const side = Math.sqrt(((E[m] + E[n]) * px * px + 2 * (F[m] + F[n]) * px * py + (G[m] + G[n]) * py * py) / 2);
+  const alone = u[n] + side;
   if (o < 0 || !(u[o] < Infinity) || !Number.isFinite(E[o])) return alone;
   const qx = RING[so][0] * hx - px, qy = RING[so][1] * hy - py;
   const e = (2 * E[m] + E[n] + E[o]) / 4, f = (2 * F[m] + F[n] + F[o]) / 4, g = (2 * G[m] + G[n] + G[o]) / 4;
-  // |p + λ q|² = pp + 2 λ pq + λ² qq
   const pp = e * px * px + 2 * f * px * py + g * py * py;
   const pq = e * px * qx + f * (px * qy + py * qx) + g * py * qy;
   const qq = e * qx * qx + 2 * f * qx * qy + g * qy * qy;
-  const rise = u[o] - u[n];
   const area = pp * qq - pq * pq;
-  const slack = qq - rise * rise;
-  if (!(slack > 0) || !(area > 0)) return alone;
-  // derivative zero: (pq + λ qq) / |p + λ q| = -rise
-  const lambda = (-rise * Math.sqrt(area / slack) - pq) / qq;
-  if (!(lambda > 0 && lambda < 1)) return alone;
-  return u[n] + lambda * rise + Math.sqrt(pp + 2 * lambda * pq + lambda * lambda * qq);
+  if (!(area > 0)) return alone;
+  // n at the origin, o at (edge, 0), m above and the source below
+  const edge = Math.sqrt(qq);
+  const mx = -pq / edge, my = Math.sqrt(area) / edge;
+  const sx = (u[n] * u[n] - u[o] * u[o] + qq) / (2 * edge);
+  const depth = u[n] * u[n] - sx * sx;
+  if (!(depth >= 0)) return alone;
+  const sy = Math.sqrt(depth);
+  const crossing = sx + ((mx - sx) * sy) / (sy + my);
+  if (!(crossing >= 0 && crossing <= edge)) return alone;
+  return Math.hypot(mx - sx, my + sy);
 }
 
 /**

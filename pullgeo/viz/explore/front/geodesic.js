@@ -505,7 +505,7 @@ export class Tracker {
     const path = graph.pathTo(this.tree, leaf);
     if (path === null || path.places.length <= 4) return curve;
     const ratio = path.length / curve.length;
-    if (curve.status === "CONVERGED" && !(ratio < LATTICE_EXCESS && ratio < this.tried - 5e-3)) return curve;
+    if (curve.status === "CONVERGED" && !(ratio < LATTICE_EXCESS && ratio < this.tried - 1e-3)) return curve;
     const places = stays ? path.places : path.places.reverse();
     const nodes = resampledPath(this.surface, places, this.segments);
     const energy = chordEnergy(this.surface, this.segments);
