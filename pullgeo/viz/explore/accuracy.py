@@ -80,7 +80,7 @@ class Accuracy:
             f"{_percent(self.curve.p95)} longer than the geodesics."
         )
         if self.compared < self.pairs:
-            said += f" {self.pairs - self.compared} of {self.pairs} further pairs could not be compared."
+            said += f" {self.pairs - self.compared} more pairs were not solved by both."
         return said if self.fine else f"Coarse map. {said}"
 
     def payload(self) -> dict[str, Any]:

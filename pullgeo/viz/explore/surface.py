@@ -37,6 +37,8 @@ DERIVATIVE_SHARE = 2e-3
 """Share of the derivatives' energy that may be left to R."""
 REST_SHARE = 1e-7
 """Below this share of the metric R is left out: lengths then are right to half of it."""
+FEW = 12
+"""Up to so many components are carried in single precision; more of them in 16 bits each."""
 FEWEST, MOST = 48, 128
 """Lattice nodes along the longer side, unless the budget is raised."""
 _COARSE = 25
@@ -50,7 +52,7 @@ class Surface:
     Attributes:
         x: the interval of the map's first coordinate.
         y: the interval of the second one.
-        levels: ``(nx + 2, ny + 2, r)`` coefficients in steps of their component's scale.
+        levels: ``(nx + 2, ny + 2, r)`` coefficients in units of their component's scale: 16-bit integers, or floats.
         scale: ``(r,)``, in the unit of the output.
         rest: ``(nx + 2, ny + 2, 3)``: E, F, G of R in units of ``rest_scale``, or p, m, s (``rest_kind``); ``None``
             where it is negligible.
@@ -320,9 +322,12 @@ def _of_map(
             "Check its weights, and that the map lies where it was trained."
         )
     coefficients = spline_coefficients(filled(projected.reshape(*shape, r), there))
-    scale = np.abs(coefficients).max((0, 1)) / 32767
-    scale[scale == 0] = 1.0
-    levels = np.round(coefficients / scale).astype(np.int16)
+    if r <= FEW:
+        scale, levels = np.ones(r), coefficients.astype(np.float32)
+    else:
+        scale = np.abs(coefficients).max((0, 1)) / 32767
+        scale[scale == 0] = 1.0
+        levels = np.round(coefficients / scale).astype(np.int16)
     packed_rest, rest_scale = None, np.ones(3)
     if rest is not None:
         values = spline_coefficients(filled(rest.reshape(*shape, 3), there))
