@@ -47,10 +47,10 @@ class Accuracy:
         compared: pairs that both solved; the quantiles are of these.
         converged: pairs that the page solved.
         exact: pairs that the library solved.
-        length: ``|l_page / l - 1|`` of the length that the page states, with l the length of the shorter of both curves as
-            the manifold measures it.
-        curve: ``l(curve of the page) / l(geodesic) - 1``, both as the manifold measures them: how much longer the page's
-            curve truly is. Where it is shorter, 0.
+        length: ``|l_page / l - 1|`` of the length that the page states, with l the length of the shorter of both
+            curves as the manifold measures it.
+        curve: ``l(curve of the page) / l(geodesic) - 1``, both as the manifold measures them: how much longer the
+            page's curve truly is. Where it is shorter, 0.
     """
 
     pairs: int
@@ -62,7 +62,7 @@ class Accuracy:
 
     @property
     def fine(self) -> bool:
-        """Whether curves and lengths are right to half a per cent for 95 % of the pairs, and nine in ten were solved."""
+        """Whether 95 % of curves and lengths are right to half a per cent, and nine in ten pairs were solved."""
         enough = self.compared >= 0.9 * max(1, self.exact) and self.compared > 0
         return bool(enough and self.length.p95 <= LIMIT and self.curve.p95 <= LIMIT)
 
@@ -75,7 +75,8 @@ class Accuracy:
                 f"exact solver {self.exact}, none of them the same."
             )
         said = (
-            f"On {self.compared} random pairs, lengths read off this map are within {_percent(self.length.p95)} of the exact "
+            f"On {self.compared} random pairs, lengths read off this map are within {_percent(self.length.p95)} "
+            f"of the exact "
             f"ones (95 % quantile; median {_percent(self.length.median)}), and its curves are at most "
             f"{_percent(self.curve.p95)} longer than the geodesics."
         )
@@ -175,14 +176,18 @@ def sample_accurately(
         refined = sample_surface(manifold, x, y, side=finer)
         again = measure_accuracy(manifold, refined, places, pairs, seed)
         # kinks and unsolved pairs do not get better for ever
-        if again.compared < found.compared or max(again.length.p95, again.curve.p95) > max(found.length.p95, found.curve.p95):
+        if again.compared < found.compared or max(again.length.p95, again.curve.p95) > max(
+            found.length.p95, found.curve.p95
+        ):
             break
         surface, found = refined, again
     if not found.fine:
         nodes = "x".join(map(str, surface.nodes))
         warnings.warn(
-            f"viz.explore: {found.sentence} The lattice has {nodes} nodes and {surface.bytes / 1e6:.1f} MB. Show a smaller "
-            "part of the latent space, or smooth the decoder's kinks; a page beside the exact server is exact everywhere.",
+            f"viz.explore: {found.sentence} The lattice has {nodes} nodes and {surface.bytes / 1e6:.1f} MB. "
+            f"Show a smaller "
+            "part of the latent space, or smooth the decoder's kinks; a page beside the exact server is exact "
+            "everywhere.",
             CoarseMapWarning,
             stacklevel=3,
         )
@@ -196,7 +201,9 @@ def _exact(manifold: Manifold, a: Tensor, b: Tensor) -> tuple[Float[Tensor, "p n
         solution = manifold.geodesic(a, b, solver)
     except (NonFiniteError, SingularMetricError):
         if len(a) == 1:
-            return torch.stack([a, b], 1).repeat_interleave(2, 1)[:, :1].expand(1, solver.segments + 1, 2), torch.tensor([False])
+            return torch.stack([a, b], 1).repeat_interleave(2, 1)[:, :1].expand(
+                1, solver.segments + 1, 2
+            ), torch.tensor([False])
         half = len(a) // 2
         parts = [_exact(manifold, a[part], b[part]) for part in (slice(0, half), slice(half, None))]
         most = max(nodes.shape[1] for nodes, _ in parts) - 1

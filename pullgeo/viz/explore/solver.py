@@ -172,7 +172,10 @@ def page_geodesics(
         results = [descend(space, Descent.begin(space, start), tol, 60) for start in starts]
         lengths = [_lengths(space, result.nodes) for result in results]
         good = [reached(result.at.residual, result.at.rounding, tol) for result in results]
-        found = [torch.where(torch.isfinite(result.at.energy), fine, torch.inf) for result, (fine, _) in zip(results, lengths, strict=True)]
+        found = [
+            torch.where(torch.isfinite(result.at.energy), fine, torch.inf)
+            for result, (fine, _) in zip(results, lengths, strict=True)
+        ]
         second = found[1] < found[0] * torch.where(good[0], 1 - 1e-6, 1.0)
         length = torch.where(second, found[1], found[0])
         return PageCurves(
@@ -211,7 +214,9 @@ def _lattice_paths(space: ChordSpace, a: Tensor, b: Tensor, segments: int) -> Te
     begin, end = np.concatenate([begin, extra]), np.concatenate([end, *near])
     segment = torch.stack([tips[torch.from_numpy(begin)], tips[torch.from_numpy(end)]], 1)
     lengths = torch.cat([space.squares(part).sqrt().sum(1) for part in segment.split(4096)])
-    usable = torch.stack([surface.inside(segment[:, 0] + t * (segment[:, 1] - segment[:, 0])) for t in (0, 0.25, 0.5, 0.75, 1)]).all(0)
+    usable = torch.stack(
+        [surface.inside(segment[:, 0] + t * (segment[:, 1] - segment[:, 0])) for t in (0, 0.25, 0.5, 0.75, 1)]
+    ).all(0)
     keep = (usable & torch.isfinite(lengths)).numpy()
     weights = lengths.numpy()[keep].clip(min=1e-300)
     graph = csr_matrix((weights, (begin[keep], end[keep])), shape=(len(tips), len(tips)))
@@ -258,6 +263,8 @@ def _exponential(jets: Float[Tensor, "6 p s 3"]) -> Float[Tensor, "6 p s 3"]:
         e = p + pi * pj
         cross = pi * mj + pj * mi + dm
         rows.append(
-            torch.stack([E * e, E * (e * m + cross), E * (e * m**2 + 2 * m * cross + 2 * mi * mj) + S * (s + si * sj)], -1)
+            torch.stack(
+                [E * e, E * (e * m + cross), E * (e * m**2 + 2 * m * cross + 2 * mi * mj) + S * (s + si * sj)], -1
+            )
         )
     return torch.stack(rows)

@@ -362,9 +362,7 @@ def _of_metric(manifold: Manifold, x: Interval, y: Interval, side: int) -> Surfa
     rest = spline_coefficients(filled(values.reshape(*shape, 3), there)).astype(np.float32)
     empty = np.zeros((shape[0] + 2, shape[1] + 2, 0), dtype=np.int16)
     nothing = np.zeros(0)
-    return Surface(
-        x, y, empty, nothing, rest, np.ones(3), "log", _cells(there), nothing, np.zeros((0, 0)), (0.0, 1.0)
-    )
+    return Surface(x, y, empty, nothing, rest, np.ones(3), "log", _cells(there), nothing, np.zeros((0, 0)), (0.0, 1.0))
 
 
 def _places(gx: np.ndarray, gy: np.ndarray) -> Tensor:
@@ -389,7 +387,8 @@ def _evaluated(flat: FlatMap, places: Tensor, *, tangents: bool) -> tuple[Tensor
     if not len(F):
         raise NonFiniteError(
             f"viz.explore: the decoder returned NaN or infinity at all of {len(places)} places between "
-            f"{places[0].tolist()} and {places[-1].tolist()}. Check its weights, and that the map lies where it was trained."
+            f"{places[0].tolist()} and {places[-1].tolist()}. Check its weights, and that the map lies where it "
+            f"was trained."
         )
     return F, torch.cat(along, 1)
 
@@ -405,8 +404,8 @@ def _components(
 ) -> tuple[Tensor, Tensor, tuple[float, float]]:
     """Mean, orthonormal rows, and the shares of variance and of derivatives that they leave out.
 
-    The principal components of outputs and derivatives together, each with the same total energy: components of the outputs
-    alone would drop small but steep ones.
+    The principal components of outputs and derivatives together, each with the same total energy: components of the
+    outputs alone would drop small but steep ones.
     """
     mean = F.mean(0)
     F = F - mean

@@ -18,7 +18,9 @@ def in_front(node: str, tmp_path: Path) -> Callable[[dict[str, Any]], dict[str, 
     def run(work: dict[str, Any]) -> dict[str, Any]:
         case = tmp_path / "case.json"
         case.write_text(json.dumps(work))
-        done = subprocess.run([node, str(FRONT / "compare.mjs"), str(case)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [node, str(FRONT / "compare.mjs"), str(case)], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
