@@ -120,8 +120,8 @@ def decoder_uncertainty(
             return deviation(z).flatten(1).square().mean(1).sqrt()
 
     elif isinstance(decoder, Ensemble) and decoder.count > 1:
-        words = "How much the members of the ensemble differ: root mean square of their standard deviation over the
-        outputs." formula = "√(1/D Σ_j Var_s f_s,j(z))"
+        words = "How much the members of the ensemble differ: root mean square of their standard deviation over the outputs."
+        formula = "√(1/D Σ_j Var_s f_s,j(z))"
         count = decoder.count
 
         def spread(z: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def decoder_uncertainty(
 
 
 def scalar_curvature(manifold: Manifold, plane: Slice, x: Interval, y: Interval, *, side: int = 24) -> Field | None:
-    """The scalar curvature of the whole latent space on the plane; ``None`` for two latents, where the page computes it.
+    """The scalar curvature of the whole latent space on the plane; ``None`` for two latents: the page computes that.
 
     Places at which it does not exist (a singular metric, no second derivatives) are empty; ``None`` where it exists
     nowhere.

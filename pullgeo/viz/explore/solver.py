@@ -112,7 +112,7 @@ class ChordSpace:
 
     def chord_lengths(self, layers: Float[Tensor, "p n k 2"]) -> Float[Tensor, "p s k k"]:
         """Lengths of the segments between all points of successive layers."""
-        p, n, k, _ = layers.shape
+        p, _, k, _ = layers.shape
         pairs = [
             torch.stack([a[:, :, None].expand(p, k, k, 2), b[:, None].expand(p, k, k, 2)], 3).reshape(-1, 2, 2)
             for a, b in zip(layers[:, :-1].unbind(1), layers[:, 1:].unbind(1), strict=True)
@@ -121,7 +121,8 @@ class ChordSpace:
 
     def _rest_jets(self, places: Float[Tensor, "p s 2"]) -> tuple[Tensor, Tensor, Tensor]:
         """R ``(p, s, 2, 2)``, its first derivatives ``(2, p, s, 2, 2)`` and its second ones ``(2, 2, p, s, 2, 2)``."""
-        assert self.rest is not None
+        if self.rest is None:
+            raise ValueError("ChordSpace: a surface without a rest has no jets of one.")
         jets = self.rest.jet(places.reshape(-1, 2)).unflatten(1, places.shape[:2])
         if self.surface.rest_kind == "log":
             jets = _exponential(jets)

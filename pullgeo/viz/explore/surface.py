@@ -1,7 +1,7 @@
 """The decoder as a spline surface: what a page carries, so that it can measure and solve by itself.
 
-For two latents (or a plane of more) the decoder, up to the flat space that measures, is a surface in R^D. Its values on a
-lattice, in r principal components and as coefficients of cubic splines, are all that a page needs: the metric is the
+For two latents (or a plane of more) the decoder, up to the flat space that measures, is a surface in R^D. Its values on
+a lattice, in r principal components and as coefficients of cubic splines, are all that a page needs: the metric is the
 pullback of these splines, plus what the components left out contribute to it, ``R = Jᵀ(I - VVᵀ)J``, splined as well. A
 manifold without a flat embedding (a given metric, a curved ambient space) has r = 0, and R is its whole metric.
 """
@@ -215,9 +215,9 @@ def sample_surface(
 ) -> Surface:
     """Samples a manifold of two latents over a rectangle.
 
-    Outputs are evaluated on a coarse lattice first, with their derivatives; both choose the components: as many as leave
-    out a ten-thousandth of the outputs' variance and two thousandths of the derivatives' energy. Then all nodes follow,
-    in batches, in float64 and without a graph. Nodes at which the output is not finite make the cells around them empty.
+    Outputs are evaluated on a coarse lattice first, with their derivatives; both choose the components, as many as
+    leave out a ten-thousandth of the outputs' variance and two thousandths of the derivatives' energy. Then all nodes follow,
+    in batches, in float64 and without a graph. Nodes at which the output is not finite empty the cells around them.
 
     Args:
         manifold: with two latents; see `Slice.restrict`.
@@ -246,7 +246,7 @@ def sample_surface(
 
 
 FlatMap = Callable[[Tensor], tuple[Tensor, Callable[[], Tensor]]]
-"""Places to flat outputs ``(b, D)`` in the Euclidean space that measures, and to what computes tangents ``(2, b, D)``."""
+"""Places to flat outputs ``(b, D)`` in the Euclidean space that measures, and to a function for tangents ``(2, b, D)``."""
 
 
 def flat_map(manifold: Manifold) -> FlatMap | None:

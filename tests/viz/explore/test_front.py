@@ -131,7 +131,8 @@ def test_geodesics_are_those_of_the_library_on_the_surface(
     assert int((~exact.converged).sum()) <= 0.04 * pairs
     # each node of the curve is on the surface, and its ends are the pair
     nodes = torch.tensor([case["nodes"] for case in found], dtype=torch.float64).unflatten(1, (-1, 2))
-    assert torch.equal(nodes[:, 0], a) and torch.equal(nodes[:, -1], b)
+    assert torch.equal(nodes[:, 0], a)
+    assert torch.equal(nodes[:, -1], b)
     twin = page_geodesics(surface, a, b)
     assert float(((twin.length - length).abs() / length).quantile(0.95)) < 1e-6
 
