@@ -156,7 +156,7 @@ export class LatentMap {
       const point = event.points.find((/** @type {any} */ p) => p.data.meta === "latents");
       if (point) this.options.onlatent(point.customdata);
     });
-    this.plot.addEventListener("dblclick", () => this.options.onpin());
+    this.plot.on("plotly_doubleclick", () => this.options.onpin());
     this.plot.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => this.options.onpointer(this.placeOf(event)));
     this.plot.addEventListener("pointerleave", () => this.options.onpointer(null));
     // words around the map change its size; plotly listens to the window alone
@@ -211,20 +211,31 @@ export class LatentMap {
    * @param {number[]} from
    */
   paint(layer, from) {
-    const { plotly, dark } = this.options;
+    const { plotly } = this.options;
     const painted = layer.paint(from);
     if (painted === null) {
       plotly.restyle(this.plot, { visible: false }, [0]);
       return;
     }
-    const { rows, low, high } = coloured(painted, layer.signed);
-    const colours = layer.signed ? (dark ? SIGNED_DARK : SIGNED_SCALE) : dark ? DARK_SCALE : LIGHT_SCALE;
+    const { rows, low, high, colours } = this.scale(layer, painted);
     const along = (/** @type {number[]} */ range, /** @type {number} */ n) =>
       Array.from({ length: n }, (_, i) => range[0] + ((range[1] - range[0]) * i) / (n - 1));
     plotly.restyle(this.plot, {
       visible: true, x: [along(painted.x, painted.nx)], y: [along(painted.y, painted.ny)], z: [rows], zmin: low, zmax: high,
-      colorscale: [scaleOf(colours)], "colorbar.title.text": plotText(layer.formula), "colorbar.title.side": "right",
+      colorscale: [colours], "colorbar.title.text": plotText(layer.formula), "colorbar.title.side": "right",
     }, [0]);
+  }
+
+  /**
+   * Rows of a layer, and its colours.
+   *
+   * @param {import("./layers.js").Layer} layer
+   * @param {import("./layers.js").Painted} painted
+   */
+  scale(layer, painted) {
+    const { dark } = this.options;
+    const colours = layer.signed ? (dark ? SIGNED_DARK : SIGNED_SCALE) : dark ? DARK_SCALE : LIGHT_SCALE;
+    return { ...coloured(painted, layer.signed), colours: scaleOf(colours) };
   }
 
   /** @param {number[]} hidden classes */

@@ -6,7 +6,7 @@ import { fan, shoot } from "./exponential.js";
 import { indicatrix } from "./distance.js";
 import { frechetMean } from "./mean.js";
 import { openDecode } from "./decode.js";
-import { make, keepFile, plotText, spoken } from "./dom.js";
+import { make, keepFile, spoken } from "./dom.js";
 import { layersOf } from "./layers.js";
 import { LatentMap } from "./map.js";
 import { drawOutput, largestEntries } from "./pictures.js";
@@ -17,8 +17,9 @@ import { FilmStrip, placeAlong } from "./strip.js";
 
 const REST = 150;
 const PLAY_SECONDS = 4;
-const RAYS = 24;
+const RAYS = 48;
 const RINGS = 4;
+const RAY_STEPS = 32;
 
 const TOOL_WORDS = {
   move: ["Geodesic", "Drag A and B. Double click keeps the pair."],
@@ -349,18 +350,23 @@ export class Explorer {
   reach() {
     const { z0 } = this.state;
     const radius = this.reachOf();
-    const curves = fan(this.surface, z0, RAYS, radius);
-    const rings = Array.from({ length: RINGS }, (_, k) => {
-      const places = curves.map((curve) => {
-        const whole = (curve.nodes.length / 2 - 1) / 32;
-        const share = (k + 1) / RINGS;
-        return share <= whole + 1e-9 ? placeAlong(curve.nodes, whole > 0 ? share / whole : 0) : null;
-      });
-      const ring = [];
-      for (const place of [...places, places[0]]) if (place) ring.push(...place);
-      return ring;
-    });
-    return { fan: curves.map((curve) => curve.nodes), rings };
+    const curves = fan(this.surface, z0, RAYS, radius, { steps: RAY_STEPS });
+    const rings = [];
+    for (let k = 1; k <= RINGS; k++) {
+      // a ring has gaps where geodesics left the map before they were as long
+      let arc = /** @type {number[]} */ ([]);
+      for (let i = 0; i <= RAYS; i++) {
+        const curve = curves[i % RAYS];
+        const whole = (curve.nodes.length / 2 - 1) / RAY_STEPS;
+        if (k / RINGS <= whole + 1e-9) arc.push(...placeAlong(curve.nodes, whole > 0 ? k / RINGS / whole : 0));
+        else if (arc.length) {
+          rings.push(arc);
+          arc = [];
+        }
+      }
+      rings.push(arc);
+    }
+    return { fan: curves.filter((_, i) => i % 2 === 0).map((curve) => curve.nodes), rings };
   }
 
   /** A radius in the output that covers a good part of the map. */
@@ -670,7 +676,7 @@ export class Explorer {
       const j = Math.round(((y - painted.y[0]) / (painted.y[1] - painted.y[0])) * (painted.ny - 1));
       return painted.values[Math.min(painted.ny - 1, Math.max(0, j)) * painted.nx + Math.min(painted.nx - 1, Math.max(0, i))];
     };
-    await this.solid.draw(colour, plotText(layer.formula), "Blues");
+    await this.solid.draw(colour, layer.formula, painted === null ? null : this.map.scale(layer, painted));
     this.solid.curves(this.curve.nodes, this.straight.nodes);
   }
 

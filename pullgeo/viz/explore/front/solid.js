@@ -13,7 +13,6 @@ export class Solid {
    * @param {boolean} dark
    */
   constructor(element, surface, plotly, dark) {
-    Object.assign(this, { element, surface, plotly, dark });
     /** @type {HTMLElement} */ this.element = element;
     this.surface = surface;
     this.plotly = plotly;
@@ -34,7 +33,7 @@ export class Solid {
   /**
    * @param {(x: number, y: number) => number} colour
    * @param {string} title
-   * @param {any} scale
+   * @param {{low: number, high: number, colours: any} | null} scale
    */
   async draw(colour, title, scale) {
     const rows = [0, 1, 2, 3].map(() => /** @type {number[][]} */ ([]));
@@ -54,7 +53,8 @@ export class Solid {
       type: "scatter3d", mode: "lines", x: [], y: [], z: [], hoverinfo: "skip", line: { color: ink, width, dash },
     });
     await this.plotly.newPlot(this.element, [
-      { type: "surface", x: rows[0], y: rows[1], z: rows[2], surfacecolor: rows[3], colorscale: scale, opacity: 0.95, hoverinfo: "skip",
+      { type: "surface", x: rows[0], y: rows[1], z: rows[2], surfacecolor: rows[3], opacity: 0.95, hoverinfo: "skip",
+        ...(scale === null ? { showscale: false } : { colorscale: scale.colours, cmin: scale.low, cmax: scale.high }),
         colorbar: { title: { text: plotText(title), side: "right" }, thickness: 10, len: 0.6 } },
       lines("dot", 4), lines("solid", 7),
     ], {
