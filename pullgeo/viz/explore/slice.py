@@ -132,7 +132,7 @@ class Slice:
         second = s - p
         length = first.norm()
         rest = second - (second @ first) / first.square().sum().clamp_min(1e-300) * first
-        if not float(length) > 0 or not float(rest.norm()) > 1e-9 * float(second.norm()):
+        if not float(length) > 0 or not float(rest.norm()) > 1e-5 * float(second.norm()):
             raise OptionError(
                 "Slice.through: the three latents lie on a line, and so on many planes. Choose another one."
             )

@@ -216,8 +216,9 @@ def sample_surface(
     """Samples a manifold of two latents over a rectangle.
 
     Outputs are evaluated on a coarse lattice first, with their derivatives; both choose the components, as many as
-    leave out a ten-thousandth of the outputs' variance and two thousandths of the derivatives' energy. Then all nodes follow,
-    in batches, in float64 and without a graph. Nodes at which the output is not finite empty the cells around them.
+    leave out a ten-thousandth of the outputs' variance and two thousandths of the derivatives' energy. Then all nodes
+    follow, in batches, in float64 and without a graph. Nodes at which the output is not finite empty the cells around
+    them.
 
     Args:
         manifold: with two latents; see `Slice.restrict`.
@@ -246,7 +247,7 @@ def sample_surface(
 
 
 FlatMap = Callable[[Tensor], tuple[Tensor, Callable[[], Tensor]]]
-"""Places to flat outputs ``(b, D)`` in the Euclidean space that measures, and to a function for tangents ``(2, b, D)``."""
+"""Places to flat outputs ``(b, D)`` in the flat space that measures, and to a function for tangents ``(2, b, D)``."""
 
 
 def flat_map(manifold: Manifold) -> FlatMap | None:
