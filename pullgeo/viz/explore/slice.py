@@ -185,9 +185,17 @@ class Slice:
         }
 
 
+class _Lifted(nn.Sequential):
+    """A decoder module after the map from the plane; as a chain of modules, so that derivatives of layers are found."""
+
+
 def _composed(lift: nn.Linear, decoder: Decoder) -> Decoder:
-    # as a module, where it is one, so that the derivatives of its layers are found
-    return nn.Sequential(lift, decoder) if isinstance(decoder, nn.Module) else lambda xy: decoder(lift(xy))
+    return _Lifted(lift, decoder) if isinstance(decoder, nn.Module) else lambda xy: decoder(lift(xy))
+
+
+def lifted_decoder(decoder: Decoder) -> tuple[nn.Module | None, Decoder]:
+    """The map from the plane and the decoder that `Slice.restrict` composed; ``None`` and the decoder itself else."""
+    return (decoder[0], decoder[1]) if isinstance(decoder, _Lifted) else (None, decoder)
 
 
 class _SliceMetric:

@@ -140,22 +140,28 @@ class Surface:
             "mask": None if self.usable.all() else packed(self.usable.astype(np.uint8)),
         }
 
-    def decode_payload(self, own: bool = False) -> dict[str, Any]:
+    def decode_payload(
+        self, own: bool = False, linear: Callable[[Float[Tensor, "*b D"]], Float[Tensor, "*b K"]] | None = None
+    ) -> dict[str, Any]:
         """What ``payload.decode`` needs so that the page can decode: mean and components of the outputs.
 
         Args:
             own: whether this surface is not the one that the page measures with, and has to be shipped as well.
+            linear: a linear map of the outputs, of which the result is shown; outputs themselves if ``None``.
         """
         if not self.components:
             return {"D": 0}
-        size = np.abs(self.basis).max(1)
+        mean, basis = torch.from_numpy(self.mean), torch.from_numpy(self.basis)
+        if linear is not None:
+            mean, basis = linear(mean), linear(basis)
+        size = basis.abs().amax(1, keepdim=True).clamp_min(1e-300)
         # a component's entries in steps of its largest: 16 bits where that is cheap
-        kind, steps = (np.int16, 32767) if self.basis.size <= 2**18 else (np.int8, 127)
-        levels = np.round(self.basis / size[:, None] * steps).astype(kind)
+        kind, steps = (np.int16, 32767) if basis.numel() <= 2**18 else (np.int8, 127)
+        levels = torch.round(basis / size * steps).numpy().astype(kind)
         return {
-            "D": len(self.mean),
-            "mean": packed(self.mean.astype(np.float32)),
-            "basis": {"scale": (size / steps).tolist(), "data": packed(levels)},
+            "D": len(mean),
+            "mean": packed(mean.numpy().astype(np.float32)),
+            "basis": {"scale": (size.flatten() / steps).tolist(), "data": packed(levels)},
             "own": self.payload() if own else None,
         }
 
