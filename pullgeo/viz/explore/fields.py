@@ -120,7 +120,7 @@ def decoder_uncertainty(
             return deviation(z).flatten(1).square().mean(1).sqrt()
 
     elif isinstance(decoder, Ensemble) and decoder.count > 1:
-        words = "How much the members of the ensemble differ: root mean square of their standard deviation over the outputs."
+        words = "How much the ensemble's members differ: root mean square of their standard deviation over the outputs."
         formula = "√(1/D Σ_j Var_s f_s,j(z))"
         count = decoder.count
 

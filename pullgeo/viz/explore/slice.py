@@ -132,7 +132,7 @@ class Slice:
         second = s - p
         length = first.norm()
         rest = second - (second @ first) / first.square().sum().clamp_min(1e-300) * first
-        if not float(length) > 0 or not float(rest.norm()) > 1e-9 * float(second.norm()):
+        if not float(length) > 0 or not float(rest.norm()) > 1e-5 * float(second.norm()):
             raise OptionError(
                 "Slice.through: the three latents lie on a line, and so on many planes. Choose another one."
             )
@@ -185,9 +185,17 @@ class Slice:
         }
 
 
+class _Lifted(nn.Sequential):
+    """A decoder module after the map from the plane; as a chain of modules, so that derivatives of layers are found."""
+
+
 def _composed(lift: nn.Linear, decoder: Decoder) -> Decoder:
-    # as a module, where it is one, so that the derivatives of its layers are found
-    return nn.Sequential(lift, decoder) if isinstance(decoder, nn.Module) else lambda xy: decoder(lift(xy))
+    return _Lifted(lift, decoder) if isinstance(decoder, nn.Module) else lambda xy: decoder(lift(xy))
+
+
+def lifted_decoder(decoder: Decoder) -> tuple[nn.Module | None, Decoder]:
+    """The map from the plane and the decoder that `Slice.restrict` composed; ``None`` and the decoder itself else."""
+    return (decoder[0], decoder[1]) if isinstance(decoder, _Lifted) else (None, decoder)
 
 
 class _SliceMetric:
