@@ -18,7 +18,8 @@ from pullgeo.stats.arguments import check_manifold
 from pullgeo.stats.points import Points
 from pullgeo.viz.classes import Labels
 from pullgeo.viz.explore.bundle import bundle, front
-from pullgeo.viz.explore.payload import Plane, Render, payload_of
+from pullgeo.viz.explore.outputs import Render
+from pullgeo.viz.explore.payload import Plane, payload_of
 from pullgeo.viz.page import POLICY, Section, page_script, paragraphs, section_html
 
 _ALONE = "Everything on this page is inside this file; it opens without a network."

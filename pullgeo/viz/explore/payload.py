@@ -1,6 +1,6 @@
 """Everything that the page of a living map carries, as one value that JSON can hold."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,27 +11,25 @@ from torch import Tensor
 from pullgeo.curve.discrete import straight_line
 from pullgeo.errors import OptionError, ShapeError
 from pullgeo.geodesic.solution import Solution
-from pullgeo.manifold.ambient.flat import Flat
 from pullgeo.manifold.base import Manifold
-from pullgeo.manifold.decoders.ensemble import Ensemble, MeanAndDeviation
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.batches import evaluated
 from pullgeo.viz.classes import Labels, classes_of
 from pullgeo.viz.explore.accuracy import sample_accurately
 from pullgeo.viz.explore.fields import Field, decoder_uncertainty, latent_density, scalar_curvature
+from pullgeo.viz.explore.outputs import Render, shown_map, shown_payload
 from pullgeo.viz.explore.packing import packed
 from pullgeo.viz.explore.slice import Slice
-from pullgeo.viz.explore.surface import Surface, sample_outputs
+from pullgeo.viz.explore.surface import Surface
 from pullgeo.viz.pictures import pictures_of
 
 Plane = Slice | str | tuple[int, int] | Points | None
-Render = Callable[[Any], Any]
 
 FORMAT = 1
 MARGIN = 0.08
 _BARS = 64
-_RENDER_BATCH = 64
+_BATCH = 256
 
 
 def payload_of(
@@ -62,7 +60,7 @@ def payload_of(
     x, y = (_interval(xy[:, k]) for k in (0, 1))
     on_map = cut.restrict(manifold)
     surface, accuracy = sample_accurately(on_map, x, y, torch.from_numpy(xy))
-    shown = _shown(manifold, cut, surface, z, image_shape, features, render)
+    shown = _shown(on_map, surface, torch.from_numpy(xy), image_shape, features, render)
     fields = [latent_density(xy, x, y), decoder_uncertainty(manifold, cut, x, y)]
     if curvature:
         fields.append(scalar_curvature(manifold, cut, x, y))
@@ -116,89 +114,57 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def _shown(
-    manifold: Manifold,
-    cut: Slice,
+    on_map: Manifold,
     surface: Surface,
-    z: Tensor,
+    xy: Float[Tensor, "n 2"],
     image_shape: tuple[int, ...] | None,
     features: Sequence[str] | None,
     render: Render | None,
 ) -> dict[str, Any]:
     """``payload.decode``: what is shown of a place."""
-    if not isinstance(manifold, PullbackManifold):
+    drawn = None if render is None else lambda outputs: _rendered(render, outputs)
+    show = shown_map(on_map, drawn)
+    if show is None:
         if render is not None or image_shape is not None or features is not None:
             raise OptionError(
-                f"explore: a {type(manifold).__name__} decodes nothing; leave image_shape, features and render out."
+                f"explore: a {type(on_map).__name__} decodes nothing; leave image_shape, features and render out."
             )
-        return {"kind": "none", "shape": [], "names": None, "range": [0, 1]}
-    show = _output(manifold)
-    double = show.in_double()
-    sample = z[:: max(1, len(z) // 500)]
-    if render is not None:
-        first = _rendered(render, double.decode(z[:1]).detach())
-        shape, kind, limits = _picture_shape(tuple(first.shape[1:])), "image", (0.0, 1.0)
-        carrier = sample_outputs(
-            lambda places: torch.cat(
-                [_rendered(render, double.decode(part).detach()) for part in cut.lift(places).split(_RENDER_BATCH)]
-            ),
-            surface.x,
-            surface.y,
-        )
-        entries = carrier.decode_payload(own=True)
+        return {"D": 0, "kind": "none", "shape": [], "names": None, "range": [0, 1]}
+    sample = xy[:: max(1, len(xy) // 500)]
+    with torch.no_grad():
+        values = torch.cat([show(part) for part in sample.split(_BATCH)])
+    if drawn is not None:
+        pictures, kind, limits = None, "image", (0.0, 1.0)
+        channels, height, width = (1, *values.shape[1:]) if values.ndim == 3 else values.shape[1:]
     else:
-        pictures = pictures_of("explore", double, sample, image_shape)
+        pictures = pictures_of("explore", PullbackManifold(show), sample, image_shape)
         if pictures is not None:
-            channels, height, width = pictures.shape
-            kind, limits = "image", (pictures.low, pictures.high)
-            shape = [height, width] if channels == 1 else [height, width, channels]
+            (channels, height, width), kind, limits = pictures.shape, "image", (pictures.low, pictures.high)
         else:
-            with torch.no_grad():
-                values = double.decode(sample).flatten(1)
-            kind = "bars" if features is not None or values.shape[1] <= _BARS else "line"
-            shape, limits = [values.shape[1]], (min(0.0, float(values.min())), float(values.max()))
-        if show is manifold and _is_measured(manifold):
-            entries = surface.decode_payload()
-        else:
-            entries = sample_outputs(lambda places: double.decode(cut.lift(places)), surface.x, surface.y)
-            entries = entries.decode_payload(own=True)
-    if features is not None and len(features) != entries["D"]:
+            flat = values.flatten(1)
+            kind = "bars" if features is not None or flat.shape[1] <= _BARS else "line"
+            limits = (min(0.0, float(flat.min())), float(flat.max()))
+    size = values[0].numel()
+    shape = [height, width, channels][: 2 if channels == 1 else 3] if kind == "image" else [size]
+    if features is not None and len(features) != size:
         raise ShapeError(
-            f"explore: features must name each of the {entries['D']} outputs of the decoder, got {len(features)} names."
+            f"explore: features must name each of the {size} outputs of the decoder, got {len(features)} names."
         )
-    names = None if features is None else [str(name) for name in features]
-    return entries | {"kind": kind, "shape": shape, "names": names, "range": list(limits)}
-
-
-def _output(manifold: PullbackManifold) -> PullbackManifold:
-    """The manifold whose outputs people want to see: of random decoders the mean."""
-    decoder = manifold.decoder
-    if isinstance(decoder, MeanAndDeviation):
-        return PullbackManifold(decoder.mean)
-    if isinstance(decoder, Ensemble):
-        return PullbackManifold(lambda z: torch.stack([member(z) for member in decoder.members]).mean(0))
-    return manifold
-
-
-def _is_measured(manifold: PullbackManifold) -> bool:
-    """Whether what is shown is what measures, so that one surface serves both."""
-    ambient = manifold.ambient
-    return isinstance(ambient, Flat) and ambient.matrix is None and ambient.embedding is None
+    named = None if features is None else [str(name) for name in features]
+    entries = shown_payload(on_map, surface, drawn)
+    return entries | {"kind": kind, "shape": shape, "names": named, "range": list(limits)}
 
 
 def _rendered(render: Render, outputs: Tensor) -> Tensor:
-    pictures = torch.as_tensor(np.asarray(render(outputs)))
-    if pictures.ndim not in (3, 4) or len(pictures) != len(outputs):
+    """Pictures in [0, 1], channels first, as the page has them."""
+    pictures = torch.as_tensor(render(outputs))
+    if pictures.ndim not in (3, 4) or len(pictures) != len(outputs) or (pictures.ndim == 4 and pictures.shape[3] != 3):
         raise ShapeError(
-            "explore: render must return pictures (b, height, width) or (b, height, width, 3) for outputs (b, ...), got "
-            f"{tuple(pictures.shape)} for {tuple(outputs.shape)}."
+            "explore: render must return pictures (b, height, width) or (b, height, width, 3) for outputs (b, ...), "
+            f"got {tuple(pictures.shape)} for {tuple(outputs.shape)}."
         )
     scaled = pictures.double() / 255 if pictures.dtype == torch.uint8 else pictures.double()
-    # channels lead, as the page has them
     return scaled if pictures.ndim == 3 else scaled.movedim(-1, 1)
-
-
-def _picture_shape(shape: tuple[int, ...]) -> list[int]:
-    return list(shape) if len(shape) == 2 else [shape[1], shape[2], shape[0]]
 
 
 def _given(pictures: Any, shown: dict[str, Any]) -> dict[str, Any]:
@@ -261,4 +227,3 @@ def _start(xy: np.ndarray, index: np.ndarray | None, surface: Surface) -> dict[s
         ends = [places[order[int(q * (len(order) - 1))]] for q in (0.1, 0.9)]
     nearest = [places[np.linalg.norm(places - end, axis=1).argmin()] for end in ends]
     return {"z0": nearest[0].tolist(), "z1": nearest[1].tolist()}
-
