@@ -49,7 +49,7 @@ def explore(
     The page carries the decoder as a spline surface over a plane of the latent space, and solves for geodesics itself:
     it opens from a file with no network, no server and no Python. It shows what is decoded along the geodesic and along
     the straight line, their lengths and speeds; volume, anisotropy, curvature, distances, density and the decoder's
-    uncertainty as layers; unit balls; geodesics that are shot, or that leave a point in all directions; Fréchet means of
+    uncertainty as layers; unit balls; geodesics that are shot, or leave a point in all directions; Fréchet means of
     latents that are lassoed; and the surface in three dimensions. How far its curves and lengths are off is measured
     against the library's own solver on random pairs while the page is written, and stated on it.
 

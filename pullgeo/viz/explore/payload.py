@@ -28,6 +28,12 @@ Plane = Slice | str | tuple[int, int] | Points | None
 
 FORMAT = 1
 MARGIN = 0.08
+SIDE: int | None = None
+"""Lattice nodes along the longer side to begin with; as many as the budget allows if ``None``."""
+
+PAIRS = 64
+"""Random pairs on which the page is checked."""
+
 _BARS = 64
 _BATCH = 256
 
@@ -59,7 +65,7 @@ def payload_of(
     xy = cut.project(z)
     x, y = (_interval(xy[:, k]) for k in (0, 1))
     on_map = cut.restrict(manifold)
-    surface, accuracy = sample_accurately(on_map, x, y, torch.from_numpy(xy))
+    surface, accuracy = sample_accurately(on_map, x, y, torch.from_numpy(xy), side=SIDE, pairs=PAIRS)
     shown = _shown(on_map, surface, torch.from_numpy(xy), image_shape, features, render)
     fields = [latent_density(xy, x, y), decoder_uncertainty(manifold, cut, x, y)]
     if curvature:
