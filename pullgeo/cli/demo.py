@@ -8,10 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pullgeo import datasets, zoo
-from pullgeo.cli.output import check_output, write_page
+from pullgeo.cli.output import check_output, write_map
 from pullgeo.curve.discrete import straight_line
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.manifold.pullback import PullbackManifold
+from pullgeo.viz.page import Section
 from pullgeo.viz.report import latent_report
 
 _SOLVER = Newton()
@@ -58,11 +59,22 @@ def run(arguments: Namespace) -> None:
     names = [f"{first} → {second}" for first, second in pairs[chosen].tolist()]
     print(f"Drawing the {len(chosen)} that gain most on the straight line: {', '.join(names)}.")
 
-    sections = latent_report(manifold, z, data.labels, solution, names=names, image_shape=data.image_shape)
+    sections = latent_report(manifold, z, data.labels, solution, names=names, image_shape=data.image_shape)[1:]
     lead = _LEAD.format(
         total=len(pairs), converged=converged, iterations=int(everything.iterations.max()), shown=len(chosen)
     )
-    write_page(sections, arguments.output, title="The shape of a latent space", lead=lead)
+    write_map(
+        manifold,
+        z,
+        data.labels,
+        arguments.output,
+        solution=solution,
+        names=names,
+        pictures=data.images,
+        image_shape=data.image_shape,
+        title="The shape of a latent space",
+        sections=[Section("What this is", lead), *sections],
+    )
 
 
 def central_points(z: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> Float[Tensor, "k d"]:

@@ -1,12 +1,16 @@
 """The page that a command leaves behind."""
 
 import os
-from collections.abc import Sequence
+import warnings
 from pathlib import Path
+from typing import Any
 
-from pullgeo.errors import DataError
+from pullgeo.errors import CoarseMapWarning, DataError
+from pullgeo.manifold.base import Manifold
 from pullgeo.numerics.atomic_file import check_writable
-from pullgeo.viz.page import Section, page
+from pullgeo.stats.points import Points
+from pullgeo.viz.classes import Labels
+from pullgeo.viz.explore.page import explore
 
 
 def check_output(path: Path) -> None:
@@ -34,15 +38,26 @@ def check_output(path: Path) -> None:
         raise DataError(f"--output: {str(path)!r} cannot be the name of a file: {error}.") from error
 
 
-def write_page(sections: Sequence[Section], path: Path, *, title: str, lead: str) -> None:
-    """Write the page and say where it is.
+def write_map(manifold: Manifold, z: Points, labels: Labels | None, path: Path, **options: Any) -> None:
+    """Write the living map and say where it is.
+
+    Args:
+        manifold: the latent space.
+        z: latents.
+        labels: the class of each latent, if there are classes.
+        path: where to write.
+        **options: of `explore`.
 
     Raises:
         DataError: it cannot be written.
     """
     try:
-        page(sections, path, title=title, lead=lead)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", CoarseMapWarning)
+            explore(manifold, z, labels, path=path, **options)
     except OSError as error:
         raise DataError(f"--output: {path} cannot be written: {error.strerror or error}. Nothing was left.") from error
+    for warning in caught:
+        print(f"Note: {warning.message}")
     size = path.stat().st_size / 1e6
     print(f"Wrote {path.absolute()} ({size:.1f} MB). Open it in a browser.")

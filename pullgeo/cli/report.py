@@ -5,12 +5,13 @@ from argparse import Namespace
 import numpy as np
 
 from pullgeo.cli.load import load_array, load_decoder, try_out
-from pullgeo.cli.output import check_output, write_page
+from pullgeo.cli.output import check_output, write_map
 from pullgeo.cli.pairs import choose_pairs, name_pairs
 from pullgeo.errors import OptionError, ShapeError
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.stats.points import as_points
+from pullgeo.viz.page import Section
 from pullgeo.viz.report import latent_report
 
 _MOST_PAIRS = 100
@@ -55,7 +56,7 @@ def run(arguments: Namespace) -> None:
     converged = int(solution.converged.sum())
     print(f"{converged} of {len(chosen)} converged. Drawing ...")
     names = name_pairs(chosen, labels)
-    sections = latent_report(manifold, z, labels, solution, names=names, image_shape=arguments.image_shape)
+    sections = latent_report(manifold, z, labels, solution, names=names, image_shape=arguments.image_shape)[1:]
     lead = _LEAD.format(
         decoder=arguments.decoder,
         n=len(z),
@@ -64,4 +65,13 @@ def run(arguments: Namespace) -> None:
         seed=arguments.seed,
         converged=converged,
     )
-    write_page(sections, arguments.output, title="Latent geometry", lead=lead)
+    write_map(
+        manifold,
+        z,
+        labels,
+        arguments.output,
+        solution=solution,
+        names=names,
+        image_shape=arguments.image_shape,
+        sections=[Section("What this is", lead), *sections],
+    )

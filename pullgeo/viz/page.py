@@ -17,11 +17,11 @@ from pullgeo.errors import OptionError
 from pullgeo.numerics.atomic_file import write_atomically
 from pullgeo.viz.table import Cell, Table
 
-# A browser enforces what the page promises: nothing is fetched. Plotly compiles its WebGL programs with eval.
-_POLICY = (
+POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
     "img-src data: blob:; worker-src blob:"
 )
+"""A browser enforces what a page promises: nothing is fetched. Plotly compiles its WebGL programs with eval."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,20 +76,30 @@ def page(
     css, js, html = (here.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js", "html"))
     content = Template(html).substitute(
         version=__version__,
-        policy=_POLICY,
+        policy=POLICY,
         title=escape(title),
-        lead=_paragraphs(lead),
+        lead=paragraphs(lead),
         css=css,
         js=js,
         plotly=get_plotlyjs(),
-        sections="\n".join(_section(entry) for entry in sections),
+        sections="\n".join(section_html(entry) for entry in sections),
     )
     target = Path(path)
     write_atomically(target, content)
     return target
 
 
-def _section(entry: Section | go.Figure | Table) -> str:
+def page_script() -> str:
+    """What draws the figures of sections."""
+    return files("pullgeo.viz").joinpath("page.js").read_text(encoding="utf-8")
+
+
+def section_html(entry: Section | go.Figure | Table) -> str:
+    """A section as markup.
+
+    Raises:
+        OptionError: it is not one.
+    """
     if isinstance(entry, go.Figure | Table):
         entry = Section("", body=entry)
     if not isinstance(entry, Section) or not isinstance(entry.body, go.Figure | Table | None):
@@ -98,10 +108,11 @@ def _section(entry: Section | go.Figure | Table) -> str:
     heading = f"<h2>{escape(entry.heading)}</h2>" if entry.heading else ""
     body = _figure(entry.body) if isinstance(entry.body, go.Figure) else ""
     body = _table(entry.body) if isinstance(entry.body, Table) else body
-    return f"<section>\n{heading}\n{_paragraphs(entry.text)}\n{body}\n</section>"
+    return f"<section>\n{heading}\n{paragraphs(entry.text)}\n{body}\n</section>"
 
 
-def _paragraphs(text: str) -> str:
+def paragraphs(text: str) -> str:
+    """Plain text as paragraphs."""
     return "\n".join(f"<p>{escape(' '.join(part.split()))}</p>" for part in text.split("\n\n") if part.strip())
 
 

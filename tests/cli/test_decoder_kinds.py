@@ -1,15 +1,13 @@
 """Every kind of decoder in every precision, on every path of the command that takes one."""
 
-import base64
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tests.cli.conftest import Folder
-from tests.viz.reading import figures_in
+from tests.viz.reading import payload_in
 
 MODEL = """
 import functools
@@ -86,20 +84,11 @@ PATHS = {
 
 @pytest.fixture(autouse=True)
 def light_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages without plotly's library, and figures without their thousands of cells."""
-    monkeypatch.setattr(sys.modules["pullgeo.viz.page"], "get_plotlyjs", lambda: "")
+    """Pages without plotly's library, with coarse maps."""
+    monkeypatch.setattr(sys.modules["pullgeo.viz.explore.page"], "get_plotlyjs", lambda: "")
+    monkeypatch.setattr(sys.modules["pullgeo.viz.explore.payload"], "SIDE", 16)
+    monkeypatch.setattr(sys.modules["pullgeo.viz.explore.payload"], "PAIRS", 2)
     monkeypatch.setattr("pullgeo.viz.sprites._GRID", 3)
-
-
-def volumes(page: Path) -> np.ndarray:
-    """log √det G at the latents, in their order, as the page says."""
-    rows = []
-    for trace in figures_in(page)[0]["data"]:
-        values = trace.get("customdata")
-        if isinstance(values, dict) and "legend2" not in trace.values():  # plotly packs arrays
-            rows.append(np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]).reshape(-1, 2))
-    found = np.concatenate(rows)
-    return found[found[:, 0].argsort(), 1]
 
 
 @pytest.mark.parametrize("weights", ["float32", "float64"])
@@ -113,12 +102,17 @@ def test_every_decoder_takes_every_path(folder: Folder, kind: str, weights: str)
         done = folder.report("--pairs", "1", "--segments", "2", *PATHS[path], decoder=f"theirs:{kind}")
         assert (done.code, done.err) == (0, "")
         assert folder.left() == {"page.html"}
-        found[latents] = volumes(folder.path / "page.html")
+        found[latents] = payload_in(folder.path / "page.html")["curves"]
     net = sys.modules["theirs"].model.net.double()
-    J = torch.stack([torch.autograd.functional.jacobian(net, point) for point in torch.as_tensor(z)])
-    truth = (J.mT @ J).logdet() / 2
-    for values in found.values():
-        np.testing.assert_allclose(values, truth, rtol=0, atol=2e-5)
+    for curves in found.values():
+        assert curves
+        for curve in curves:
+            ends = torch.tensor([curve["start"], curve["end"]], dtype=torch.float64)
+            t = torch.linspace(0, 1, 4097, dtype=torch.float64)[:, None]
+            images = net(ends[0] * (1 - t) + ends[1] * t).detach()
+            truth = float(images.diff(dim=0).norm(dim=1).sum())
+            assert curve["line"] == pytest.approx(truth, rel=2e-5)
+            assert 0 < curve["length"] < truth * 1.01
 
 
 @pytest.mark.parametrize("path", ["bare", "labels"])

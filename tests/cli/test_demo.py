@@ -7,7 +7,7 @@ import torch
 
 from pullgeo.cli.demo import central_points, most_gaining
 from tests.cli.conftest import Folder
-from tests.viz.reading import figures_in
+from tests.viz.reading import array_in, figures_in, payload_in
 
 
 def test_it_writes_a_page_and_says_what_it_does(folder: Folder):
@@ -17,11 +17,12 @@ def test_it_writes_a_page_and_says_what_it_does(folder: Folder):
     assert "45 pairs of digits" in done.out
     assert str(folder.path / "digits.html") in done.out
 
-    digits, strips = figures_in(folder.path / "digits.html")
-    names = [t.get("name") for t in digits["data"]]
-    assert set("0123456789") < set(names)
-    assert "geodesic" in names
-    assert "not converged" not in names
+    (strips,) = figures_in(folder.path / "digits.html")
+    payload = payload_in(folder.path / "digits.html")
+    assert payload["latents"]["labels"]["names"] == list("0123456789")
+    assert array_in(payload["latents"]["pictures"]).shape == (1797, 64)
+    assert [curve["status"] for curve in payload["curves"]] == 6 * ["CONVERGED"]
+    assert payload["accuracy"]["fine"]
     assert len(strips["layout"]["images"]) == 6 * 2 * 9
     rows = re.findall(r"<tr><td>.*?</tr>", (folder.path / "digits.html").read_text(encoding="utf-8"))
     gains = [float(re.search(r"(-?[\d.]+) %", row).group(1)) for row in rows]

@@ -9,7 +9,7 @@ import pytest
 from pullgeo import Newton
 from pullgeo.cli import arguments
 from tests.cli.conftest import Folder
-from tests.viz.reading import figures_in
+from tests.viz.reading import figures_in, payload_in
 
 
 def table(page: Path) -> list[list[str]]:
@@ -32,9 +32,11 @@ def test_the_page_shows_what_was_asked_for(folder: Folder):
     done = folder.report("--labels", "y.npy", "--image-shape", "3,5", "--pairs", "4", "--seed", "3", "--segments", "16")
     assert done.code == 0, done.err
     page = folder.path / "page.html"
-    volume, strips = figures_in(page)
-    names = [t.get("name") for t in volume["data"]]
-    assert {"0", "1", "2", "geodesic", "straight line"} <= set(names)
+    (strips,) = figures_in(page)
+    payload = payload_in(page)
+    assert payload["latents"]["labels"]["names"] == ["0", "1", "2"]
+    assert (payload["decode"]["kind"], payload["decode"]["shape"]) == ("image", [3, 5])
+    assert len(payload["curves"]) == 4
     assert len(strips["layout"]["images"]) == 4 * 2 * 9
     rows = table(page)
     labels = np.load(folder.path / "y.npy")
@@ -49,7 +51,8 @@ def test_the_page_shows_what_was_asked_for(folder: Folder):
 
 def test_without_labels_and_pictures_there_is_a_map_and_a_table(folder: Folder):
     assert folder.report("--pairs", "2", "--segments", "8").code == 0
-    assert len(figures_in(folder.path / "page.html")) == 1
+    assert figures_in(folder.path / "page.html") == []
+    assert payload_in(folder.path / "page.html")["decode"]["kind"] == "bars"
     assert len(table(folder.path / "page.html")) == 2
 
 
@@ -87,8 +90,9 @@ def test_a_latent_space_of_more_dimensions_is_sliced(folder: Folder):
     )
     np.save(folder.path / "z.npy", np.random.default_rng(1).standard_normal((7, 5)).astype(np.float32))
     assert folder.report("--pairs", "1", "--segments", "4", decoder="deep:net").code == 0
-    (volume,) = figures_in(folder.path / "page.html")
-    assert "slice" in volume["layout"]["title"]["subtitle"]["text"]
+    plane = payload_in(folder.path / "page.html")["plane"]
+    assert plane["kind"] == "components"
+    assert "geodesics of the slice" in plane["words"]
 
 
 def test_the_help_names_the_segments_of_the_default_solver() -> None:

@@ -55,3 +55,15 @@ def sprite(figure: go.Figure, number: int) -> np.ndarray:
 def figures_in(page: Path) -> list[dict[str, Any]]:
     found = re.findall(r'<script type="application/json">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)
     return [json.loads(text) for text in found]
+
+
+def payload_in(page: Path) -> dict[str, Any]:
+    """What the page of a living map carries."""
+    text = page.read_text(encoding="utf-8")
+    (found,) = re.findall(r'<script type="application/json" id="payload">(.*?)</script>', text, re.DOTALL)
+    return json.loads(found)
+
+
+def array_in(packed: dict[str, Any]) -> np.ndarray:
+    """A packed array of a payload."""
+    return np.frombuffer(base64.b64decode(packed["data"]), packed["dtype"]).reshape(packed["shape"])
