@@ -14,6 +14,7 @@ from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import CoarseMapWarning, NonFiniteError, OptionError, SingularMetricError
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.manifold.base import Manifold
+from pullgeo.viz.batches import at_home
 from pullgeo.viz.explore.solver import page_geodesics
 from pullgeo.viz.explore.surface import MOST, Interval, Surface, flat_map, sample_surface
 
@@ -80,11 +81,10 @@ class Accuracy:
                 f"This map could not be checked: of {self.pairs} random pairs the page solved {self.converged} and the "
                 f"exact solver {self.exact}, none of them the same."
             )
+        length, median, curve = map(_percent, (self.length.p95, self.length.median, self.curve.p95))
         said = (
-            f"On {self.compared} random pairs, lengths read off this map are within {_percent(self.length.p95)} "
-            f"of the exact "
-            f"ones (95 % quantile; median {_percent(self.length.median)}), and its curves are at most "
-            f"{_percent(self.curve.p95)} longer than the geodesics."
+            f"For 95 % of {self.compared} random pairs, lengths read off this map are within {length} of the exact "
+            f"ones (median {median}), and its curves are at most {curve} longer than the geodesics."
         )
         if self.compared < self.pairs:
             said += f" {self.pairs - self.compared} more pairs were not solved by both."
@@ -205,7 +205,7 @@ def _exact(manifold: Manifold, a: Tensor, b: Tensor) -> tuple[Float[Tensor, "p n
     """The library's curves, and which pairs it solved; a pair that it refuses does not take the others with it."""
     solver = Newton()
     try:
-        solution = manifold.geodesic(a, b, solver)
+        solution = manifold.geodesic(at_home(manifold, a), at_home(manifold, b), solver)
     except (NonFiniteError, SingularMetricError):
         if len(a) == 1:
             return torch.stack([a, b], 1).repeat_interleave(2, 1)[:, :1].expand(
@@ -218,7 +218,7 @@ def _exact(manifold: Manifold, a: Tensor, b: Tensor) -> tuple[Float[Tensor, "p n
             torch.cat([DiscreteCurve(nodes).resample(most).nodes for nodes, _ in parts]),
             torch.cat([solved for _, solved in parts]),
         )
-    return solution.curve.nodes.detach().double(), solution.converged
+    return solution.curve.nodes.detach().double().cpu(), solution.converged.cpu()
 
 
 def _true_lengths(manifold: Manifold, nodes: Float[Tensor, "p n 2"]) -> Float[Tensor, " p"]:
@@ -226,7 +226,8 @@ def _true_lengths(manifold: Manifold, nodes: Float[Tensor, "p n 2"]) -> Float[Te
     curve = DiscreteCurve(nodes)
     flat = flat_map(manifold)
     if flat is None:
-        return torch.cat([DiscreteCurve(part).length(manifold, _FINE_SEGMENTS) for part in nodes.split(8)])
+        curves = (DiscreteCurve(at_home(manifold, part)) for part in nodes.split(8))
+        return torch.cat([curve.length(manifold, _FINE_SEGMENTS).cpu() for curve in curves])
     points = curve(torch.linspace(0, 1, _FINE_SEGMENTS + 1, dtype=nodes.dtype))
     lengths = []
     for one in points:

@@ -11,6 +11,7 @@ from pullgeo.manifold.ambient.flat import Flat
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.decoders.ensemble import Ensemble, MeanAndDeviation
 from pullgeo.manifold.pullback import PullbackManifold
+from pullgeo.viz.batches import at_home
 from pullgeo.viz.explore.slice import lifted_decoder
 from pullgeo.viz.explore.surface import Surface, sample_outputs
 
@@ -36,13 +37,14 @@ def shown_map(manifold: Manifold, render: Render | None = None) -> Shown | None:
     lift, decoder = lifted_decoder(double.decoder)
 
     def outputs(xy: Tensor) -> Tensor:
-        z = xy.clone() if lift is None else lift(xy)
+        home = at_home(double, xy.clone())
+        z = home if lift is None else lift(home)
         if isinstance(decoder, MeanAndDeviation):
             return decoder.mean(z)
         if isinstance(decoder, Ensemble):
             members = [getattr(decoder, f"member{number}")(z) for number in range(decoder.count)]
             return torch.stack(members).mean(0)
-        return double.decode(xy)
+        return double.decode(home)
 
     if render is None:
         return outputs
@@ -71,7 +73,7 @@ def shown_payload(manifold: Manifold, surface: Surface, render: Render | None = 
         if isinstance(decoder, MeanAndDeviation):
             with torch.no_grad():
                 centre = torch.tensor([[sum(surface.x) / 2, sum(surface.y) / 2]], dtype=torch.float64)
-                size = show(centre).numel()
+                size = show(centre)[0].numel()
             linear = lambda v: v[..., :size]  # noqa: E731
         elif isinstance(decoder, Ensemble):
             count = decoder.count

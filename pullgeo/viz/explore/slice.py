@@ -15,6 +15,7 @@ from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.metric.base import Metric
 from pullgeo.metric.structured import Dense
 from pullgeo.typing import Decoder
+from pullgeo.viz.batches import at_home
 
 _WORDS = (
     "Curves are shortest within this plane: they are geodesics of the slice, and never shorter than the true "
@@ -33,6 +34,14 @@ class Slice:
         names: what the map writes along x and y.
         kind: ``"everything"`` (d = 2), ``"dims"``, ``"components"`` or ``"points"``.
         words: what a reader has to know of the plane; ``None`` if it is everything.
+
+    Example:
+        >>> import torch
+        >>> plane = Slice.of_dims(torch.zeros(3, 4), dims=(2, 0))
+        >>> plane.lift(torch.tensor([[1.0, 5.0]])).tolist()
+        [[5.0, 0.0, 1.0, 0.0]]
+        >>> plane.project(torch.tensor([[5.0, 9.0, 1.0, 9.0]])).tolist()
+        [[1.0, 5.0]]
     """
 
     origin: Float[Tensor, " d"]
@@ -166,6 +175,7 @@ class Slice:
         lift = nn.Linear(2, len(self.origin)).double().requires_grad_(False)
         lift.weight.copy_(self.axes.T)
         lift.bias.copy_(self.origin)
+        lift.to(at_home(double, self.origin).device)
         if isinstance(double, PullbackManifold):
             return PullbackManifold(_composed(lift, double.decoder), double.ambient, double.output)
         if isinstance(double, MetricManifold):

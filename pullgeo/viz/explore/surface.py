@@ -24,6 +24,7 @@ from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.metric.structured import Dense, Identity
 from pullgeo.numerics.bisect_batch import where_defined
+from pullgeo.viz.batches import at_home
 from pullgeo.viz.explore.packing import packed
 from pullgeo.viz.explore.splines import Spline, filled, spline_coefficients
 
@@ -241,6 +242,17 @@ def sample_surface(
         OptionError: ``side`` or ``components`` is too small.
 
     Cost: a forward pass for each node, and two tangent passes for at most 48² + 25² of them.
+
+    Example:
+        >>> import torch
+        >>> from pullgeo import PullbackManifold
+        >>> torus = PullbackManifold(lambda z: torch.cat([z.cos(), z.sin()], 1))
+        >>> surface = sample_surface(torus, (-2.0, 2.0), (-1.0, 1.0), side=32)
+        >>> surface.nodes, surface.components
+        ((32, 16), 4)
+        >>> G = surface.manifold.metric(torch.tensor([[0.3, 0.4]], dtype=torch.float64)).dense()
+        >>> bool((G - torch.eye(2)).abs().max() < 1e-3)
+        True
     """
     if side is not None and side < 8:
         raise OptionError(f"sample_surface: side must be at least 8, got {side}.")
@@ -272,10 +284,10 @@ def flat_map(manifold: Manifold) -> FlatMap | None:
     root = None if ambient.matrix is None else ambient.matrix.root().double()
 
     def measured(values: Tensor) -> Tensor:
-        return factor * (values if root is None else values @ root)
+        return (factor * (values if root is None else values @ root)).cpu()
 
     def at(xy: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
-        there = manifold.expand(xy)
+        there = manifold.expand(at_home(manifold, xy))
         nothing = torch.zeros_like(there.value)
         return measured(there.value), lambda: measured(there.derivatives(nothing)[0])
 
@@ -286,7 +298,7 @@ def outputs_map(decode: Callable[[Tensor], Tensor]) -> FlatMap:
     """Any function of places as a map without tangents, for what is shown and not measured."""
 
     def at(xy: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
-        values = decode(xy).double().flatten(1)
+        values = decode(xy).double().flatten(1).cpu()
         return values, lambda: values.new_zeros(2, *values.shape)
 
     return at
@@ -353,8 +365,11 @@ def _of_map(
 def _of_metric(manifold: Manifold, x: Interval, y: Interval, side: int) -> Surface:
     gx, gy = lattice_of(x, y, side)
     places = _places(gx, gy)
-    parts = [where_defined(lambda z: manifold.metric(z).dense(), (2, 2), part) for part in places.split(1024)]
-    G = torch.cat(parts).double().numpy()
+
+    def metric(z: Tensor) -> Tensor:
+        return manifold.metric(at_home(manifold, z)).dense().cpu()
+
+    G = torch.cat([where_defined(metric, (2, 2), part) for part in places.split(1024)]).double().numpy()
     E, F, H = G[:, 0, 0], (G[:, 0, 1] + G[:, 1, 0]) / 2, G[:, 1, 1]
     with np.errstate(all="ignore"):
         positive = np.isfinite(G).all((1, 2)) & (E > 0) & (E * H - F**2 > 0)
