@@ -1,0 +1,1 @@
+"""The living map of a latent space."""
