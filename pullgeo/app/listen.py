@@ -95,13 +95,16 @@ def check_installed() -> None:
 
 
 def _bound(host: str, port: int) -> socket.socket:
+    bound = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
         if os.name == "posix":  # elsewhere it would let two programs share a port
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except (OSError, UnicodeError, OverflowError) as error:
+    except (OSError, UnicodeError) as error:
+        if bound is not None:
+            bound.close()
         raise DataError(
             f"--host {host} --port {port}: cannot listen there: {error}. Leave out --port to have a free one chosen."
         ) from error
