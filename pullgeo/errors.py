@@ -67,3 +67,7 @@ class TargetError(PullgeoError, ValueError):
 
 class OffManifoldError(PullgeoError, ValueError):
     """A decoder's output is not a point of the manifold that it is said to lie on."""
+
+
+class CoarseMapWarning(UserWarning):
+    """A living map is less exact than it should be, on the finest lattice that its size allows; the page says so too."""
