@@ -5,8 +5,6 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
-import torch
-
 from pullgeo.app.listen import check_installed, listen
 from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.solvers.newton import Newton
@@ -15,6 +13,7 @@ from pullgeo.stats.arguments import check_manifold
 from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.classes import Labels, classes_of
 from pullgeo.viz.explore.exact import Exact
+from pullgeo.viz.explore.slice import Slice
 
 
 def serve(
@@ -63,8 +62,7 @@ def serve(
     z = as_points("serve", latents)
     if labels is not None:
         classes_of("serve", labels, len(z))
-    d = z.shape[1]
-    exact = Exact(manifold, torch.zeros(d), torch.eye(d)[:2], z, solver or Newton())
+    exact = Exact(manifold, Slice.of_dims(z), z, solver or Newton())
     listen(_page(), exact, host=host, port=port, threads=threads, limit=limit, announce=announce, browser=browser)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from pullgeo import PullbackManifold
 from pullgeo.viz.explore.exact import Exact
+from pullgeo.viz.explore.slice import Slice
 
 
 @dataclass(eq=False)
@@ -39,4 +40,4 @@ def moody() -> Iterator[Moody]:
 @pytest.fixture
 def exact(moody: Moody) -> Exact:
     z = torch.randn(7, 3, generator=torch.Generator().manual_seed(2)).double()
-    return Exact(PullbackManifold(moody), torch.zeros(3), torch.eye(3)[:2], z)
+    return Exact(PullbackManifold(moody), Slice.of_dims(z, anchor=[0, 0, 0]), z)

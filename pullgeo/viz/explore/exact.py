@@ -15,6 +15,7 @@ from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.frechet import frechet_mean
+from pullgeo.viz.explore.slice import Slice
 
 Answer = dict[str, Any]
 """What JSON can hold, always with ``status``, the name of a `Status` or ``FAILED``, and ``text``, which explains it."""
@@ -31,40 +32,35 @@ class Exact:
     """Solves in all d dimensions what a page asks in two.
 
     Args:
-        manifold: the latent space.
-        origin: the point of the latent space where the page's coordinates are (0, 0).
-        axes: the directions of the page's two coordinates; a point is ``origin + x axes[0] + y axes[1]``.
+        manifold: the latent space, not restricted to the plane.
+        plane: the plane that the page shows.
         latents: the points that a message names by their rows.
         solver: how geodesics are found.
 
     Raises:
-        ShapeError: origin, axes and latents do not belong to one latent space, or the axes span no plane.
+        ShapeError: plane and latents do not belong to one latent space.
 
     Example:
         >>> from pullgeo import PullbackManifold
-        >>> exact = Exact(PullbackManifold(torch.nn.Linear(3, 5)), torch.zeros(3), torch.eye(3)[:2], torch.eye(3))
+        >>> z = torch.eye(3)
+        >>> exact = Exact(PullbackManifold(torch.nn.Linear(3, 5)), Slice.of_dims(z, anchor=[0, 0, 7]), z)
         >>> answer = exact.task({"kind": "geodesic", "a": [0, 0], "b": [1, 2]})()
         >>> answer["status"], answer["full"][-1]
-        ('CONVERGED', [1.0, 2.0, 0.0])
+        ('CONVERGED', [1.0, 2.0, 7.0])
     """
 
     manifold: Manifold
-    origin: Float[Tensor, " d"]
-    axes: Float[Tensor, "2 d"]
+    plane: Slice
     latents: Float[Tensor, "n d"]
     solver: Solver = field(default_factory=Newton)
 
     def __post_init__(self) -> None:
-        d = self.latents.shape[-1]
-        if self.origin.shape != (d,) or self.axes.shape != (2, d) or self.latents.ndim != 2:
+        d = len(self.plane.origin)
+        if self.latents.ndim != 2 or self.latents.shape[1] != d:
             raise ShapeError(
-                f"Exact: origin, axes and latents must have shapes (d,), (2, d) and (n, d), got "
-                f"{tuple(self.origin.shape)}, {tuple(self.axes.shape)} and {tuple(self.latents.shape)}."
+                f"Exact: latents must have shape (n, {d}), as the plane's, got {tuple(self.latents.shape)}."
             )
-        for name in ("origin", "axes", "latents"):
-            object.__setattr__(self, name, getattr(self, name).detach().double())
-        if int(torch.linalg.matrix_rank(self.axes)) < 2:
-            raise ShapeError(f"Exact: axes must be two independent directions, got {self.axes.tolist()}.")
+        object.__setattr__(self, "latents", self.latents.detach().double())
 
     def task(self, message: object) -> Callable[[], Answer]:
         """Check a message, and return what will answer it.
@@ -126,7 +122,7 @@ class Exact:
     def _mean(self, rows: list[int]) -> Answer:
         found = frechet_mean(self.manifold, self.latents[rows], solver=self.solver)
         mean = torch.stack([found.point[0].double(), self.latents[rows].mean(0)])
-        on_page = self._project(mean)
+        on_page = torch.from_numpy(self.plane.project(mean))
         return {
             **_explained(found.status[0]),
             "variance": _number(found.variance[0]),
@@ -137,20 +133,15 @@ class Exact:
 
     def _curve(self, nodes: Tensor) -> Answer:
         nodes = nodes.detach().double().cpu()
-        return {"nodes": _numbers(self._project(nodes)), "full": _numbers(nodes)}
-
-    def _project(self, z: Float64[Tensor, "n d"]) -> Float64[Tensor, "n 2"]:
-        """Coordinates on the page of the nearest points of its plane."""
-        return (z.cpu() - self.origin.cpu()) @ torch.linalg.pinv(self.axes.cpu())
+        return {"nodes": _numbers(torch.from_numpy(self.plane.project(nodes))), "full": _numbers(nodes)}
 
     def _point(self, message: Mapping[str, Any], flat: str, full: str, direction: bool = False) -> Tensor:
         if (flat in message) == (full in message):
             raise OptionError(f"{message['kind']}: expected one of {flat} and {full}, got {_short(sorted(message))}.")
         if full in message:
-            return self._coordinates(full, message[full], len(self.origin))
+            return self._coordinates(full, message[full], len(self.plane.origin))
         x = self._coordinates(flat, message[flat], 2)
-        # a limb of zeros would make infinity NaN, which was refused already
-        return x @ self.axes if direction else self.origin + x @ self.axes
+        return x @ self.plane.axes.to(x) if direction else self.plane.lift(x)
 
     def _coordinates(self, name: str, value: object, count: int) -> Tensor:
         if not isinstance(value, list) or not all(_is_number(x) for x in value):
@@ -158,7 +149,7 @@ class Exact:
         if len(value) != count:
             raise ShapeError(f"{name} must have {count} coordinates, got {len(value)}.")
         try:
-            point = torch.tensor([float(x) for x in value], dtype=torch.float64, device=self.origin.device)
+            point = torch.tensor([float(x) for x in value], dtype=torch.float64, device=self.latents.device)
         except OverflowError as error:  # a whole number beyond the range of floats
             raise NonFiniteError(f"{name} has a coordinate beyond the range of numbers.") from error
         if not bool(torch.isfinite(point).all()):

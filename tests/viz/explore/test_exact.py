@@ -10,6 +10,7 @@ from torch import nn
 from pullgeo import Newton, PullbackManifold, frechet_mean
 from pullgeo.errors import NonFiniteError, OptionError, PullgeoError, ShapeError
 from pullgeo.viz.explore.exact import MAX_ROWS, Exact, refusal
+from pullgeo.viz.explore.slice import Slice
 
 
 class Raises:
@@ -34,15 +35,26 @@ def exact(d: int = 3, decode=None, dtype: torch.dtype = torch.float64) -> Exact:
     z = torch.randn(13, d, generator=generator).to(dtype)
     origin = torch.linspace(0.1, 0.4, d)
     axes = torch.randn(2, d, generator=generator)
-    return Exact(PullbackManifold(decode or decoder(d, dtype)), origin, axes, z)
+    plane = Slice(origin.double(), axes.double(), ("x", "y"), "points", None)
+    return Exact(PullbackManifold(decode or decoder(d, dtype)), plane, z)
+
+
+def leading(d: int) -> Slice:
+    """The first two coordinates; the others are 0."""
+    return Slice.of_dims(torch.zeros(3, d))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_geodesic_is_the_librarys_and_is_projected_onto_the_page(dtype):
     asked = exact(dtype=dtype)
     answer = asked.task({"kind": "geodesic", "a": [0.25, -0.5], "b": [-1, 0.75]})()
-    ends = torch.stack([asked.origin + 0.25 * asked.axes[0] - 0.5 * asked.axes[1], asked.origin - asked.axes[0]])
-    ends[1] += 0.75 * asked.axes[1]
+    ends = torch.stack(
+        [
+            asked.plane.origin + 0.25 * asked.plane.axes[0] - 0.5 * asked.plane.axes[1],
+            asked.plane.origin - asked.plane.axes[0],
+        ]
+    )
+    ends[1] += 0.75 * asked.plane.axes[1]
     own = asked.manifold.geodesic(ends[:1], ends[1:], Newton())
     assert answer["status"] == "CONVERGED"
     assert answer["converged"] is True
@@ -53,8 +65,8 @@ def test_a_geodesic_is_the_librarys_and_is_projected_onto_the_page(dtype):
     assert flat[0].tolist() == pytest.approx([0.25, -0.5], abs=1e-6)
     assert flat[-1].tolist() == pytest.approx([-1, 0.75], abs=1e-6)
     # what is left out by the projection stands at right angles to the page
-    away = full.double() - asked.origin - flat.double() @ asked.axes
-    assert float((away @ asked.axes.T).abs().max()) < 1e-5
+    away = full.double() - asked.plane.origin - flat.double() @ asked.plane.axes
+    assert float((away @ asked.plane.axes.T).abs().max()) < 1e-5
     assert float(away.abs().max()) > 1e-3
 
 
@@ -69,8 +81,8 @@ def test_ends_may_be_latents():
 def test_an_exponential_ends_where_the_librarys_does():
     asked = exact()
     answer = asked.task({"kind": "exponential", "a": [0.5, 0.25], "v": [0.75, -0.5]})()
-    begin = asked.origin + 0.5 * asked.axes[0] + 0.25 * asked.axes[1]
-    velocity = 0.75 * asked.axes[0] - 0.5 * asked.axes[1]
+    begin = asked.plane.origin + 0.5 * asked.plane.axes[0] + 0.25 * asked.plane.axes[1]
+    velocity = 0.75 * asked.plane.axes[0] - 0.5 * asked.plane.axes[1]
     end = asked.manifold.expmap(begin[None], velocity[None])[0]
     assert answer["full"][-1] == pytest.approx(end.tolist(), rel=1e-6)
     assert answer["full"][0] == pytest.approx(begin.tolist())
@@ -83,9 +95,9 @@ def test_a_mean_is_the_librarys():
     own = frechet_mean(asked.manifold, asked.latents[[2, 3, 5, 11]])
     assert answer["status"] == "CONVERGED"
     assert answer["full"] == pytest.approx(own.point[0].tolist(), rel=1e-6)
-    middle = torch.tensor(answer["euclidean"], dtype=torch.float64) @ asked.axes + asked.origin
+    middle = torch.tensor(answer["euclidean"], dtype=torch.float64) @ asked.plane.axes + asked.plane.origin
     left = asked.latents[[2, 3, 5, 11]].mean(0) - middle
-    assert float((asked.axes @ left).abs().max()) < 1e-9
+    assert float((asked.plane.axes @ left).abs().max()) < 1e-9
 
 
 @pytest.mark.parametrize(
@@ -131,7 +143,7 @@ def test_what_makes_no_sense_is_refused_with_a_reason(message, error, words):
 @pytest.mark.parametrize("kind", ["geodesic", "exponential", "mean"])
 @pytest.mark.parametrize("decode", [Raises(), lambda z: z / 0, lambda z: exit(3), lambda z: "text"])
 def test_a_decoder_that_fails_is_told_and_not_raised(kind, decode):
-    asked = Exact(PullbackManifold(decode), torch.zeros(3), torch.eye(3)[:2], torch.randn(5, 3).double())
+    asked = Exact(PullbackManifold(decode), leading(3), torch.randn(5, 3).double())
     answer = asked.task(
         {"kind": kind, "a": [0, 1], **({"v": [1, 1]} if kind == "exponential" else {"b": [1, 1]}), "rows": [0, 3]}
     )()
@@ -141,7 +153,7 @@ def test_a_decoder_that_fails_is_told_and_not_raised(kind, decode):
 
 
 def test_what_does_not_converge_says_so_and_still_shows_its_curve():
-    asked = Exact(exact().manifold, torch.zeros(3), torch.eye(3)[:2], torch.zeros(2, 3), Newton(max_steps=1, tol=1e-14))
+    asked = Exact(exact().manifold, leading(3), torch.zeros(2, 3), Newton(max_steps=1, tol=1e-14))
     answer = asked.task({"kind": "geodesic", "a": [-2, 0], "b": [2, 1]})()
     assert (answer["status"], answer["converged"]) == ("MAX_STEPS", False)
     assert "step limit" in answer["text"]
@@ -152,18 +164,15 @@ def test_numbers_that_json_lacks_are_null():
     def undefined(z):
         return torch.where(z[:, :1] > 0, torch.nan, z)
 
-    asked = Exact(PullbackManifold(undefined), torch.zeros(2), torch.eye(2), torch.randn(3, 2))
+    asked = Exact(PullbackManifold(undefined), leading(2), torch.randn(3, 2))
     answer = asked.task({"kind": "geodesic", "a": [-1, 0], "b": [1, 0]})()
     assert answer["converged"] is False
     json.dumps(answer, allow_nan=False)
 
 
-def test_a_plane_that_is_none_is_refused():
-    manifold = exact().manifold
-    with pytest.raises(ShapeError, match="independent"):
-        Exact(manifold, torch.zeros(3), torch.ones(2, 3), torch.zeros(5, 3))
-    with pytest.raises(ShapeError, match="shapes"):
-        Exact(manifold, torch.zeros(2), torch.eye(3)[:2], torch.zeros(5, 3))
+def test_latents_of_another_space_are_refused():
+    with pytest.raises(ShapeError, match="as the plane's"):
+        Exact(exact().manifold, leading(2), torch.zeros(5, 3))
 
 
 def test_a_refusal_explains_every_error():
