@@ -1,0 +1,31 @@
+"""The axes of a plane of a latent space, and what is drawn on them."""
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Float64
+
+from pullgeo.viz.explore.slice import Slice
+from pullgeo.viz.figures.canvas import Canvas
+from pullgeo.viz.plane import Extent, extent_of
+
+
+def extent_around(*xy: Float64[np.ndarray, "n 2"]) -> Extent:
+    """A box around points, those that are finite."""
+    together = np.concatenate([x.reshape(-1, 2) for x in xy])
+    return extent_of(together[np.isfinite(together).all(1)])
+
+
+def plane_axes(canvas: Canvas, plane: Slice, box: Extent | None) -> None:
+    """Name the axes after the plane's, with equal scales; ``box`` is what they show of it."""
+    ranges: tuple[dict[str, Any], ...] = ({}, {}) if box is None else tuple({"range": list(i)} for i in box)
+    x, y = ({"title": {"text": name}, **shown} for name, shown in zip(plane.names, ranges, strict=True))
+    canvas.axes(x, y, equal=True)
+
+
+def polylines(curves: Float64[np.ndarray, "b steps 2"], **properties: object) -> go.Scatter:
+    """Several curves as one trace: a gap lifts the pen."""
+    gap = np.full((len(curves), 1, 2), np.nan)
+    x, y = np.concatenate([curves, gap], axis=1).reshape(-1, 2).T
+    return go.Scatter(x=x, y=y, mode="lines", **properties)
