@@ -195,15 +195,18 @@ class Canvas:
 
     def _domains(self) -> tuple[tuple[float, float], tuple[float, float]]:
         subplot = self.figure.get_subplot(**self._place)
-        if hasattr(subplot, "xaxis"):
-            return tuple(subplot.xaxis.domain), tuple(subplot.yaxis.domain)
-        return tuple(subplot.domain.x), tuple(subplot.domain.y)
+        if isinstance(subplot, go.layout.Scene):
+            return tuple(subplot.domain.x), tuple(subplot.domain.y)
+        return tuple(subplot.xaxis.domain), tuple(subplot.yaxis.domain)
 
 
 def _place(where: str, figure: go.Figure, row: Any, col: Any, scene: bool) -> dict[str, int]:
     if (row is None) != (col is None):
         raise OptionError(f"{where}: row and col must be given together, got row={row!r}, col={col!r}.")
     if row is None:
+        grid = getattr(figure, "_grid_ref", None) or [[]]
+        if sum(len(line) for line in grid) > 1:
+            raise OptionError(f"{where}: the figure has several subplots; say which one with row= and col=.")
         return {}
     try:
         found = figure.get_subplot(row, col)
@@ -212,7 +215,7 @@ def _place(where: str, figure: go.Figure, row: Any, col: Any, scene: bool) -> di
             f"{where}: the figure has no subplot in row {row!r} and column {col!r}. Make it with "
             "plotly.subplots.make_subplots(rows=..., cols=...)."
         ) from error
-    if found is None or hasattr(found, "xaxis") == scene:
+    if found is None or isinstance(found, go.layout.Scene) != scene or not hasattr(found, "xaxis"):
         need = "{'type': 'scene'}" if scene else "{'type': 'xy'}"
         raise OptionError(f"{where}: the subplot in row {row} and column {col} must be of the kind specs={need}.")
     return {"row": row, "col": col}

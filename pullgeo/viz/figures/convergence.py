@@ -54,7 +54,7 @@ def convergence(
         ['8 segments, 3 of 3', '16 segments, 3 of 3']
     """
     where = "convergence"
-    canvas = Canvas(where, figure, row, col, look, height=230)
+    canvas = Canvas(where, figure, row, col, look, height=250)
     titles = {"steps": "steps", "residual": "residual", "error": "error estimate / length"}
     if quantity not in titles:
         raise OptionError(f"{where}: quantity must be one of {', '.join(titles)}, got {quantity!r}.")
@@ -86,7 +86,7 @@ def convergence(
         {"title": {"text": titles[quantity]}, **x},
         {"title": {"text": "share of pairs"}, "range": [0, 1.03], "tickformat": ".0%"},
     )
-    canvas.legend(orientation="h", x=0, y=1.0, yanchor="bottom")
+    canvas.legend(orientation="h", x=0, y=-0.28, yanchor="top")
     return canvas.figure
 
 

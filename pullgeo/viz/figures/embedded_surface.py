@@ -119,7 +119,7 @@ def embedded_surface(
                 line = {"color": colour, "width": 5, "dash": dash}
                 canvas.add(go.Scatter3d(x=x, y=y, z=height, mode="lines", line=line, name=name, hoverinfo="name"))
     named = {f"{letter}axis": {"title": {"text": title}} for letter, title in zip("xyz", titles, strict=True)}
-    canvas.scene(aspectmode="data", camera={"eye": {"x": 1.3, "y": -1.5, "z": 0.9}}, **named)
+    canvas.scene(aspectmode="data", camera={"eye": {"x": 1.7, "y": -1.9, "z": 1.1}}, **named)
     canvas.legend(x=0.01, y=0.99)
     return canvas.figure
 

@@ -22,6 +22,8 @@ def plane_axes(canvas: Canvas, plane: Slice, box: Extent | None) -> None:
     ranges: tuple[dict[str, Any], ...] = ({}, {}) if box is None else tuple({"range": list(i)} for i in box)
     x, y = ({"title": {"text": name}, **shown} for name, shown in zip(plane.names, ranges, strict=True))
     canvas.axes(x, y, equal=True)
+    # below, since colours have their bar at the right
+    canvas.legend(orientation="h", x=0, y=-0.17, yanchor="top")
 
 
 def polylines(curves: Float64[np.ndarray, "b steps 2"], **properties: object) -> go.Scatter:

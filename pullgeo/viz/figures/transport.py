@@ -26,7 +26,7 @@ def transported_frame(
     pair: int = 0,
     frame: Any = None,
     count: int = 9,
-    size: float = 0.08,
+    size: float = 0.12,
     plane: Slice | None = None,
     figure: go.Figure | None = None,
     row: int | None = None,
