@@ -70,4 +70,4 @@ class OffManifoldError(PullgeoError, ValueError):
 
 
 class CoarseMapWarning(UserWarning):
-    """A living map is less exact than it should be, on the finest lattice that its size allows; the page says so too."""
+    """A living map is less exact than it should be, even on the finest lattice that its size allows."""

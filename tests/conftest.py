@@ -54,3 +54,18 @@ def chromium() -> str:
     if os.environ.get("PULLGEO_REQUIRE_BROWSER") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """Path of the program that runs JavaScript, 20 or newer.
+
+    Where there is none the test is skipped, or fails if the environment variable PULLGEO_REQUIRE_NODE is 1.
+    """
+    path = shutil.which("node")
+    if path is not None:
+        return path
+    reason = "no node on PATH; install it to have the page's mathematics checked (Debian: apt-get install nodejs)"
+    if os.environ.get("PULLGEO_REQUIRE_NODE") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)

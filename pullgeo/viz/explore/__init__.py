@@ -1,1 +1,1 @@
-"""The living map: a page that carries the decoder as a surface, so that geodesics follow the pointer without a network."""
+"""The living map: a page that carries the decoder as a surface, so that geodesics follow the pointer."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from scipy.stats import gaussian_kde
 from torch import Tensor
 
@@ -92,7 +92,9 @@ def latent_density(
     )
 
 
-def decoder_uncertainty(manifold: Manifold, plane: Slice, x: Interval, y: Interval, *, side: int = SIDE) -> Field | None:
+def decoder_uncertainty(
+    manifold: Manifold, plane: Slice, x: Interval, y: Interval, *, side: int = SIDE
+) -> Field | None:
     """How uncertain the decoder is, ``None`` for one that does not say.
 
     For `MeanAndDeviation` the root mean square of σ over the outputs; for an `Ensemble` the root mean square of the
@@ -118,7 +120,7 @@ def decoder_uncertainty(manifold: Manifold, plane: Slice, x: Interval, y: Interv
             return deviation(z).flatten(1).square().mean(1).sqrt()
 
     elif isinstance(decoder, Ensemble) and decoder.count > 1:
-        words = "How much the members of the ensemble differ: root mean square of their standard deviation over the outputs."
+        words = "How much the ensemble's members differ: root mean square of their standard deviation over the outputs."
         formula = "√(1/D Σ_j Var_s f_s,j(z))"
         count = decoder.count
 
@@ -133,7 +135,7 @@ def decoder_uncertainty(manifold: Manifold, plane: Slice, x: Interval, y: Interv
 
 
 def scalar_curvature(manifold: Manifold, plane: Slice, x: Interval, y: Interval, *, side: int = 24) -> Field | None:
-    """The scalar curvature of the whole latent space on the plane; ``None`` for two latents, where the page computes it.
+    """The scalar curvature of the whole latent space on the plane; ``None`` for two latents: the page computes that.
 
     Places at which it does not exist (a singular metric, no second derivatives) are empty; ``None`` where it exists
     nowhere.
@@ -186,5 +188,3 @@ def _evaluated(
         values = torch.cat([function(part.clone()) for part in z.split(_BATCH)])
     numbers = values.double().numpy(force=True).reshape(side, side)
     return np.where(np.isfinite(numbers), numbers, np.nan)
-
-

@@ -17,7 +17,8 @@ from pullgeo.metric.structured import Dense
 from pullgeo.typing import Decoder
 
 _WORDS = (
-    "Curves are shortest within this plane: they are geodesics of the slice, and never shorter than the true ones in all "
+    "Curves are shortest within this plane: they are geodesics of the slice, and never shorter than the true "
+    "ones in all "
     "{d} dimensions."
 )
 
@@ -58,7 +59,9 @@ class Slice:
         entries = tuple(dims) if isinstance(dims, list | tuple) else ()
         whole = len(entries) == 2 and all(isinstance(k, int) and 0 <= k < d for k in entries)
         if not whole or entries[0] == entries[1]:
-            raise OptionError(f"Slice.of_dims: dims must be two different whole numbers from 0 to {d - 1}, got {dims!r}.")
+            raise OptionError(
+                f"Slice.of_dims: dims must be two different whole numbers from 0 to {d - 1}, got {dims!r}."
+            )
         point = z.detach().double().mean(0) if anchor is None else _point("Slice.of_dims: anchor", anchor, d)
         names = (f"z{entries[0]}", f"z{entries[1]}")
         axes = torch.eye(d, dtype=torch.float64)[list(entries)]
@@ -84,7 +87,8 @@ class Slice:
         first, second = components
         if first == second or not all(isinstance(k, int) and 0 <= k < d for k in components):
             raise OptionError(
-                f"Slice.of_components: components must be two different whole numbers from 0 to {d - 1}, got {components!r}."
+                f"Slice.of_components: components must be two different whole numbers from 0 to {d - 1}, got "
+                f"{components!r}."
             )
         if len(z) <= max(components) + 1:
             raise ShapeError(
@@ -100,8 +104,16 @@ class Slice:
         largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
         axes = axes * largest.sign()
         share = float(size[list(components)].square().sum() / size.square().sum())
-        words = f"Principal components {first + 1} and {second + 1} of the latents, with {share:.0%} of their variance. "
-        return cls(mean, axes, (f"PC {first + 1}", f"PC {second + 1}"), "components", words + _WORDS.format(d=d) if d > 2 else None)
+        words = (
+            f"Principal components {first + 1} and {second + 1} of the latents, with {share:.0%} of their variance. "
+        )
+        return cls(
+            mean,
+            axes,
+            (f"PC {first + 1}", f"PC {second + 1}"),
+            "components",
+            words + _WORDS.format(d=d) if d > 2 else None,
+        )
 
     @classmethod
     def through(cls, points: Float[Tensor, "3 d"]) -> "Slice":
@@ -120,8 +132,10 @@ class Slice:
         second = s - p
         length = first.norm()
         rest = second - (second @ first) / first.square().sum().clamp_min(1e-300) * first
-        if not float(length) > 0 or not float(rest.norm()) > 1e-9 * float(second.norm()):
-            raise OptionError("Slice.through: the three latents lie on a line, and so on many planes. Choose another one.")
+        if not float(length) > 0 or not float(rest.norm()) > 1e-5 * float(second.norm()):
+            raise OptionError(
+                "Slice.through: the three latents lie on a line, and so on many planes. Choose another one."
+            )
         axes = torch.stack([first / length, rest / rest.norm()])
         words = "The plane through three latents. " + _WORDS.format(d=d) if d > 2 else None
         return cls(p, axes, ("from the first to the second", "towards the third"), "points", words)

@@ -112,7 +112,7 @@ class ChordSpace:
 
     def chord_lengths(self, layers: Float[Tensor, "p n k 2"]) -> Float[Tensor, "p s k k"]:
         """Lengths of the segments between all points of successive layers."""
-        p, n, k, _ = layers.shape
+        p, _, k, _ = layers.shape
         pairs = [
             torch.stack([a[:, :, None].expand(p, k, k, 2), b[:, None].expand(p, k, k, 2)], 3).reshape(-1, 2, 2)
             for a, b in zip(layers[:, :-1].unbind(1), layers[:, 1:].unbind(1), strict=True)
@@ -121,7 +121,8 @@ class ChordSpace:
 
     def _rest_jets(self, places: Float[Tensor, "p s 2"]) -> tuple[Tensor, Tensor, Tensor]:
         """R ``(p, s, 2, 2)``, its first derivatives ``(2, p, s, 2, 2)`` and its second ones ``(2, 2, p, s, 2, 2)``."""
-        assert self.rest is not None
+        if self.rest is None:
+            raise ValueError("ChordSpace: a surface without a rest has no jets of one.")
         jets = self.rest.jet(places.reshape(-1, 2)).unflatten(1, places.shape[:2])
         if self.surface.rest_kind == "log":
             jets = _exponential(jets)
@@ -172,7 +173,10 @@ def page_geodesics(
         results = [descend(space, Descent.begin(space, start), tol, 60) for start in starts]
         lengths = [_lengths(space, result.nodes) for result in results]
         good = [reached(result.at.residual, result.at.rounding, tol) for result in results]
-        found = [torch.where(torch.isfinite(result.at.energy), fine, torch.inf) for result, (fine, _) in zip(results, lengths, strict=True)]
+        found = [
+            torch.where(torch.isfinite(result.at.energy), fine, torch.inf)
+            for result, (fine, _) in zip(results, lengths, strict=True)
+        ]
         second = found[1] < found[0] * torch.where(good[0], 1 - 1e-6, 1.0)
         length = torch.where(second, found[1], found[0])
         return PageCurves(
@@ -211,7 +215,9 @@ def _lattice_paths(space: ChordSpace, a: Tensor, b: Tensor, segments: int) -> Te
     begin, end = np.concatenate([begin, extra]), np.concatenate([end, *near])
     segment = torch.stack([tips[torch.from_numpy(begin)], tips[torch.from_numpy(end)]], 1)
     lengths = torch.cat([space.squares(part).sqrt().sum(1) for part in segment.split(4096)])
-    usable = torch.stack([surface.inside(segment[:, 0] + t * (segment[:, 1] - segment[:, 0])) for t in (0, 0.25, 0.5, 0.75, 1)]).all(0)
+    usable = torch.stack(
+        [surface.inside(segment[:, 0] + t * (segment[:, 1] - segment[:, 0])) for t in (0, 0.25, 0.5, 0.75, 1)]
+    ).all(0)
     keep = (usable & torch.isfinite(lengths)).numpy()
     weights = lengths.numpy()[keep].clip(min=1e-300)
     graph = csr_matrix((weights, (begin[keep], end[keep])), shape=(len(tips), len(tips)))
@@ -258,6 +264,8 @@ def _exponential(jets: Float[Tensor, "6 p s 3"]) -> Float[Tensor, "6 p s 3"]:
         e = p + pi * pj
         cross = pi * mj + pj * mi + dm
         rows.append(
-            torch.stack([E * e, E * (e * m + cross), E * (e * m**2 + 2 * m * cross + 2 * mi * mj) + S * (s + si * sj)], -1)
+            torch.stack(
+                [E * e, E * (e * m + cross), E * (e * m**2 + 2 * m * cross + 2 * mi * mj) + S * (s + si * sj)], -1
+            )
         )
     return torch.stack(rows)

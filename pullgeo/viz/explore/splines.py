@@ -41,8 +41,8 @@ def _solved(values: np.ndarray) -> np.ndarray:
 def filled(values: Float64[np.ndarray, "nx ny k"], known: Bool[np.ndarray, "nx ny"]) -> Float64[np.ndarray, "nx ny k"]:
     """The values, continued smoothly to the nodes that are not known.
 
-    Splines need numbers everywhere; what they are far from the known nodes does not matter. They minimise squared second
-    differences, and stay within the range of what is known.
+    Splines need numbers everywhere; what they are far from the known nodes does not matter. They minimise squared
+    second differences, and stay within the range of what is known.
     """
     if known.all():
         return values
@@ -56,8 +56,10 @@ def filled(values: Float64[np.ndarray, "nx ny k"], known: Bool[np.ndarray, "nx n
             scipy.sparse.kron(differences(nx), scipy.sparse.identity(ny)),
             scipy.sparse.kron(scipy.sparse.identity(nx), differences(ny)),
             # a trace of first differences keeps far places bounded, and the matrix regular
-            0.05 * scipy.sparse.kron(scipy.sparse.diags([-1.0, 1.0], [0, 1], shape=(nx - 1, nx)), scipy.sparse.identity(ny)),
-            0.05 * scipy.sparse.kron(scipy.sparse.identity(nx), scipy.sparse.diags([-1.0, 1.0], [0, 1], shape=(ny - 1, ny))),
+            0.05
+            * scipy.sparse.kron(scipy.sparse.diags([-1.0, 1.0], [0, 1], shape=(nx - 1, nx)), scipy.sparse.identity(ny)),
+            0.05
+            * scipy.sparse.kron(scipy.sparse.identity(nx), scipy.sparse.diags([-1.0, 1.0], [0, 1], shape=(ny - 1, ny))),
         ]
     ).tocsc()
     there = known.ravel()

@@ -1,7 +1,7 @@
 """The decoder as a spline surface: what a page carries, so that it can measure and solve by itself.
 
-For two latents (or a plane of more) the decoder, up to the flat space that measures, is a surface in R^D. Its values on a
-lattice, in r principal components and as coefficients of cubic splines, are all that a page needs: the metric is the
+For two latents (or a plane of more) the decoder, up to the flat space that measures, is a surface in R^D. Its values on
+a lattice, in r principal components and as coefficients of cubic splines, are all that a page needs: the metric is the
 pullback of these splines, plus what the components left out contribute to it, ``R = Jᵀ(I - VVᵀ)J``, splined as well. A
 manifold without a flat embedding (a given metric, a curved ambient space) has r = 0, and R is its whole metric.
 """
@@ -37,6 +37,8 @@ DERIVATIVE_SHARE = 2e-3
 """Share of the derivatives' energy that may be left to R."""
 REST_SHARE = 1e-7
 """Below this share of the metric R is left out: lengths then are right to half of it."""
+FEW = 12
+"""Up to so many components are carried in single precision; more of them in 16 bits each."""
 FEWEST, MOST = 48, 128
 """Lattice nodes along the longer side, unless the budget is raised."""
 _COARSE = 25
@@ -50,7 +52,7 @@ class Surface:
     Attributes:
         x: the interval of the map's first coordinate.
         y: the interval of the second one.
-        levels: ``(nx + 2, ny + 2, r)`` coefficients in steps of their component's scale.
+        levels: ``(nx + 2, ny + 2, r)`` coefficients in units of their component's scale: 16-bit integers, or floats.
         scale: ``(r,)``, in the unit of the output.
         rest: ``(nx + 2, ny + 2, 3)``: E, F, G of R in units of ``rest_scale``, or p, m, s (``rest_kind``); ``None``
             where it is negligible.
@@ -213,9 +215,10 @@ def sample_surface(
 ) -> Surface:
     """Samples a manifold of two latents over a rectangle.
 
-    Outputs are evaluated on a coarse lattice first, with their derivatives; both choose the components: as many as leave
-    out a ten-thousandth of the outputs' variance and two thousandths of the derivatives' energy. Then all nodes follow,
-    in batches, in float64 and without a graph. Nodes at which the output is not finite make the cells around them empty.
+    Outputs are evaluated on a coarse lattice first, with their derivatives; both choose the components, as many as
+    leave out a ten-thousandth of the outputs' variance and two thousandths of the derivatives' energy. Then all nodes
+    follow, in batches, in float64 and without a graph. Nodes at which the output is not finite empty the cells around
+    them.
 
     Args:
         manifold: with two latents; see `Slice.restrict`.
@@ -244,7 +247,7 @@ def sample_surface(
 
 
 FlatMap = Callable[[Tensor], tuple[Tensor, Callable[[], Tensor]]]
-"""Places to flat outputs ``(b, D)`` in the Euclidean space that measures, and to what computes tangents ``(2, b, D)``."""
+"""Places to flat outputs ``(b, D)`` in the flat space that measures, and to a function for tangents ``(2, b, D)``."""
 
 
 def flat_map(manifold: Manifold) -> FlatMap | None:
@@ -320,9 +323,12 @@ def _of_map(
             "Check its weights, and that the map lies where it was trained."
         )
     coefficients = spline_coefficients(filled(projected.reshape(*shape, r), there))
-    scale = np.abs(coefficients).max((0, 1)) / 32767
-    scale[scale == 0] = 1.0
-    levels = np.round(coefficients / scale).astype(np.int16)
+    if r <= FEW:
+        scale, levels = np.ones(r), coefficients.astype(np.float32)
+    else:
+        scale = np.abs(coefficients).max((0, 1)) / 32767
+        scale[scale == 0] = 1.0
+        levels = np.round(coefficients / scale).astype(np.int16)
     packed_rest, rest_scale = None, np.ones(3)
     if rest is not None:
         values = spline_coefficients(filled(rest.reshape(*shape, 3), there))
@@ -357,9 +363,7 @@ def _of_metric(manifold: Manifold, x: Interval, y: Interval, side: int) -> Surfa
     rest = spline_coefficients(filled(values.reshape(*shape, 3), there)).astype(np.float32)
     empty = np.zeros((shape[0] + 2, shape[1] + 2, 0), dtype=np.int16)
     nothing = np.zeros(0)
-    return Surface(
-        x, y, empty, nothing, rest, np.ones(3), "log", _cells(there), nothing, np.zeros((0, 0)), (0.0, 1.0)
-    )
+    return Surface(x, y, empty, nothing, rest, np.ones(3), "log", _cells(there), nothing, np.zeros((0, 0)), (0.0, 1.0))
 
 
 def _places(gx: np.ndarray, gy: np.ndarray) -> Tensor:
@@ -384,7 +388,8 @@ def _evaluated(flat: FlatMap, places: Tensor, *, tangents: bool) -> tuple[Tensor
     if not len(F):
         raise NonFiniteError(
             f"viz.explore: the decoder returned NaN or infinity at all of {len(places)} places between "
-            f"{places[0].tolist()} and {places[-1].tolist()}. Check its weights, and that the map lies where it was trained."
+            f"{places[0].tolist()} and {places[-1].tolist()}. Check its weights, and that the map lies where it "
+            f"was trained."
         )
     return F, torch.cat(along, 1)
 
@@ -400,8 +405,8 @@ def _components(
 ) -> tuple[Tensor, Tensor, tuple[float, float]]:
     """Mean, orthonormal rows, and the shares of variance and of derivatives that they leave out.
 
-    The principal components of outputs and derivatives together, each with the same total energy: components of the outputs
-    alone would drop small but steep ones.
+    The principal components of outputs and derivatives together, each with the same total energy: components of the
+    outputs alone would drop small but steep ones.
     """
     mean = F.mean(0)
     F = F - mean

@@ -347,7 +347,7 @@ export function outsideCurve(nodes, text) {
  * @param {{segments?: number, start?: Float64Array | null, steps?: number, tolerance?: number}} [options]
  * @returns {Curve}
  */
-export function geodesic(surface, a, b, { segments = 64, start = null, steps = 60, tolerance = TOLERANCE } = {}) {
+export function geodesic(surface, a, b, { segments = 64, start = null, steps = 100, tolerance = TOLERANCE } = {}) {
   const T = start === null ? quarteredSegments(segments) : start.length / 2 - 1;
   const from = [a[0], a[1]], to = [b[0], b[1]];
   const straight = lineNodes(from, to, T);
