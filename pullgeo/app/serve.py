@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable
-from importlib.resources import files
+from html import escape
+from string import Template
 from typing import Any
 
 from pullgeo.app.listen import check_installed, listen
@@ -12,8 +13,42 @@ from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_manifold
 from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.classes import Labels, classes_of
+from pullgeo.viz.explore.bundle import bundle, front
 from pullgeo.viz.explore.exact import Exact
+from pullgeo.viz.explore.payload import map_payload
 from pullgeo.viz.explore.slice import Slice
+
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
+    "worker-src blob:; connect-src 'self'"
+)
+
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="$policy">
+<link rel="icon" href="data:,">
+<title>$title</title>
+<style>
+body { margin: 0; }
+$css
+</style>
+</head>
+<body>
+<main id="map"></main>
+<script type="application/json" id="payload">$data</script>
+<script type="module">
+$script
+const host = serverHost();
+const payload = JSON.parse(document.getElementById("payload").textContent);
+globalThis.pullgeo = { host, explorer: mount(document.getElementById("map"), payload, host) };
+</script>
+</body>
+</html>
+"""
 
 
 def serve(
@@ -21,6 +56,7 @@ def serve(
     latents: Points,
     labels: Labels | None = None,
     *,
+    plane: Slice | None = None,
     solver: Solver | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
@@ -28,7 +64,7 @@ def serve(
     limit: float = 10.0,
     announce: Callable[[str], None] = print,
     browser: bool = False,
-    **options: Any,
+    title: str = "Latent geometry",
 ) -> None:
     """Serve the living map of a latent space until Ctrl-C; geodesics on it are solved exactly, in all d dimensions.
 
@@ -39,6 +75,7 @@ def serve(
         manifold: the latent space.
         latents: ``(n, d)``.
         labels: the class of each latent, if there are classes.
+        plane: what is shown if d > 2; the first two dimensions, through the mean of the latents, if ``None``.
         solver: how geodesics are found exactly; `Newton()` if ``None``.
         host: the address to bind to. With another one than 127.0.0.1 whoever reaches this machine and knows the token
             can have geodesics solved.
@@ -47,7 +84,7 @@ def serve(
         limit: seconds that a solve may take, before its page is told so.
         announce: is called with the address.
         browser: open it in a browser.
-        **options: of the page.
+        title: above the map.
 
     Raises:
         DataError: Starlette or uvicorn is missing (``pip install "pullgeo[app]"``), or nothing can listen at the
@@ -60,16 +97,18 @@ def serve(
     check_installed()
     check_manifold("serve", manifold)
     z = as_points("serve", latents)
-    if labels is not None:
-        classes_of("serve", labels, len(z))
-    exact = Exact(manifold, Slice.of_dims(z), z, solver or Newton())
-    listen(_page(), exact, host=host, port=port, threads=threads, limit=limit, announce=announce, browser=browser)
+    classes = None if labels is None else classes_of("serve", labels, len(z))
+    shown = Slice.of_dims(z) if plane is None else plane
+    exact = Exact(manifold, shown, z, solver or Newton())
+    page = _page(map_payload(manifold, z, classes, shown, title=title))
+    listen(page, exact, host=host, port=port, threads=threads, limit=limit, announce=announce, browser=browser)
 
 
-def _page() -> str:
-    script = files("pullgeo.viz.explore").joinpath("front/hosts/server.js").read_text(encoding="utf-8")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><link rel="icon" href="data:,">'
-        f"<title>Latent geometry</title></head><body><script>{script.replace('export function', 'function')}\n"
-        f"globalThis.pullgeo = {{host: serverHost({json.dumps('solve')})}};</script></body></html>"
+def _page(payload: dict[str, Any]) -> str:
+    """The page: everything but the answers is inside it, and its policy lets it ask this server alone."""
+    script = bundle("scene.js") + "\n" + bundle("hosts/server.js")
+    # JSON in a script element must not contain "</"
+    data = json.dumps(payload, allow_nan=False).replace("<", "\\u003c")
+    return Template(_PAGE).substitute(
+        title=escape(payload["title"]), css=front("explore.css"), data=data, script=script, policy=_POLICY
     )

@@ -4,6 +4,8 @@ Plot functions take results and return a plain `plotly.graph_objects.Figure`, an
 shoot geodesics themselves (`geodesic_fan`, distances of `layer_map`) say so.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from pullgeo.viz.decoded_strip import decoded_strip
 from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.figures.canvas import template
@@ -22,8 +24,12 @@ from pullgeo.viz.page import Section, page
 from pullgeo.viz.report import latent_report
 from pullgeo.viz.table import Cell, Table, pairs_table
 
+if TYPE_CHECKING:
+    from pullgeo.viz.explore.widget import Explorer
+
 __all__ = [
     "Cell",
+    "Explorer",
     "Section",
     "Slice",
     "Table",
@@ -45,3 +51,14 @@ __all__ = [
     "template",
     "transported_frame",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The widget when it is asked for: what it needs takes long to import, and may be missing."""
+    if name != "Explorer":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from pullgeo.viz.explore import widget as found
+    except ImportError:
+        from pullgeo.viz.explore import absent as found  # type: ignore[no-redef]
+    return found.Explorer
