@@ -14,13 +14,14 @@ from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import CoarseMapWarning, NonFiniteError, OptionError, SingularMetricError
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.manifold.base import Manifold
+from pullgeo.viz.batches import at_home
 from pullgeo.viz.explore.solver import page_geodesics
-from pullgeo.viz.explore.surface import MOST, Interval, Surface, sample_surface
+from pullgeo.viz.explore.surface import MOST, Interval, Surface, flat_map, sample_surface
 
 LIMIT = 0.005
 """The page says that it is coarse, and the lattice is refined, where more than this is wrong at the 95 % quantile."""
 FINER = 1.5
-_FINE_SEGMENTS = 256
+_FINE_SEGMENTS = 192
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def measure_accuracy(
     Raises:
         OptionError: there are fewer than two places on the surface.
 
-    Cost: one geodesic of the library a pair, and 384 forward passes to measure two curves.
+    Cost: one geodesic of the library a pair, and 386 forward passes to measure two curves.
     """
     double = manifold.in_double()
     inside = places.double()[surface.inside(places.double())]
@@ -205,7 +206,7 @@ def _exact(manifold: Manifold, a: Tensor, b: Tensor) -> tuple[Float[Tensor, "p n
     """The library's curves, and which pairs it solved; a pair that it refuses does not take the others with it."""
     solver = Newton()
     try:
-        solution = manifold.geodesic(a, b, solver)
+        solution = manifold.geodesic(at_home(manifold, a), at_home(manifold, b), solver)
     except (NonFiniteError, SingularMetricError):
         if len(a) == 1:
             return torch.stack([a, b], 1).repeat_interleave(2, 1)[:, :1].expand(
@@ -218,12 +219,24 @@ def _exact(manifold: Manifold, a: Tensor, b: Tensor) -> tuple[Float[Tensor, "p n
             torch.cat([DiscreteCurve(nodes).resample(most).nodes for nodes, _ in parts]),
             torch.cat([solved for _, solved in parts]),
         )
-    return solution.curve.nodes.detach().double(), solution.converged
+    return solution.curve.nodes.detach().double().cpu(), solution.converged.cpu()
 
 
 def _true_lengths(manifold: Manifold, nodes: Float[Tensor, "p n 2"]) -> Float[Tensor, " p"]:
     """Lengths of cubic curves through the nodes, NaN where a curve meets places that the manifold does not know."""
-    return torch.cat([DiscreteCurve(part).length(manifold, _FINE_SEGMENTS) for part in nodes.split(8)])
+    curve = DiscreteCurve(nodes)
+    flat = flat_map(manifold)
+    if flat is None:
+        curves = (DiscreteCurve(at_home(manifold, part)) for part in nodes.split(8))
+        return torch.cat([curve.length(manifold, _FINE_SEGMENTS).cpu() for curve in curves])
+    points = curve(torch.linspace(0, 1, _FINE_SEGMENTS + 1, dtype=nodes.dtype))
+    lengths = []
+    for one in points:
+        # outputs may be large: curve by curve, and once for both resolutions
+        values = torch.cat([flat(part)[0] for part in one.split(64)])
+        fine, coarse = (values[::every].diff(dim=0).norm(dim=1).sum() for every in (1, 2))
+        lengths.append(fine + (fine - coarse) / 3)
+    return torch.stack(lengths)
 
 
 def _percent(share: float) -> str:

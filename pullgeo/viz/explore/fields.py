@@ -15,6 +15,7 @@ from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.decoders.ensemble import Ensemble, MeanAndDeviation
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.numerics.bisect_batch import where_defined
+from pullgeo.viz.batches import at_home
 from pullgeo.viz.explore.packing import packed
 from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.explore.surface import Interval
@@ -130,7 +131,7 @@ def decoder_uncertainty(
 
     else:
         return None
-    values = _evaluated(plane, x, y, side, spread)
+    values = _evaluated(manifold.in_double(), plane, x, y, side, spread)
     return Field("decoder uncertainty", words, formula, "unit of the output", values, x, y)
 
 
@@ -157,7 +158,7 @@ def scalar_curvature(manifold: Manifold, plane: Slice, x: Interval, y: Interval,
         return where_defined(double.scalar_curvature, (), z)
 
     try:
-        values = _evaluated(plane, x, y, side, curvature)
+        values = _evaluated(double, plane, x, y, side, curvature)
     except GeometryError:
         return None
     if not np.isfinite(values).any():
@@ -181,9 +182,9 @@ def _grid(x: Interval, y: Interval, side: int) -> Float64[np.ndarray, "n 2"]:
 
 
 def _evaluated(
-    plane: Slice, x: Interval, y: Interval, side: int, function: Callable[[Tensor], Tensor]
+    manifold: Manifold, plane: Slice, x: Interval, y: Interval, side: int, function: Callable[[Tensor], Tensor]
 ) -> Float64[np.ndarray, "ny nx"]:
-    z = plane.lift(torch.from_numpy(_grid(x, y, side)))
+    z = at_home(manifold, plane.lift(torch.from_numpy(_grid(x, y, side))))
     with torch.no_grad():
         values = torch.cat([function(part.clone()) for part in z.split(_BATCH)])
     numbers = values.double().numpy(force=True).reshape(side, side)

@@ -15,6 +15,7 @@ from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.metric.base import Metric
 from pullgeo.metric.structured import Dense
 from pullgeo.typing import Decoder
+from pullgeo.viz.batches import at_home
 
 _WORDS = (
     "Curves are shortest within this plane: they are geodesics of the slice, and never shorter than the true "
@@ -33,6 +34,12 @@ class Slice:
         names: what the map writes along x and y.
         kind: ``"everything"`` (d = 2), ``"dims"``, ``"components"`` or ``"points"``.
         words: what a reader has to know of the plane; ``None`` if it is everything.
+
+    Example:
+        >>> import torch
+        >>> plane = Slice.of_dims(torch.zeros(3, 4), dims=(2, 0))
+        >>> plane.lift(torch.tensor([[1.0, 5.0]])).tolist(), plane.project(torch.tensor([[5.0, 9.0, 1.0, 9.0]])).tolist()
+        ([[5.0, 0.0, 1.0, 0.0]], [[1.0, 5.0]])
     """
 
     origin: Float[Tensor, " d"]
@@ -166,6 +173,7 @@ class Slice:
         lift = nn.Linear(2, len(self.origin)).double().requires_grad_(False)
         lift.weight.copy_(self.axes.T)
         lift.bias.copy_(self.origin)
+        lift.to(at_home(double, self.origin).device)
         if isinstance(double, PullbackManifold):
             return PullbackManifold(_composed(lift, double.decoder), double.ambient, double.output)
         if isinstance(double, MetricManifold):
@@ -185,9 +193,17 @@ class Slice:
         }
 
 
+class _Lifted(nn.Sequential):
+    """A decoder module after the map from the plane; as a chain of modules, so that derivatives of layers are found."""
+
+
 def _composed(lift: nn.Linear, decoder: Decoder) -> Decoder:
-    # as a module, where it is one, so that the derivatives of its layers are found
-    return nn.Sequential(lift, decoder) if isinstance(decoder, nn.Module) else lambda xy: decoder(lift(xy))
+    return _Lifted(lift, decoder) if isinstance(decoder, nn.Module) else lambda xy: decoder(lift(xy))
+
+
+def lifted_decoder(decoder: Decoder) -> tuple[nn.Module | None, Decoder]:
+    """The map from the plane and the decoder that `Slice.restrict` composed; ``None`` and the decoder itself else."""
+    return (decoder[0], decoder[1]) if isinstance(decoder, _Lifted) else (None, decoder)
 
 
 class _SliceMetric:

@@ -24,6 +24,7 @@ from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.metric.structured import Dense, Identity
 from pullgeo.numerics.bisect_batch import where_defined
+from pullgeo.viz.batches import at_home
 from pullgeo.viz.explore.packing import packed
 from pullgeo.viz.explore.splines import Spline, filled, spline_coefficients
 
@@ -37,6 +38,8 @@ DERIVATIVE_SHARE = 2e-3
 """Share of the derivatives' energy that may be left to R."""
 REST_SHARE = 1e-7
 """Below this share of the metric R is left out: lengths then are right to half of it."""
+REST_SIDE = 48
+"""Nodes a side at which R is computed."""
 FEW = 12
 """Up to so many components are carried in single precision; more of them in 16 bits each."""
 FEWEST, MOST = 48, 128
@@ -138,22 +141,28 @@ class Surface:
             "mask": None if self.usable.all() else packed(self.usable.astype(np.uint8)),
         }
 
-    def decode_payload(self, own: bool = False) -> dict[str, Any]:
+    def decode_payload(
+        self, own: bool = False, linear: Callable[[Float[Tensor, "*b D"]], Float[Tensor, "*b K"]] | None = None
+    ) -> dict[str, Any]:
         """What ``payload.decode`` needs so that the page can decode: mean and components of the outputs.
 
         Args:
             own: whether this surface is not the one that the page measures with, and has to be shipped as well.
+            linear: a linear map of the outputs, of which the result is shown; outputs themselves if ``None``.
         """
         if not self.components:
             return {"D": 0}
-        size = np.abs(self.basis).max(1)
+        mean, basis = torch.from_numpy(self.mean), torch.from_numpy(self.basis)
+        if linear is not None:
+            mean, basis = linear(mean), linear(basis)
+        size = basis.abs().amax(1, keepdim=True).clamp_min(1e-300)
         # a component's entries in steps of its largest: 16 bits where that is cheap
-        kind, steps = (np.int16, 32767) if self.basis.size <= 2**18 else (np.int8, 127)
-        levels = np.round(self.basis / size[:, None] * steps).astype(kind)
+        kind, steps = (np.int16, 32767) if basis.numel() <= 2**18 else (np.int8, 127)
+        levels = torch.round(basis / size * steps).numpy().astype(kind)
         return {
-            "D": len(self.mean),
-            "mean": packed(self.mean.astype(np.float32)),
-            "basis": {"scale": (size / steps).tolist(), "data": packed(levels)},
+            "D": len(mean),
+            "mean": packed(mean.numpy().astype(np.float32)),
+            "basis": {"scale": (size.flatten() / steps).tolist(), "data": packed(levels)},
             "own": self.payload() if own else None,
         }
 
@@ -232,7 +241,18 @@ def sample_surface(
         NonFiniteError: there is no place where the decoder is finite.
         OptionError: ``side`` or ``components`` is too small.
 
-    Cost: a forward pass for each node, and where components are left out two tangent passes.
+    Cost: a forward pass for each node, and two tangent passes for at most 48² + 25² of them.
+
+    Example:
+        >>> import torch
+        >>> from pullgeo import PullbackManifold
+        >>> torus = PullbackManifold(lambda z: torch.stack([z.cos()[:, 0], z.sin()[:, 0], z.cos()[:, 1], z.sin()[:, 1]], 1))
+        >>> surface = sample_surface(torus, (-2.0, 2.0), (-1.0, 1.0), side=32)
+        >>> surface.nodes, surface.components
+        ((32, 16), 4)
+        >>> G = surface.manifold.metric(torch.tensor([[0.3, 0.4]], dtype=torch.float64)).dense()
+        >>> bool((G - torch.eye(2)).abs().max() < 1e-3)
+        True
     """
     if side is not None and side < 8:
         raise OptionError(f"sample_surface: side must be at least 8, got {side}.")
@@ -264,10 +284,10 @@ def flat_map(manifold: Manifold) -> FlatMap | None:
     root = None if ambient.matrix is None else ambient.matrix.root().double()
 
     def measured(values: Tensor) -> Tensor:
-        return factor * (values if root is None else values @ root)
+        return (factor * (values if root is None else values @ root)).cpu()
 
     def at(xy: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
-        there = manifold.expand(xy)
+        there = manifold.expand(at_home(manifold, xy))
         nothing = torch.zeros_like(there.value)
         return measured(there.value), lambda: measured(there.derivatives(nothing)[0])
 
@@ -278,7 +298,7 @@ def outputs_map(decode: Callable[[Tensor], Tensor]) -> FlatMap:
     """Any function of places as a map without tangents, for what is shown and not measured."""
 
     def at(xy: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
-        values = decode(xy).double().flatten(1)
+        values = decode(xy).double().flatten(1).cpu()
         return values, lambda: values.new_zeros(2, *values.shape)
 
     return at
@@ -314,15 +334,15 @@ def _of_map(
         aspect = len(coarse) / _COARSE**2
         side = int(min(MOST, max(FEWEST, math.sqrt(budget / (2 * r * aspect)))))
     gx, gy = lattice_of(x, y, side)
-    projected, known, rest = _projected(flat, _places(gx, gy), mean, basis, with_rest=shares[1] > REST_SHARE)
     shape = (len(gx), len(gy))
-    there = known.reshape(shape)
+    projected = _projected(flat, _places(gx, gy), mean, basis)
+    there = np.isfinite(projected).all(1).reshape(shape)
     if not there.any():
         raise NonFiniteError(
-            f"viz.explore: the decoder returned NaN or infinity at all {known.size} places of x in {x}, y in {y}. "
+            f"viz.explore: the decoder returned NaN or infinity at all {there.size} places of x in {x}, y in {y}. "
             "Check its weights, and that the map lies where it was trained."
         )
-    coefficients = spline_coefficients(filled(projected.reshape(*shape, r), there))
+    coefficients = spline_coefficients(filled(np.nan_to_num(projected, posinf=0, neginf=0).reshape(*shape, r), there))
     if r <= FEW:
         scale, levels = np.ones(r), coefficients.astype(np.float32)
     else:
@@ -330,8 +350,8 @@ def _of_map(
         scale[scale == 0] = 1.0
         levels = np.round(coefficients / scale).astype(np.int16)
     packed_rest, rest_scale = None, np.ones(3)
-    if rest is not None:
-        values = spline_coefficients(filled(rest.reshape(*shape, 3), there))
+    if shares[1] > REST_SHARE:
+        values = spline_coefficients(_left_out(flat, basis, gx, gy))
         size = np.abs(values).max()
         if size > 0:
             # half precision has few exponents: one is the largest
@@ -345,8 +365,11 @@ def _of_map(
 def _of_metric(manifold: Manifold, x: Interval, y: Interval, side: int) -> Surface:
     gx, gy = lattice_of(x, y, side)
     places = _places(gx, gy)
-    parts = [where_defined(lambda z: manifold.metric(z).dense(), (2, 2), part) for part in places.split(1024)]
-    G = torch.cat(parts).double().numpy()
+
+    def metric(z: Tensor) -> Tensor:
+        return manifold.metric(at_home(manifold, z)).dense().cpu()
+
+    G = torch.cat([where_defined(metric, (2, 2), part) for part in places.split(1024)]).double().numpy()
     E, F, H = G[:, 0, 0], (G[:, 0, 1] + G[:, 1, 0]) / 2, G[:, 1, 1]
     with np.errstate(all="ignore"):
         positive = np.isfinite(G).all((1, 2)) & (E > 0) & (E * H - F**2 > 0)
@@ -436,24 +459,30 @@ def _components(
     return mean, vectors[:r].contiguous(), (float(left_out[0][r - 1]), float(left_out[1][r - 1]))
 
 
-def _projected(
-    flat: FlatMap, places: Tensor, mean: Tensor, basis: Tensor, *, with_rest: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Components of all nodes, which of them are finite, and E, F, G of R."""
-    values, rests = [], []
-    for part in _parts(flat, places):
-        y, J = flat(part)
-        values.append((y - mean) @ basis.T)
-        if with_rest:
-            T = J()
-            inner = T @ basis.T
-            R = [(T[a] * T[b]).sum(-1) - (inner[a] * inner[b]).sum(-1) for a, b in ((0, 0), (0, 1), (1, 1))]
-            rests.append(torch.stack(R, -1))
-    projected = torch.cat(values)
-    good = torch.isfinite(projected).all(1)
-    rest = None
-    if with_rest:
-        whole = torch.cat(rests)
-        good &= torch.isfinite(whole).all(1)
-        rest = torch.where(good[:, None], whole, 0.0).numpy()
-    return torch.where(good[:, None], projected, 0.0).numpy(), good.numpy(), rest
+def _projected(flat: FlatMap, places: Tensor, mean: Tensor, basis: Tensor) -> np.ndarray:
+    """Components of the outputs at all nodes."""
+    return torch.cat([(flat(part)[0] - mean) @ basis.T for part in _parts(flat, places)]).numpy()
+
+
+def _left_out(flat: FlatMap, basis: Tensor, gx: np.ndarray, gy: np.ndarray) -> np.ndarray:
+    """E, F, G of ``R = Jᵀ(I - VVᵀ)J`` at all nodes, from those of a lattice of at most `REST_SIDE` nodes a side.
+
+    R is a small part of the metric, and tangents cost several times what outputs do.
+    """
+    nx, ny = (min(len(g), REST_SIDE) for g in (gx, gy))
+    own = np.linspace(gx[0], gx[-1], nx), np.linspace(gy[0], gy[-1], ny)
+    parts = []
+    for part in _parts(flat, _places(*own)):
+        T = flat(part)[1]()
+        inner = T @ basis.T
+        R = [(T[a] * T[b]).sum(-1) - (inner[a] * inner[b]).sum(-1) for a, b in ((0, 0), (0, 1), (1, 1))]
+        parts.append(torch.stack(R, -1))
+    values = torch.cat(parts).numpy().reshape(nx, ny, 3)
+    known = np.isfinite(values).all(-1)
+    if not known.any():
+        return np.zeros((len(gx), len(gy), 3))
+    whole = filled(np.where(known[..., None], values, 0.0), known)
+    if (nx, ny) == (len(gx), len(gy)):
+        return whole
+    spline = Spline(spline_coefficients(whole), (gx[0], gx[-1]), (gy[0], gy[-1]))
+    return spline(_places(gx, gy)).numpy().reshape(len(gx), len(gy), 3)

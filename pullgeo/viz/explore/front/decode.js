@@ -29,9 +29,14 @@ export function openDecode(packed, surface) {
     if (!carrier.inside(x, y)) return out.fill(NaN);
     carrier.value(x, y, c);
     out.set(mean);
-    for (let k = 0; k < r; k++) {
-      const w = c[k];
-      for (let j = 0, p = k * D; j < D; j++, p++) out[j] += w * basis[p];
+    // four components at a time: most of the cost is in reading and writing
+    for (let k = 0; k < r; k += 4) {
+      const p = k * D;
+      const w0 = c[k], w1 = k + 1 < r ? c[k + 1] : 0, w2 = k + 2 < r ? c[k + 2] : 0, w3 = k + 3 < r ? c[k + 3] : 0;
+      const p1 = k + 1 < r ? p + D : p, p2 = k + 2 < r ? p + 2 * D : p, p3 = k + 3 < r ? p + 3 * D : p;
+      for (let j = 0; j < D; j++) {
+        out[j] += w0 * basis[p + j] + w1 * basis[p1 + j] + w2 * basis[p2 + j] + w3 * basis[p3 + j];
+      }
     }
     return out;
   };
