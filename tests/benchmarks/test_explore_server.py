@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.app.test_listen import Running, start
+from tests.app.running import Running, start
 
 SECONDS = 60
 CLIENTS = 4
