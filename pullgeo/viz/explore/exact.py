@@ -15,6 +15,7 @@ from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.frechet import frechet_mean
+from pullgeo.viz.batches import at_home
 from pullgeo.viz.explore.slice import Slice
 
 Answer = dict[str, Any]
@@ -60,7 +61,9 @@ class Exact:
             raise ShapeError(
                 f"Exact: latents must have shape (n, {d}), as the plane's, got {tuple(self.latents.shape)}."
             )
-        object.__setattr__(self, "latents", self.latents.detach().double())
+        # beside the decoder's weights, if it has any
+        device = at_home(self.manifold, self.latents[:1]).device
+        object.__setattr__(self, "latents", self.latents.detach().to(device, torch.float64))
 
     def task(self, message: object) -> Callable[[], Answer]:
         """Check a message, and return what will answer it.
@@ -107,7 +110,7 @@ class Exact:
         }
 
     def _exponential(self, begin: Float64[Tensor, " d"], velocity: Float64[Tensor, " d"]) -> Answer:
-        times = torch.linspace(0, 1, _SHOTS + 1, dtype=torch.float64)[1:, None]
+        times = torch.linspace(0, 1, _SHOTS + 1, dtype=torch.float64, device=begin.device)[1:, None]
         ends = self.manifold.expmap(begin.expand(_SHOTS, -1), times * velocity)
         length = self.manifold.in_double().norm(begin[None], velocity[None])[0]
         return {

@@ -102,7 +102,7 @@ def theme_of(where: str, look: Any) -> Theme:
     Raises:
         OptionError: there is no such look.
     """
-    if look not in _THEMES:
+    if not isinstance(look, str) or look not in _THEMES:
         raise OptionError(f"{where}: look must be 'print' or 'dark', got {look!r}.")
     return _THEMES[look]
 

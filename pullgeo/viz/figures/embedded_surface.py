@@ -16,7 +16,7 @@ from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.batches import evaluate
 from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.figures.canvas import Canvas, Look, colorscale
-from pullgeo.viz.figures.plane import extent_around
+from pullgeo.viz.figures.plane import beside, extent_around, plane_of
 from pullgeo.viz.lengths import curve_points
 from pullgeo.viz.pairs import converged_mask
 from pullgeo.viz.plane import checked_extent
@@ -37,7 +37,7 @@ def embedded_surface(
     col: int | None = None,
     look: Look = "print",
 ) -> go.Figure:
-    """The decoded plane as a surface in space, coloured by ``½ log det G``, with geodesics on it.
+    """The decoded plane as a surface in space, coloured by ``log √det G``, with geodesics on it.
 
     Outputs of more than three numbers are projected onto the three principal components of the surface itself; the
     axes say what share of its variance each of them has. Places where the decoder is not finite are holes.
@@ -77,11 +77,11 @@ def embedded_surface(
     if not isinstance(resolution, int) or resolution < 2:
         raise OptionError(f"{where}: resolution must be a whole number of at least 2, got {resolution!r}.")
     points = as_points(where, z).double()
-    shown = Slice.of_dims(points) if plane is None else plane
+    shown = plane_of(where, plane, points)
     box = extent_around(shown.project(points)) if extent is None else checked_extent(where, extent)
     double = manifold.in_double()
     nodes = np.stack(np.meshgrid(*(np.linspace(*interval, resolution) for interval in box)), -1).reshape(-1, 2)
-    places = shown.lift(torch.from_numpy(nodes))
+    places = beside(manifold, shown.lift(torch.from_numpy(nodes)))
     decoded = evaluate(double, lambda x: double.decode(x).flatten(1), places).numpy(force=True)
     if decoded.shape[1] < 3:
         raise ShapeError(f"{where}: the decoder returns {decoded.shape[1]} numbers, and a surface in space needs 3.")
@@ -98,7 +98,7 @@ def embedded_surface(
             **dict(zip("xyz", np.moveaxis(surface, -1, 0), strict=True)),
             surfacecolor=np.where(np.isfinite(volume), volume, np.nan).reshape(resolution, resolution),
             colorscale=colorscale(theme.sequential),
-            colorbar=canvas.colorbar("½ log det G", len=0.6) if canvas.is_new else canvas.colorbar("½ log det G"),
+            colorbar=canvas.colorbar("log √det G", len=0.6) if canvas.is_new else canvas.colorbar("log √det G"),
             lighting={"ambient": 0.75, "diffuse": 0.5, "specular": 0.05, "roughness": 0.9},
             hoverinfo="skip",
             name="surface",

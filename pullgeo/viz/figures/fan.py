@@ -15,7 +15,7 @@ from pullgeo.numerics.bisect_batch import where_defined
 from pullgeo.stats.arguments import check_manifold
 from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.figures.canvas import Canvas, Look
-from pullgeo.viz.figures.plane import extent_around, plane_axes, polylines
+from pullgeo.viz.figures.plane import beside, extent_around, plane_axes, plane_of, polylines
 
 _STEPS = 8
 """From one rim to the next."""
@@ -79,7 +79,8 @@ def geodesic_fan(
     for name, value, least in (("directions", directions, 3), ("balls", balls, 1)):
         if not isinstance(value, int) or value < least:
             raise OptionError(f"{where}: {name} must be a whole number of at least {least}, got {value!r}.")
-    shown = Slice.of_dims(centre[None], anchor=centre) if plane is None else plane
+    shown = plane_of(where, plane, centre[None], centre)
+    centre = beside(manifold, centre[None])[0]
     double = manifold.in_double()
     with torch.no_grad():
         axes = shown.axes.to(centre)

@@ -14,7 +14,7 @@ from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.batches import evaluate
 from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.figures.canvas import Canvas, Look
-from pullgeo.viz.figures.plane import extent_around, plane_axes, polylines
+from pullgeo.viz.figures.plane import beside, extent_around, plane_axes, plane_of, polylines
 from pullgeo.viz.plane import checked_extent, grid_over
 
 _CORNERS = 49
@@ -67,7 +67,7 @@ def indicatrices(
     if not isinstance(count, int) or count < 1:
         raise OptionError(f"{where}: count must be a whole number of at least 1, got {count!r}.")
     points = as_points(where, z).double()
-    shown = Slice.of_dims(points) if plane is None else plane
+    shown = plane_of(where, plane, points)
     box = extent_around(shown.project(points)) if extent is None else checked_extent(where, extent)
     grid = grid_over(box, count)
     double = manifold.in_double()
@@ -76,7 +76,7 @@ def indicatrices(
     def block(x: Tensor) -> Tensor:
         return axes.to(x) @ where_defined(double.metric_matrix, (x.shape[1],) * 2, x) @ axes.to(x).T
 
-    G = evaluate(double, block, shown.lift(torch.from_numpy(grid.points))).cpu()
+    G = evaluate(double, block, beside(manifold, shown.lift(torch.from_numpy(grid.points)))).cpu()
     known = torch.isfinite(G).flatten(1).all(1)
     values, vectors = torch.linalg.eigh(G[known])
     regular = values[:, 0] > torch.finfo(torch.float64).eps * values[:, 1]

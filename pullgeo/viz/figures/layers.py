@@ -21,7 +21,7 @@ from pullgeo.viz.batches import evaluate
 from pullgeo.viz.explore.fields import decoder_uncertainty, latent_density
 from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.figures.canvas import Canvas, Look, colorscale
-from pullgeo.viz.figures.plane import extent_around, plane_axes
+from pullgeo.viz.figures.plane import beside, extent_around, plane_axes, plane_of
 from pullgeo.viz.plane import Extent, checked_extent
 
 LayerFunction = Callable[[Tensor], Tensor]
@@ -69,7 +69,7 @@ def layer_map(
     ================ =====================================================================================
     layer            shows
     ================ =====================================================================================
-    ``log_volume``   ``½ log det G``, how much volume the decoder makes of a unit of latent volume
+    ``log_volume``   ``log √det G``, how much volume the decoder makes of a unit of latent volume
     ``condition``    ``log₁₀ λ_max / λ_min`` of G: how much more one direction is stretched than another
     ``gauss``        the sectional curvature of the plane; the Gaussian curvature if d = 2; 1 / length²
     ``scalar``       the scalar curvature S, a sum over all planes; 1 / length²
@@ -119,9 +119,7 @@ def layer_map(
     canvas = Canvas(where, figure, row, col, look, title=title)
     check_manifold(where, manifold)
     points = as_points(where, z).double()
-    shown = Slice.of_dims(points) if plane is None else plane
-    if len(shown.origin) != points.shape[1]:
-        raise ShapeError(f"{where}: plane lies in {len(shown.origin)} dimensions and the latents in {points.shape[1]}.")
+    shown = plane_of(where, plane, points)
     side = (_FEW if layer == "distance" else 64) if resolution is None else resolution
     if not isinstance(side, int) or side < 2:
         raise OptionError(f"{where}: resolution must be a whole number of at least 2, got {resolution!r}.")
@@ -136,7 +134,7 @@ def layer_map(
     values = found.values
     if not isinstance(values, np.ndarray):
         nodes = torch.from_numpy(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
-        values = _numbers(where, evaluate(manifold.in_double(), values, shown.lift(nodes)), side)
+        values = _numbers(where, evaluate(manifold.in_double(), values, beside(manifold, shown.lift(nodes))), side)
     canvas.add(_contour(canvas, x, y, values, label or found.title, found.signed))
     plane_axes(canvas, shown, box)
     return canvas.figure
@@ -156,7 +154,7 @@ def _layer(
         return manifold.sectional_curvature(x, first, second)
 
     known: dict[str, tuple[str, LayerFunction, bool]] = {
-        "log_volume": ("½ log det G", manifold.log_volume, False),
+        "log_volume": ("log √det G", manifold.log_volume, False),
         "condition": ("log₁₀ condition number of G", condition, False),
         "gauss": ("Gaussian curvature" if z.shape[1] == 2 else "sectional curvature", gauss, True),
         "scalar": ("scalar curvature", manifold.scalar_curvature, True),

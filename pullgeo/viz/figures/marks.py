@@ -10,7 +10,7 @@ from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.classes import Labels, classes_of, visible
 from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.figures.canvas import Canvas, Look
-from pullgeo.viz.figures.plane import plane_axes, polylines
+from pullgeo.viz.figures.plane import plane_axes, plane_of, polylines
 from pullgeo.viz.lengths import curve_points, straight_lines
 from pullgeo.viz.pairs import converged_mask
 
@@ -51,7 +51,7 @@ def latent_points(
     where = "latent_points"
     canvas = Canvas(where, figure, row, col, look)
     points = as_points(where, z).double()
-    shown = Slice.of_dims(points) if plane is None else plane
+    shown = plane_of(where, plane, points)
     xy = shown.project(points)
     groups: list[tuple[str, np.ndarray, dict[str, Any]]]
     groups = [("latents", np.arange(len(xy)), {"color": canvas.theme.muted, "symbol": "circle"})]
@@ -113,7 +113,7 @@ def geodesics(
     """
     canvas = Canvas("geodesics", figure, row, col, look)
     nodes = curve_points(solution, _STEPS).double()
-    shown = Slice.of_dims(nodes[:, 0]) if plane is None else plane
+    shown = plane_of("geodesics", plane, nodes[:, 0])
     curves, lines = shown.project(nodes), shown.project(straight_lines(solution, 2).double())
     good, ink = converged_mask(solution), canvas.theme.ink
     kinds: list[tuple[str, Any, Any, dict[str, Any]]] = [

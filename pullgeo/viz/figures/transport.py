@@ -14,7 +14,7 @@ from pullgeo.stats.arguments import check_manifold
 from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.figures.canvas import Canvas, Look
 from pullgeo.viz.figures.fan import unit_tangents
-from pullgeo.viz.figures.plane import extent_around, plane_axes, polylines
+from pullgeo.viz.figures.plane import extent_around, plane_axes, plane_of, polylines
 
 _STEPS = 101
 
@@ -77,7 +77,7 @@ def transported_frame(
         raise OptionError(f"{where}: size must lie between 0 and 1, got {size!r}.")
     curve = solution.curve[[pair]].to(torch.float64)
     begin = curve.begin[0].detach()
-    shown = Slice.of_dims(begin[None], anchor=begin) if plane is None else plane
+    shown = plane_of(where, plane, begin[None], begin)
     double = manifold.in_double()
     with torch.no_grad():
         if frame is None:

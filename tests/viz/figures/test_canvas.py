@@ -11,7 +11,7 @@ from colorspacious import cspace_convert, deltaE
 from plotly.subplots import make_subplots
 
 from pullgeo import PullbackManifold, viz
-from pullgeo.errors import OptionError
+from pullgeo.errors import OptionError, ShapeError
 from pullgeo.viz.figures.canvas import DARK, DASHES, PRINT, Theme
 
 
@@ -103,6 +103,23 @@ def test_where_it_cannot_be_drawn_it_says_so(name: str, on: dict, words: str, wi
     with pytest.raises(OptionError, match=words) as raised:
         FIGURES[name](**on)
     assert str(raised.value).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "layer_map",
+        "latent_points",
+        "geodesics",
+        "indicatrices",
+        "geodesic_fan",
+        "transported_frame",
+        "embedded_surface",
+    ],
+)
+def test_planes_of_another_latent_space_are_refused(name: str):
+    with pytest.raises(ShapeError, match=f"{name}: plane lies in 3 dimensions"):
+        FIGURES[name](plane=viz.Slice.of_dims(torch.zeros(4, 3)))
 
 
 def test_a_map_and_a_scene_do_not_take_each_others_place():
