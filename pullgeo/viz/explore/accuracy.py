@@ -81,11 +81,10 @@ class Accuracy:
                 f"This map could not be checked: of {self.pairs} random pairs the page solved {self.converged} and the "
                 f"exact solver {self.exact}, none of them the same."
             )
+        length, median, curve = map(_percent, (self.length.p95, self.length.median, self.curve.p95))
         said = (
-            f"On {self.compared} random pairs, lengths read off this map are within {_percent(self.length.p95)} "
-            f"of the exact "
-            f"ones (95 % quantile; median {_percent(self.length.median)}), and its curves are at most "
-            f"{_percent(self.curve.p95)} longer than the geodesics."
+            f"For 95 % of {self.compared} random pairs, lengths read off this map are within {length} of the exact ones "
+            f"(median {median}), and its curves are at most {curve} longer than the geodesics."
         )
         if self.compared < self.pairs:
             said += f" {self.pairs - self.compared} more pairs were not solved by both."

@@ -38,8 +38,10 @@ class Slice:
     Example:
         >>> import torch
         >>> plane = Slice.of_dims(torch.zeros(3, 4), dims=(2, 0))
-        >>> plane.lift(torch.tensor([[1.0, 5.0]])).tolist(), plane.project(torch.tensor([[5.0, 9.0, 1.0, 9.0]])).tolist()
-        ([[5.0, 0.0, 1.0, 0.0]], [[1.0, 5.0]])
+        >>> plane.lift(torch.tensor([[1.0, 5.0]])).tolist()
+        [[5.0, 0.0, 1.0, 0.0]]
+        >>> plane.project(torch.tensor([[5.0, 9.0, 1.0, 9.0]])).tolist()
+        [[1.0, 5.0]]
     """
 
     origin: Float[Tensor, " d"]

@@ -246,7 +246,7 @@ def sample_surface(
     Example:
         >>> import torch
         >>> from pullgeo import PullbackManifold
-        >>> torus = PullbackManifold(lambda z: torch.stack([z.cos()[:, 0], z.sin()[:, 0], z.cos()[:, 1], z.sin()[:, 1]], 1))
+        >>> torus = PullbackManifold(lambda z: torch.cat([z.cos(), z.sin()], 1))
         >>> surface = sample_surface(torus, (-2.0, 2.0), (-1.0, 1.0), side=32)
         >>> surface.nodes, surface.components
         ((32, 16), 4)

@@ -64,7 +64,7 @@ def test_the_statement_is_true_of_the_pages_own_curves(
 
 def test_a_coarse_map_is_refined_and_else_said_to_be_coarse(latents: Tensor) -> None:
     manifold = KINDS["function"]()
-    with pytest.warns(CoarseMapWarning, match=r"viz.explore: Coarse map. On .* pairs"):
+    with pytest.warns(CoarseMapWarning, match=r"viz\.explore: Coarse map\. For 95 % of .* pairs"):
         surface, found = sample_accurately(manifold, *BOX, latents, side=8, pairs=13, largest=2_000)
     assert not found.fine
     assert found.sentence.startswith("Coarse map.")
