@@ -13,10 +13,10 @@ from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.numerics.bisect_batch import where_defined
 from pullgeo.stats.arguments import check_manifold
 from pullgeo.stats.points import Points, as_points
-from pullgeo.viz.batches import evaluate
+from pullgeo.viz.batches import at_home, evaluate
 from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.figures.canvas import Canvas, Look, colorscale
-from pullgeo.viz.figures.plane import beside, extent_around, plane_of
+from pullgeo.viz.figures.plane import extent_around, plane_of
 from pullgeo.viz.lengths import curve_points
 from pullgeo.viz.pairs import converged_mask
 from pullgeo.viz.plane import checked_extent
@@ -81,7 +81,7 @@ def embedded_surface(
     box = extent_around(shown.project(points)) if extent is None else checked_extent(where, extent)
     double = manifold.in_double()
     nodes = np.stack(np.meshgrid(*(np.linspace(*interval, resolution) for interval in box)), -1).reshape(-1, 2)
-    places = beside(manifold, shown.lift(torch.from_numpy(nodes)))
+    places = at_home(double, shown.lift(torch.from_numpy(nodes)))
     decoded = evaluate(double, lambda x: double.decode(x).flatten(1), places).numpy(force=True)
     if decoded.shape[1] < 3:
         raise ShapeError(f"{where}: the decoder returns {decoded.shape[1]} numbers, and a surface in space needs 3.")

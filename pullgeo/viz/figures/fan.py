@@ -13,9 +13,10 @@ from pullgeo.manifold.frame import orthonormal_frame
 from pullgeo.metric.structured import Dense
 from pullgeo.numerics.bisect_batch import where_defined
 from pullgeo.stats.arguments import check_manifold
+from pullgeo.viz.batches import at_home
 from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.figures.canvas import Canvas, Look
-from pullgeo.viz.figures.plane import beside, extent_around, plane_axes, plane_of, polylines
+from pullgeo.viz.figures.plane import extent_around, plane_axes, plane_of, polylines
 
 _STEPS = 8
 """From one rim to the next."""
@@ -80,8 +81,8 @@ def geodesic_fan(
         if not isinstance(value, int) or value < least:
             raise OptionError(f"{where}: {name} must be a whole number of at least {least}, got {value!r}.")
     shown = plane_of(where, plane, centre[None], centre)
-    centre = beside(manifold, centre[None])[0]
     double = manifold.in_double()
+    centre = at_home(double, centre[None])[0]
     with torch.no_grad():
         axes = shown.axes.to(centre)
         tangents = unit_tangents(double.metric_matrix(centre[None])[0], axes, directions)

@@ -11,10 +11,10 @@ from pullgeo.manifold.base import Manifold
 from pullgeo.numerics.bisect_batch import where_defined
 from pullgeo.stats.arguments import check_manifold
 from pullgeo.stats.points import Points, as_points
-from pullgeo.viz.batches import evaluate
+from pullgeo.viz.batches import at_home, evaluate
 from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.figures.canvas import Canvas, Look
-from pullgeo.viz.figures.plane import beside, extent_around, plane_axes, plane_of, polylines
+from pullgeo.viz.figures.plane import extent_around, plane_axes, plane_of, polylines
 from pullgeo.viz.plane import checked_extent, grid_over
 
 _CORNERS = 49
@@ -76,7 +76,7 @@ def indicatrices(
     def block(x: Tensor) -> Tensor:
         return axes.to(x) @ where_defined(double.metric_matrix, (x.shape[1],) * 2, x) @ axes.to(x).T
 
-    G = evaluate(double, block, beside(manifold, shown.lift(torch.from_numpy(grid.points)))).cpu()
+    G = evaluate(double, block, at_home(double, shown.lift(torch.from_numpy(grid.points)))).cpu()
     known = torch.isfinite(G).flatten(1).all(1)
     values, vectors = torch.linalg.eigh(G[known])
     regular = values[:, 0] > torch.finfo(torch.float64).eps * values[:, 1]

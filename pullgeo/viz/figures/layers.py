@@ -17,11 +17,11 @@ from pullgeo.manifold.volume import condition_number
 from pullgeo.numerics.bisect_batch import where_defined
 from pullgeo.stats.arguments import check_manifold
 from pullgeo.stats.points import Points, as_points
-from pullgeo.viz.batches import evaluate
+from pullgeo.viz.batches import at_home, evaluate
 from pullgeo.viz.explore.fields import decoder_uncertainty, latent_density
 from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.figures.canvas import Canvas, Look, colorscale
-from pullgeo.viz.figures.plane import beside, extent_around, plane_axes, plane_of
+from pullgeo.viz.figures.plane import extent_around, plane_axes, plane_of
 from pullgeo.viz.plane import Extent, checked_extent
 
 LayerFunction = Callable[[Tensor], Tensor]
@@ -134,7 +134,8 @@ def layer_map(
     values = found.values
     if not isinstance(values, np.ndarray):
         nodes = torch.from_numpy(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
-        values = _numbers(where, evaluate(manifold.in_double(), values, beside(manifold, shown.lift(nodes))), side)
+        double = manifold.in_double()
+        values = _numbers(where, evaluate(double, values, at_home(double, shown.lift(nodes))), side)
     canvas.add(_contour(canvas, x, y, values, label or found.title, found.signed))
     plane_axes(canvas, shown, box)
     return canvas.figure

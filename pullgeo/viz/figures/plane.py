@@ -8,8 +8,6 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from pullgeo.errors import ShapeError
-from pullgeo.manifold.base import Manifold
-from pullgeo.viz.batches import at_home
 from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.figures.canvas import Canvas
 from pullgeo.viz.plane import Extent, extent_of
@@ -26,11 +24,6 @@ def plane_of(where: str, plane: Slice | None, z: Float64[Tensor, "n d"], anchor:
     if len(plane.origin) != z.shape[1]:
         raise ShapeError(f"{where}: plane lies in {len(plane.origin)} dimensions and the points in {z.shape[1]}.")
     return plane
-
-
-def beside(manifold: Manifold, z: Float64[Tensor, "n d"]) -> Float64[Tensor, "n d"]:
-    """The points on the device of the decoder's weights, if it has any."""
-    return z.to(at_home(manifold, z[:1]).device)
 
 
 def extent_around(*xy: Float64[np.ndarray, "n 2"]) -> Extent:
