@@ -57,6 +57,7 @@ def serve(
     labels: Labels | None = None,
     *,
     plane: Slice | None = None,
+    image_shape: tuple[int, ...] | None = None,
     solver: Solver | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
@@ -76,6 +77,8 @@ def serve(
         latents: ``(n, d)``.
         labels: the class of each latent, if there are classes.
         plane: what is shown if d > 2; the first two dimensions, through the mean of the latents, if ``None``.
+        image_shape: ``(height, width)`` or ``(channels, height, width)`` of what the decoder returns, seen along the
+            geodesic; outputs of such a shape need not be told.
         solver: how geodesics are found exactly; `Newton()` if ``None``.
         host: the address to bind to. With another one than 127.0.0.1 whoever reaches this machine and knows the token
             can have geodesics solved.
@@ -90,7 +93,8 @@ def serve(
         DataError: Starlette or uvicorn is missing (``pip install "pullgeo[app]"``), or nothing can listen at the
             address.
         OptionError: port, threads or limit is out of range.
-        ShapeError, DtypeError, NonFiniteError: the latents are no finite ``(n, d)``, or labels do not fit.
+        ShapeError, DtypeError, NonFiniteError: the latents are no finite ``(n, d)``, or labels or image_shape do not
+            fit.
 
     Cost: that of writing the page, and one solve for each question.
     """
@@ -100,7 +104,7 @@ def serve(
     classes = None if labels is None else classes_of("serve", labels, len(z))
     shown = Slice.of_dims(z) if plane is None else plane
     exact = Exact(manifold, shown, z, solver or Newton())
-    page = _page(map_payload(manifold, z, classes, shown, title=title))
+    page = _page(map_payload("serve", manifold, z, classes, shown, image_shape=image_shape, title=title))
     listen(page, exact, host=host, port=port, threads=threads, limit=limit, announce=announce, browser=browser)
 
 

@@ -27,7 +27,20 @@ def run(folder: Folder, *more: str, latents: str = "z.npy", decoder: str = "my_m
 
 
 def test_it_serves_what_was_named(folder: Folder, served: list):
-    done = run(folder, "--labels", "y.npy", "--no-browser", "--port", "7", "--time-limit", "3.5", "--segments", "16")
+    done = run(
+        folder,
+        "--labels",
+        "y.npy",
+        "--no-browser",
+        "--port",
+        "7",
+        "--time-limit",
+        "3.5",
+        "--segments",
+        "16",
+        "--image-shape",
+        "3,5",
+    )
     assert (done.code, done.err) == (0, "")
     assert "http://127.0.0.1:7/token/" in done.out
     assert "Ctrl-C" in done.out
@@ -36,6 +49,7 @@ def test_it_serves_what_was_named(folder: Folder, served: list):
     assert np.array_equal(labels, np.load("y.npy"))
     assert manifold.decode(z.float()[:3]).shape == (3, 15)
     assert options["solver"].segments == 16
+    assert options["image_shape"] == (3, 5)
     assert (options["host"], options["port"], options["limit"]) == ("127.0.0.1", 7, 3.5)
     assert not options["browser"]
     assert folder.left() == set()

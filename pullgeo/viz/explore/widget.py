@@ -38,6 +38,8 @@ class Explorer(anywidget.AnyWidget):
         latents: ``(n, d)``.
         labels: the class of each latent, if there are classes.
         plane: what is shown if d > 2; the first two dimensions, through the mean of the latents, if ``None``.
+        image_shape: ``(height, width)`` or ``(channels, height, width)`` of what the decoder returns, seen along the
+            geodesic; outputs of such a shape need not be told.
         solver: how geodesics are found exactly; `Newton()` if ``None``.
         title: above the map.
 
@@ -89,6 +91,7 @@ class Explorer(anywidget.AnyWidget):
         labels: Labels | None = None,
         *,
         plane: Slice | None = None,
+        image_shape: tuple[int, ...] | None = None,
         solver: Solver | None = None,
         title: str = "Latent geometry",
     ) -> None:
@@ -98,7 +101,7 @@ class Explorer(anywidget.AnyWidget):
         classes = None if labels is None else classes_of(where, labels, len(z))
         self._plane = Slice.of_dims(z) if plane is None else plane
         self._exact = Exact(manifold, self._plane, z, solver or Newton())
-        payload = map_payload(manifold, z, classes, self._plane, title=title)
+        payload = map_payload(where, manifold, z, classes, self._plane, image_shape=image_shape, title=title)
         self._esm, self._css = _script(), front("explore.css")
         super().__init__(_payload=payload)
         self.on_msg(self._answer)

@@ -29,9 +29,9 @@ def payloads(monkeypatch: pytest.MonkeyPatch) -> None:
     """The surface of each decoder is sampled once: it is the same every time."""
     real = payload.map_payload
 
-    def kept(manifold, z, *more, **options):
+    def kept(where, manifold, z, *more, **options):
         if z.shape[1] not in SAMPLED:
-            SAMPLED[z.shape[1]] = real(manifold, z, *more, **options)
+            SAMPLED[z.shape[1]] = real(where, manifold, z, *more, **options)
         return SAMPLED[z.shape[1]]
 
     monkeypatch.setattr("pullgeo.viz.explore.widget.map_payload", kept)

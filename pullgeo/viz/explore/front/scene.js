@@ -1,10 +1,12 @@
 // The map: latents, two ends that are dragged, and the geodesic between them.
+import { openDecode } from "./decode.js";
 import { openSurface, unpackArray } from "./surface.js";
 import { Tracker } from "./geodesic.js";
 
 const SVG_SPACE = "http://www.w3.org/2000/svg";
 const MARK_COLOURS = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#f0e442", "#640000", "#3a1d8a", "#a02828"];
 const REST = 150;
+const STRIP = 9;
 
 /**
  * @typedef {{z0: number[], z1: number[], layer: string, pins: object[], selection: number[]}} SceneState
@@ -39,13 +41,22 @@ export function mount(element, payload, host = {}) {
   const dots = made("g", {}), casing = made("polyline", {}), path = made("polyline", {});
   casing.setAttribute("class", "casing");
   path.setAttribute("class", "geodesic");
+  const strip = document.createElement("div");
+  strip.className = "strip";
+  const decoded = payload.decode?.kind === "image" ? openDecode(payload.decode, surface) : null;
   const ends = ["z0", "z1"].map((name) => made("circle", { r: unit * 0.014, class: "end", tabindex: 0, "aria-label": `end ${name}` }));
   const status = document.createElement("output");
   const pin = document.createElement("button");
   pin.type = "button";
   pin.textContent = "Pin this pair";
   svg.append(dots, casing, path, ...ends);
-  element.append(heading, svg, status, pin);
+  element.append(heading, svg, status, strip, pin);
+  const pictures = Array.from({ length: decoded ? STRIP : 0 }, () => {
+    const canvas = document.createElement("canvas");
+    [canvas.height, canvas.width] = payload.decode.shape;
+    return canvas;
+  });
+  strip.append(...pictures);
   if (payload.plane.words) {
     const words = document.createElement("p");
     words.textContent = payload.plane.words;
@@ -148,7 +159,22 @@ export function mount(element, payload, host = {}) {
     const length = curve.length === null ? "" : `length ${Number(curve.length).toPrecision(6)}${error}, `;
     status.textContent = `${length}${kind}: ${curve.text || curve.status}`;
     status.dataset.kind = kind;
+    pictures.forEach((canvas, k) => draw(canvas, curve.nodes[Math.round((k * (curve.nodes.length - 1)) / (STRIP - 1))]));
     emit("geodesic", curve);
+  }
+
+  /** @param {HTMLCanvasElement} canvas @param {number[]} place */
+  function draw(canvas, [x, y]) {
+    const values = decoded(x, y), { shape, range } = payload.decode;
+    const size = shape[0] * shape[1], colours = shape[2] ?? 1;
+    const image = new ImageData(shape[1], shape[0]);
+    for (let i = 0; i < size; i++) {
+      for (let c = 0; c < 3; c++) {
+        image.data[4 * i + c] = (255 * (values[(colours === 3 ? c * size : 0) + i] - range[0])) / (range[1] - range[0]);
+      }
+      image.data[4 * i + 3] = Number.isFinite(values[i]) ? 255 : 0;
+    }
+    canvas.getContext("2d").putImageData(image, 0, 0);
   }
 
   async function askExactly() {
