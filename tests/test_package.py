@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pullgeo"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 MODULES = sorted(module.name for module in pkgutil.walk_packages([str(PACKAGE)], prefix="pullgeo."))
-ROOMS = ("curve", "geodesic", "jacobian", "likelihood", "manifold", "metric", "stats", "testing", "viz")
+ROOMS = ("app", "curve", "geodesic", "jacobian", "likelihood", "manifold", "metric", "stats", "testing", "viz")
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Where the name to import is not the name to install.
 IMPORT_NAMES = {"laplace-torch": "laplace", "scikit-learn": "sklearn"}

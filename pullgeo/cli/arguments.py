@@ -15,6 +15,7 @@ Start here:
 
   pullgeo demo                    a trained digits model, its geodesics, one HTML page
   pullgeo report --help           the same page for your own model
+  pullgeo explore --help          a living map of it, with exact geodesics between points that you drag
 """
 
 _DEMO = """\
@@ -29,6 +30,21 @@ them. The page is one file; open it in any browser, no network needed.
 _REPORT = """\
 Draw the latent space of your own model: one HTML page with the latents, how much the decoder stretches each place,
 geodesics beside straight lines, and, where the decoder returns pictures, what is decoded along them.
+"""
+
+_EXPLORE = """\
+Open a living map of the latent space of your own model: drag two points, and the geodesic between them, what is decoded
+along it, its length and its speed follow. Where the pointer rests, the geodesic is solved exactly, in all dimensions of
+the latent space, by a small server on this machine. Needs: pip install "pullgeo[app]"
+"""
+
+_EXPLORE_EXAMPLES = """\
+example: the model and the latents of `pullgeo report --help`
+
+  pullgeo explore --decoder my_model:load_decoder --latents z.npy --labels y.npy --image-shape 28,28
+
+The address that is printed has a random token; without it nothing is answered, and no other page can ask. Ctrl-C ends
+the server. A decoder that fails or hangs does not: the page says what happened, and goes on with the next question.
 """
 
 _REPORT_EXAMPLES = """\
@@ -88,36 +104,70 @@ def parser() -> argparse.ArgumentParser:
         epilog=_REPORT_EXAMPLES,
         formatter_class=style,
     )
-    two.add_argument("--decoder", required=True, metavar="MODULE:NAME", help="your decoder, see below; imports MODULE")
-    two.add_argument(
+    _add_inputs(two)
+    two.add_argument("--pairs", type=int, default=6, metavar="N", help="how many geodesics (%(default)s)")
+    two.add_argument("--seed", type=int, default=0, help="which latents they join (%(default)s)")
+    _add_segments(two)
+    _add_output(two, "pullgeo-report.html")
+    two.set_defaults(run="pullgeo.cli.report")
+
+    three = commands.add_parser(
+        "explore",
+        help="a living map of your own model: drag two points, see the exact geodesic",
+        description=_EXPLORE,
+        epilog=_EXPLORE_EXAMPLES,
+        formatter_class=style,
+    )
+    _add_inputs(three)
+    _add_segments(three)
+    three.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="where to listen (%(default)s, which only this machine reaches); with any other, whoever has the address "
+        "that is printed can have geodesics solved here",
+    )
+    three.add_argument("--port", type=int, default=0, help="where to listen (any that is free)")
+    three.add_argument("--no-browser", action="store_true", help="print the address, do not open it")
+    three.add_argument(
+        "--time-limit", type=float, default=10.0, metavar="SECONDS", help="that a solve may take (%(default)g)"
+    )
+    three.add_argument("--threads", type=int, default=2, metavar="N", help="solves at the same time (%(default)s)")
+    three.set_defaults(run="pullgeo.cli.explore")
+    return root
+
+
+def _add_inputs(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--decoder", required=True, metavar="MODULE:NAME", help="your decoder, see below; imports MODULE"
+    )
+    command.add_argument(
         "--decoder-output",
         type=_key,
         metavar="KEY_OR_INDEX",
         help="which part of what the decoder returns, if that is a tuple, a dict, or a distribution: 0, mean",
     )
-    two.add_argument(
+    command.add_argument(
         "--latents", required=True, type=Path, metavar="Z.NPY", help="array (n, d) of latents, d at least 2"
     )
-    two.add_argument("--labels", type=Path, metavar="Y.NPY", help="array (n,) of classes")
-    two.add_argument(
+    command.add_argument("--labels", type=Path, metavar="Y.NPY", help="array (n,) of classes")
+    command.add_argument(
         "--image-shape",
         type=_shape,
         metavar="H,W",
         help="see each output as a picture of this height and width; C,H,W for 3 channels. Outputs that have such a "
         "shape already need no telling",
     )
-    two.add_argument("--pairs", type=int, default=6, metavar="N", help="how many geodesics (%(default)s)")
-    two.add_argument("--seed", type=int, default=0, help="which latents they join (%(default)s)")
-    two.add_argument(
+
+
+def _add_segments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--segments",
         type=int,
         default=SEGMENTS,
         metavar="T",
         help="segments of a curve in the search, twice as many in the end (%(default)s)",
     )
-    _add_output(two, "pullgeo-report.html")
-    two.set_defaults(run="pullgeo.cli.report")
-    return root
 
 
 def _add_output(command: argparse.ArgumentParser, default: str) -> None:

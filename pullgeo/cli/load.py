@@ -4,6 +4,7 @@ import functools
 import importlib
 import inspect
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,43 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo.cli.failure import guarded
-from pullgeo.errors import DataError, ModuleError, OptionError
+from pullgeo.errors import DataError, ModuleError, OptionError, ShapeError
 from pullgeo.manifold.pullback import PullbackManifold
+from pullgeo.stats.points import as_points
 from pullgeo.typing import Decoder
 from pullgeo.viz.batches import at_home, evaluated
+
+
+def load_latents(arguments: Namespace) -> tuple[Tensor, np.ndarray | None]:
+    """The arrays that ``--latents`` and ``--labels`` name.
+
+    Raises:
+        DataError, DtypeError, NonFiniteError: a file cannot be read as an array of finite numbers.
+        ShapeError: there are no two latents of two dimensions, or not one label for each of them.
+    """
+    z = as_points(f"--latents {arguments.latents}", load_array("--latents", arguments.latents))
+    if min(z.shape) < 2:
+        raise ShapeError(
+            f"--latents: expected an array (n, d) with n and d at least 2, got {tuple(z.shape)} in {arguments.latents}."
+        )
+    labels = None if arguments.labels is None else load_array("--labels", arguments.labels)
+    if labels is not None and labels.shape != (len(z),):
+        raise ShapeError(
+            f"--labels: expected an array of shape ({len(z)},), one class for each latent, got {labels.shape} in "
+            f"{arguments.labels}."
+        )
+    return z, labels
+
+
+def load_manifold(arguments: Namespace, z: Tensor) -> PullbackManifold:
+    """The latent space of the decoder that ``--decoder`` names, tried out on two latents.
+
+    Raises:
+        PullgeoError: the decoder cannot be found or used; the message says why.
+    """
+    manifold = PullbackManifold(load_decoder(arguments.decoder), output=arguments.decoder_output)
+    try_out(manifold, z)
+    return manifold
 
 
 def load_array(option: str, path: Path) -> np.ndarray:

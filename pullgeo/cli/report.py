@@ -4,13 +4,11 @@ from argparse import Namespace
 
 import numpy as np
 
-from pullgeo.cli.load import load_array, load_decoder, try_out
+from pullgeo.cli.load import load_latents, load_manifold
 from pullgeo.cli.output import check_output, write_map
 from pullgeo.cli.pairs import choose_pairs, name_pairs
-from pullgeo.errors import OptionError, ShapeError
+from pullgeo.errors import OptionError
 from pullgeo.geodesic.solvers.newton import Newton
-from pullgeo.manifold.pullback import PullbackManifold
-from pullgeo.stats.points import as_points
 from pullgeo.viz.page import Section
 from pullgeo.viz.report import latent_report
 
@@ -35,21 +33,9 @@ def run(arguments: Namespace) -> None:
     if arguments.seed < 0:
         raise OptionError(f"--seed: expected a whole number from 0 upwards, got {arguments.seed}.")
     solver = Newton(segments=arguments.segments)
-    z = as_points(f"--latents {arguments.latents}", load_array("--latents", arguments.latents))
-    if min(z.shape) < 2:
-        raise ShapeError(
-            f"--latents: expected an array (n, d) with n and d at least 2, got {tuple(z.shape)} in {arguments.latents}."
-        )
-    labels = None if arguments.labels is None else load_array("--labels", arguments.labels)
-    if labels is not None and labels.shape != (len(z),):
-        raise ShapeError(
-            f"--labels: expected an array of shape ({len(z)},), one class for each latent, got {labels.shape} in "
-            f"{arguments.labels}."
-        )
+    z, labels = load_latents(arguments)
     chosen = choose_pairs(z, labels, arguments.pairs, np.random.default_rng(arguments.seed))
-    decoder = load_decoder(arguments.decoder)
-    manifold = PullbackManifold(decoder, output=arguments.decoder_output)
-    try_out(manifold, z)
+    manifold = load_manifold(arguments, z)
 
     print(f"{len(z)} latents of dimension {z.shape[1]}. Solving for {len(chosen)} geodesics ...")
     solution = manifold.geodesic(z[chosen[:, 0]].double(), z[chosen[:, 1]].double(), solver)

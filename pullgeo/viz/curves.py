@@ -1,4 +1,4 @@
-"""Geodesics and straight lines as traces on a map."""
+"""What is drawn on a map: geodesics and straight lines, latents by class, unit balls of the metric."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,23 @@ from torch import Tensor
 
 from pullgeo.errors import ShapeError
 from pullgeo.geodesic.solution import Solution
-from pullgeo.viz.classes import visible
+from pullgeo.manifold.base import Manifold
+from pullgeo.viz.batches import evaluate, log_volumes
+from pullgeo.viz.classes import Classes, visible
 from pullgeo.viz.lengths import curve_points, straight_lines
 from pullgeo.viz.pairs import converged_mask, pair_names
-from pullgeo.viz.plane import Plane
+from pullgeo.viz.plane import Extent, Plane, grid_over
 from pullgeo.viz.sprites import SpriteSheet
-from pullgeo.viz.style import INK, PAPER, WARNING
+from pullgeo.viz.style import INK, MUTED, PAPER, WARNING, class_style
 
 _STEPS = 101
 # Where on a curve its number stands: before the middle, where many curves meet.
 _NUMBER_AT = 0.3
+_CORNERS = 41
+# All but the longest balls reach at most this share of the way to their neighbours.
+_FILL = 0.46
+# Vector graphics serve this many points well.
+_MANY = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,3 +140,65 @@ def curves_of(where: str, solution: Solution, names: Sequence[str] | None, d: in
         for name, length, good, status in zip(named, solution.length.detach(), converged, solution.status, strict=True)
     ]
     return Curves(geodesics, straight_lines(solution, _STEPS), converged, named, text)
+
+
+def indicatrix_trace(manifold: Manifold, plane: Plane, extent: Extent, count: int) -> go.Scatter:
+    """Ellipses ``{c + s u : uᵀ G(c) u = 1}`` at the centres of a grid, one scale ``s`` for all of them.
+
+    ``u`` lies in the plane, so that ``G`` stands for its block of the plane's two dimensions. A long axis is a
+    direction in which the decoder changes slowly. Points where that block is singular have none.
+    """
+    grid = grid_over(extent, count)
+    centres = grid.points
+    block = list(plane.dims)
+    G = evaluate(manifold, lambda z: manifold.metric_matrix(z)[:, block][:, :, block], plane.lift(centres))
+    values, axes = torch.linalg.eigh(G.double())
+    good = (values > 0).all(1)
+    angle = torch.linspace(0, 2 * torch.pi, _CORNERS, dtype=torch.float64, device=G.device)
+    circle = torch.stack([angle.cos(), angle.sin()])
+    rims = axes[good] @ (circle / values[good].sqrt().unsqueeze(-1))
+    cell = (extent[0][1] - extent[0][0]) / len(grid.x)
+    # not the greatest: a single place that the decoder all but ignores must not shrink the others to dots
+    scale = _FILL * cell / float(rims.norm(dim=1).amax(1).quantile(0.9)) if len(rims) else 1.0
+    shapes = centres[good.numpy(force=True), None] + scale * rims.transpose(1, 2).numpy(force=True)
+    x, y = np.concatenate([shapes, np.full((len(shapes), 1, 2), np.nan)], axis=1).reshape(-1, 2).T
+    return go.Scatter(
+        x=x,
+        y=y,
+        mode="lines",
+        name=f"unit balls of G, × {scale:.3g}",
+        legend="legend2",
+        line={"color": INK, "width": 0.8},
+        opacity=0.55,
+        hoverinfo="skip",
+    )
+
+
+def latent_traces(
+    manifold: Manifold, z: Float[Tensor, "n d"], classes: Classes | None, plane: Plane, sprites: SpriteSheet | None
+) -> list[go.Scatter | go.Scattergl]:
+    """Latents by class; the pointer's box says a latent's row, class, coordinates and log-volume."""
+    volumes = log_volumes(manifold, z, "latent_map: a latent")
+    x = plane.project(z)
+    kind = go.Scattergl if len(z) > _MANY else go.Scatter
+    size = 6 if len(z) < 3000 else 4
+    groups = [("latents", np.arange(len(z)), {"color": MUTED, "symbol": "circle"})]
+    if classes is not None:
+        groups = [(name, np.flatnonzero(classes.index == k), class_style(k)) for k, name in enumerate(classes.names)]
+    first, second = plane.dims
+    return [
+        kind(
+            x=x[rows, 0],
+            y=x[rows, 1],
+            mode="markers",
+            name=visible(name),
+            marker={**style, "size": size, "opacity": 0.9, "line": {"color": PAPER, "width": 0.7}},
+            customdata=np.stack([rows, volumes[rows]], axis=1),
+            hovertemplate=(
+                f"latent %{{customdata[0]:d}}{'' if classes is None else f', class {visible(name)}'}<br>"
+                f"z[{first}] %{{x:.3g}}, z[{second}] %{{y:.3g}}<br>log √det G %{{customdata[1]:.3f}}<extra></extra>"
+            ),
+            meta=None if sprites is None else sprites.for_points(z[rows]),
+        )
+        for name, rows, style in groups
+    ]

@@ -15,11 +15,9 @@ from pullgeo.stats.arguments import check_manifold
 from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.batches import at_home, evaluated, log_volumes
 from pullgeo.viz.classes import Labels, classes_of
-from pullgeo.viz.curves import Curves, curves_of
-from pullgeo.viz.indicatrices import indicatrix_trace
+from pullgeo.viz.curves import Curves, curves_of, indicatrix_trace, latent_traces
 from pullgeo.viz.pictures import pictures_of
 from pullgeo.viz.plane import Extent, Plane, checked_extent, extent_of, grid_over, plane_through
-from pullgeo.viz.scatter import latent_traces
 from pullgeo.viz.sprites import SpriteSheet
 from pullgeo.viz.style import DENSITY_SCALE, HAIRLINE, MUTED, styled
 

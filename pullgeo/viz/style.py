@@ -23,7 +23,7 @@ CLASS_COLOURS = (
     "#3a1d8a",
     "#a02828",
 )
-# A second, third ... round of colours is told from the first by its symbol.
+# Neighbours differ in their symbols as well, and so do rounds of the same colours.
 CLASS_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
 MAX_CLASSES = len(CLASS_COLOURS) * len(CLASS_SYMBOLS)
 
@@ -58,4 +58,4 @@ def styled(figure: go.Figure, **layout: object) -> go.Figure:
 def class_style(k: int) -> dict[str, str]:
     """Colour and symbol of the k-th class."""
     turn, hue = divmod(k, len(CLASS_COLOURS))
-    return {"color": CLASS_COLOURS[hue], "symbol": CLASS_SYMBOLS[turn]}
+    return {"color": CLASS_COLOURS[hue], "symbol": CLASS_SYMBOLS[(hue + turn) % len(CLASS_SYMBOLS)]}

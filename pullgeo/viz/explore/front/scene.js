@@ -214,6 +214,9 @@ export class Explorer {
   set(changed) {
     const before = this.state;
     this.state = { ...before, ...changed };
+    if (!this.layers.some((l) => l.id === this.state.layer)) this.state.layer = before.layer;
+    // pairs may come by their ends alone
+    this.state.pins = this.state.pins.map((pin, i) => (pin.nodes ? pin : this.solvedPin(pin.z0, pin.z1, pin.name ?? `Pair ${i + 1}`)));
     this.apply(before);
   }
 
@@ -438,9 +441,9 @@ export class Explorer {
       this.exact = answer;
       this.showNumbers();
       if (answer.nodes?.length > 1) this.map.show({ exact: [answer.nodes.flat()], geodesic: answer.nodes.flat() });
-      this.emit("exact", answer);
+      this.emit("geodesic", answer);
     } catch (error) {
-      if (asking.signal.aborted) return;
+      if (asking.signal.aborted || /** @type {Error} */ (error).name === "AbortError") return;
       this.parts.status.textContent = `No exact answer: ${/** @type {Error} */ (error).message}`;
       this.parts.status.classList.add("pg-bad");
     } finally {
@@ -649,6 +652,27 @@ export class Explorer {
     panel.removeAttribute("hidden");
     this.mean = mean;
     this.emit("mean", mean);
+    if (this.host.mean) this.askForMean(rows, panel);
+  }
+
+  /**
+   * @param {number[]} rows
+   * @param {HTMLElement} panel
+   */
+  async askForMean(rows, panel) {
+    this.askingMean?.abort();
+    const asking = (this.askingMean = new AbortController());
+    const words = panel.querySelector("p");
+    try {
+      const answer = await /** @type {any} */ (this.host.mean)({ rows, signal: asking.signal });
+      if (asking.signal.aborted) return;
+      this.mean = answer;
+      this.map.show({ means: { frechet: answer.point, euclid: answer.euclidean } });
+      if (words) words.textContent = `Exact: ${answer.text}`;
+      this.emit("mean", answer);
+    } catch (error) {
+      if (!asking.signal.aborted && words) words.textContent = `No exact mean: ${/** @type {Error} */ (error).message}`;
+    }
   }
 
   // three dimensions --------------------------------------------------------------------------------------------------
@@ -708,6 +732,7 @@ export class Explorer {
     clearTimeout(this.timer);
     clearTimeout(this.remembering);
     this.asking?.abort();
+    this.askingMean?.abort();
     this.solid?.destroy();
     this.map.destroy();
     this.root.ownerDocument.removeEventListener("keydown", this.onkey);

@@ -1,0 +1,122 @@
+// The host of a widget in a notebook: answers come through the kernel, and the state is shared with Python.
+import { mount } from "../scene.js";
+
+/**
+ * What the kernel answers. One question is on its way at a time, since a kernel answers one after the other; while it
+ * is, the newest of the others waits and the older ones are given up.
+ *
+ * @param {any} model
+ */
+export function kernelHost(model) {
+  const view = Math.random().toString(36).slice(2);
+  let count = 0;
+  /** @type {{id: string, question: object, resolve: (answer: any) => void, reject: (error: Error) => void} | null} */
+  let asked = null;
+  /** @type {typeof asked} */
+  let next = null;
+
+  /** @param {any} message */
+  function receive(message) {
+    if (asked === null || message.id !== asked.id) return;
+    const { resolve, reject } = asked;
+    asked = null;
+    if ("full" in message.answer) resolve(message.answer);
+    else reject(new Error(message.answer.text));
+    if (next !== null) {
+      asked = next;
+      next = null;
+      model.send({ id: asked.id, question: asked.question });
+    }
+  }
+
+  /**
+   * @param {object} question
+   * @param {AbortSignal} [signal]
+   * @returns {Promise<any>}
+   */
+  function ask(question, signal) {
+    return new Promise((resolve, reject) => {
+      const entry = { id: `${view}-${count++}`, question, resolve, reject };
+      signal?.addEventListener("abort", () => {
+        if (next === entry) next = null;
+        reject(new DOMException("given up", "AbortError"));
+      });
+      if (asked === null) {
+        asked = entry;
+        model.send({ id: entry.id, question });
+      } else {
+        next?.reject(new DOMException("a newer question took its place", "AbortError"));
+        next = entry;
+      }
+    });
+  }
+
+  model.on("msg:custom", receive);
+  return {
+    /** @param {{a: number[], b: number[], signal?: AbortSignal}} ends */
+    exact: ({ a, b, signal }) => ask({ kind: "geodesic", a: [...a], b: [...b] }, signal),
+    /** @param {{a: number[], v: number[], signal?: AbortSignal}} arrow */
+    shoot: ({ a, v, signal }) => ask({ kind: "exponential", a: [...a], v: [...v] }, signal),
+    /** @param {{rows: number[], signal?: AbortSignal}} lasso */
+    mean: ({ rows, signal }) => ask({ kind: "mean", rows: [...rows] }, signal),
+    close: () => model.off("msg:custom", receive),
+  };
+}
+
+/** What Python and the map share: names in the map's state, and the model's. */
+const SHARED_STATE = { z0: "_a", z1: "_b", selection: "selection", pins: "pins", layer: "layer" };
+
+/**
+ * @param {{model: any, el: HTMLElement}} view
+ * @returns {() => void}
+ */
+export function render({ model, el }) {
+  const host = kernelHost(model);
+  const explorer = mount(el, model.get("_payload"), { ...host, address: false });
+  let listening = true;
+
+  /** @param {string[]} names those of the model that are set */
+  function take(names) {
+    /** @type {Record<string, any>} */
+    const change = {};
+    for (const [own, theirs] of Object.entries(SHARED_STATE)) {
+      const value = model.get(theirs);
+      const known = JSON.stringify(value) === JSON.stringify(/** @type {any} */ (explorer.state)[own]);
+      if (names.includes(theirs) && value !== null && !known) change[own] = value;
+    }
+    if (Object.keys(change).length) explorer.setState(change);
+  }
+
+  explorer.on("change", (state) => {
+    if (!listening) return;
+    let changed = false;
+    for (const [own, theirs] of Object.entries(SHARED_STATE)) {
+      const value = JSON.parse(JSON.stringify(state[own] ?? null));
+      if (value === null || JSON.stringify(value) === JSON.stringify(model.get(theirs))) continue;
+      model.set(theirs, value);
+      changed = true;
+    }
+    if (changed) model.save_changes();
+  });
+  explorer.on("geodesic", (curve) => {
+    const { nodes, full = null, length = null, error = null, status, text } = curve;
+    /** @param {any} list */
+    const plain = (list) => (list === null ? null : Array.from(list, (node) => (typeof node === "number" ? node : [...node])));
+    const finite = (/** @type {any} */ x) => (Number.isFinite(x) ? x : null);
+    model.set("_curve", { nodes: plain(nodes), full: plain(full), length: finite(length), error: finite(error), status, text });
+    model.save_changes();
+  });
+
+  const names = Object.values(SHARED_STATE);
+  const handlers = names.map((name) => [`change:${name}`, () => take([name])]);
+  for (const [event, handler] of handlers) model.on(event, handler);
+  take(names.filter((name) => name !== "layer" || model.get("layer")));
+  const { z0, z1 } = explorer.state;
+  explorer.setState({ z0, z1 });
+  return () => {
+    listening = false;
+    for (const [event, handler] of handlers) model.off(event, handler);
+    host.close();
+    explorer.destroy();
+  };
+}

@@ -1,0 +1,1 @@
+"""Figures for papers: each a plain plotly figure, or part of one that is passed in."""
