@@ -63,16 +63,16 @@ async (count) => {
   for (let i = 0; i < count; i++) {
     const abort = new AbortController();
     if (i % 7 === 3) setTimeout(() => abort.abort(), 3);
-    const asked = pullgeo.host.exact({a: [0, 0], b: [1 + 0.01 * i, 0.5], signal: abort.signal});
+    const asked = pullgeoHost.exact({a: [0, 0], b: [1 + 0.01 * i, 0.5], signal: abort.signal});
     all.push(asked.then((curve) => note(curve.status), (error) => note(error.name + ": " + error.message)));
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
   await Promise.all(all);
-  const last = await pullgeo.host.exact({a: [0, 0], b: [1, 0.5]});
-  const mean = await pullgeo.host.mean({rows: [0, 2, 3]});
-  const shot = await pullgeo.host.shoot({a: [0, 0], v: [1, 0.5]});
+  const last = await pullgeoHost.exact({a: [0, 0], b: [1, 0.5]});
+  const mean = await pullgeoHost.mean({rows: [0, 2, 3]});
+  const shot = await pullgeoHost.shoot({a: [0, 0], v: [1, 0.5]});
   let raised = "";
-  await pullgeo.host.exact({a: [0, 0], b: [0, 11]}).catch((error) => { raised = error.message; });
+  await pullgeoHost.exact({a: [0, 0], b: [0, 11]}).catch((error) => { raised = error.message; });
   return {statuses, last, mean, shot, raised};
 }
 """

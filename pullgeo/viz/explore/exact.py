@@ -10,9 +10,9 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from pullgeo.errors import NonFiniteError, OptionError, PullgeoError, ShapeError
+from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.solvers.newton import Newton
-from pullgeo.geodesic.status import Status
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.frechet import frechet_mean
 from pullgeo.viz.batches import at_home

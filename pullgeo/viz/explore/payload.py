@@ -101,7 +101,7 @@ def slice_of(z: Float[Tensor, "n d"], plane: Plane) -> Slice:
     if isinstance(plane, Slice):
         return plane
     if plane is None:
-        return Slice.of_dims(z) if z.shape[1] == 2 else Slice.of_components(z)
+        return Slice.of_dims(z) if z.shape[1] <= 2 else Slice.of_components(z)
     if isinstance(plane, str):
         if plane != "components":
             raise OptionError(

@@ -10,9 +10,7 @@ from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from pullgeo.geodesic.descent.newton import Descent, descend, reached
-from pullgeo.geodesic.energy.base import QuadraticModel
-from pullgeo.geodesic.residual import relative_rounding, scale_free
-from pullgeo.geodesic.speed import speed_ratio
+from pullgeo.geodesic.energy.base import QuadraticModel, relative_rounding, scale_free, speed_ratio
 from pullgeo.numerics.banded.matrix import BlockBanded
 from pullgeo.viz.explore.splines import Spline
 from pullgeo.viz.explore.surface import Surface

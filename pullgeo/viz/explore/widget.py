@@ -20,7 +20,6 @@ from pullgeo.viz.explore.bundle import bundle, front
 from pullgeo.viz.explore.exact import Exact, refusal
 from pullgeo.viz.explore.payload import Plane, payload_of, slice_of
 
-
 _CSS = ".pg { height: 700px; }"
 
 

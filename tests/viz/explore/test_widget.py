@@ -1,5 +1,6 @@
 """The living map in a notebook: traits both ways, and the script in a browser without a kernel."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import torch
 
 from pullgeo import PullbackManifold, viz
 from pullgeo.errors import DataError, NonFiniteError, OptionError, ShapeError
-from pullgeo.viz.explore import absent, payload
+from pullgeo.viz.explore import absent
 
 pytest.importorskip("anywidget")
 
@@ -27,18 +28,19 @@ def decode(z: torch.Tensor) -> torch.Tensor:
 @pytest.fixture(autouse=True)
 def payloads(monkeypatch: pytest.MonkeyPatch) -> None:
     """The surface of each decoder is sampled once: it is the same every time."""
-    real = payload.map_payload
+    widget = importlib.import_module("pullgeo.viz.explore.widget")
+    real = widget.payload_of
 
-    def kept(where, manifold, z, *more, **options):
+    def kept(manifold, z, *more, **options):
         if z.shape[1] not in SAMPLED:
-            SAMPLED[z.shape[1]] = real(where, manifold, z, *more, **options)
+            SAMPLED[z.shape[1]] = real(manifold, z, *more, **options)
         return SAMPLED[z.shape[1]]
 
-    monkeypatch.setattr("pullgeo.viz.explore.widget.map_payload", kept)
+    monkeypatch.setattr(widget, "payload_of", kept)
 
 
 def explorer(d: int = 2) -> "viz.Explorer":
-    return viz.Explorer(PullbackManifold(decode), Z[:, :d], ["a", "<script>", "c"] * 4 + ["a"])
+    return viz.Explorer(PullbackManifold(decode), Z[:, :d], ["a", "<script>", "c"] * 4 + ["a"], plane=(0, 1))
 
 
 def from_map(widget: "viz.Explorer", **state: object) -> None:

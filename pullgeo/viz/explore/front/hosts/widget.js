@@ -100,8 +100,12 @@ export function render({ model, el }) {
   });
   explorer.on("geodesic", (curve) => {
     const { nodes, full = null, length = null, error = null, status, text } = curve;
-    /** @param {any} list */
-    const plain = (list) => (list === null ? null : Array.from(list, (node) => (typeof node === "number" ? node : [...node])));
+    /** @param {any} list nodes, one by one or as flat numbers */
+    const plain = (list) => {
+      if (list === null) return null;
+      const flat = typeof list[0] === "number";
+      return Array.from({ length: flat ? list.length / 2 : list.length }, (_, i) => (flat ? [list[2 * i], list[2 * i + 1]] : [...list[i]]));
+    };
     const finite = (/** @type {any} */ x) => (Number.isFinite(x) ? x : null);
     model.set("_curve", { nodes: plain(nodes), full: plain(full), length: finite(length), error: finite(error), status, text });
     model.save_changes();
