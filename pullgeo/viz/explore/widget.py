@@ -15,7 +15,7 @@ from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_manifold
 from pullgeo.stats.points import Points, as_points
-from pullgeo.viz.classes import Labels
+from pullgeo.viz.classes import Labels, classes_of
 from pullgeo.viz.explore.bundle import bundle, front
 from pullgeo.viz.explore.exact import Exact, refusal
 from pullgeo.viz.explore.payload import Plane, payload_of, slice_of
@@ -98,6 +98,8 @@ class Explorer(anywidget.AnyWidget):
         where = "Explorer"
         check_manifold(where, manifold)
         z = as_points(where, latents)
+        if labels is not None:
+            classes_of(where, labels, len(z))
         self._plane = slice_of(z.double().cpu(), plane)
         self._exact = Exact(manifold, self._plane, z, solver or Newton())
         payload = payload_of(manifold, z, labels, plane=self._plane, image_shape=image_shape, title=title)

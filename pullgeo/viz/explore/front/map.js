@@ -27,6 +27,15 @@ function scaleOf(colours) {
  */
 
 export class LatentMap {
+  // what is drawn on the overlay
+  /** @type {any} */ paths;
+  /** @type {any} */ knobs;
+  /** @type {any} */ markers;
+  /** @type {any} */ means;
+  /** @type {any} */ ring;
+  /** @type {any} */ clip;
+  /** @type {any} */ watcher;
+
   /**
    * @param {HTMLElement} element
    * @param {MapOptions} options

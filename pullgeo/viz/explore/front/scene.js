@@ -46,6 +46,25 @@ export function mount(element, payload, host = {}) {
 }
 
 export class Explorer {
+  // what is built, and what follows from the state
+  /** @type {any} */ parts = {};
+  /** @type {any} */ map = null;
+  /** @type {any} */ root = null;
+  /** @type {any} */ strips = null;
+  /** @type {any} */ profile = null;
+  /** @type {any} */ solid = null;
+  /** @type {any} */ curve = null;
+  /** @type {any} */ straight = null;
+  /** @type {any} */ exact = null;
+  /** @type {any} */ arrow = null;
+  /** @type {any} */ pending = null;
+  /** @type {any} */ playing = 0;
+  /** @type {any} */ mean = null;
+  /** @type {any} */ remembering = 0;
+  /** @type {any} */ askingMean = null;
+  /** @type {any} */ onkey = null;
+  /** @type {any} */ lastUpdate = 0;
+
   /**
    * @param {HTMLElement} element
    * @param {any} payload
@@ -231,7 +250,8 @@ export class Explorer {
    */
   apply(before, all = false) {
     const { state, parts } = this;
-    const changed = (/** @type {...(keyof import("./state.js").State)} */ ...names) => all || names.some((n) => before[n] !== state[n]);
+    /** @param {...(keyof import("./state.js").State)} names */
+    const changed = (...names) => all || names.some((n) => before[n] !== state[n]);
     if (changed("tool")) {
       for (const node of parts.tools.children) node.setAttribute("aria-pressed", String(node.dataset.tool === state.tool));
       parts.hint.textContent = TOOL_WORDS[/** @type {keyof typeof TOOL_WORDS} */ (state.tool)][1];
@@ -600,6 +620,7 @@ export class Explorer {
     const words = [`Latent ${row}`];
     if (latents.names) words.push(latents.names[row]);
     if (latents.labels) words.push(latents.labels.names[this.map.index[row]]);
+    /** @type {HTMLElement[]} */
     const figures = [];
     const figure = (/** @type {Float32Array} */ values, /** @type {string} */ title) => {
       const canvas = make("canvas", { class: `pg-picture pg-${this.shown.kind}` });

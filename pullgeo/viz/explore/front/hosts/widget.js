@@ -10,10 +10,9 @@ import { mount } from "../scene.js";
 export function kernelHost(model) {
   const view = Math.random().toString(36).slice(2);
   let count = 0;
-  /** @type {{id: string, question: object, resolve: (answer: any) => void, reject: (error: Error) => void} | null} */
-  let asked = null;
-  /** @type {typeof asked} */
-  let next = null;
+  /** @typedef {{id: string, question: object, resolve: (answer: any) => void, reject: (error: Error) => void}} Asked */
+  let asked = /** @type {Asked | null} */ (null);
+  let next = /** @type {Asked | null} */ (null);
 
   /** @param {any} message */
   function receive(message) {

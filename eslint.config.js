@@ -1,0 +1,8 @@
+import js from "@eslint/js";
+import globals from "globals";
+
+export default [
+  js.configs.recommended,
+  { languageOptions: { ecmaVersion: 2023, sourceType: "module", globals: globals.browser } },
+  { files: ["tests/**"], languageOptions: { globals: globals.node } },
+];
