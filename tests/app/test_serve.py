@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 import torch
@@ -26,7 +27,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict:
     def listen(page: str, exact: object, **options: object) -> None:
         given.update(page=page, exact=exact, **options)
 
-    monkeypatch.setattr("pullgeo.app.serve.listen", listen)
+    # the function of the same name hides the module
+    monkeypatch.setattr(sys.modules["pullgeo.app.serve"], "listen", listen)
     return given
 
 
