@@ -83,8 +83,8 @@ class Accuracy:
             )
         length, median, curve = map(_percent, (self.length.p95, self.length.median, self.curve.p95))
         said = (
-            f"For 95 % of {self.compared} random pairs, lengths read off this map are within {length} of the exact ones "
-            f"(median {median}), and its curves are at most {curve} longer than the geodesics."
+            f"For 95 % of {self.compared} random pairs, lengths read off this map are within {length} of the exact "
+            f"ones (median {median}), and its curves are at most {curve} longer than the geodesics."
         )
         if self.compared < self.pairs:
             said += f" {self.pairs - self.compared} more pairs were not solved by both."

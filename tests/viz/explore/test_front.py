@@ -108,7 +108,11 @@ def test_energy_gradient_and_hessian(kind: str, in_front: InFront, generator: to
 
 @pytest.mark.parametrize(
     ("kind", "pairs"),
-    [("tanh", 256), *((kind, 11) for kind in ("relu", "tiny", "huge", "method", "function", "metric"))],
+    [
+        ("tanh", 256),
+        *((kind, 11) for kind in ("relu", "huge", "metric")),
+        *(pytest.param(kind, 11, marks=pytest.mark.full) for kind in ("tiny", "method", "function")),
+    ],
 )
 def test_geodesics_are_those_of_the_library_on_the_surface(
     kind: str, pairs: int, in_front: InFront, generator: torch.Generator

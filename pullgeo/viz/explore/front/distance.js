@@ -1,8 +1,9 @@
 // @ts-check
-import { Surface } from "./surface.js";
 import { gridPlace, metricAt } from "./metric.js";
 import { BinaryHeap } from "./lattice.js";
 import { unitVelocity } from "./exponential.js";
+
+/** @typedef {import("./surface.js").Surface} Surface */
 
 /** The eight neighbours of a node in turn; two successive ones span a triangle with it. */
 const RING = [[1, 0], [1, 1], [0, 1], [-1, 1], [-1, 0], [-1, -1], [0, -1], [1, -1]];

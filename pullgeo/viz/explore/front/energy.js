@@ -1,5 +1,6 @@
 // @ts-check
-import { Surface } from "./surface.js";
+
+/** @typedef {import("./surface.js").Surface} Surface */
 
 /**
  * The chord energy of a curve of T segments between fixed ends, with exact gradient and block-tridiagonal Hessian.

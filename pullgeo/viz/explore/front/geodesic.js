@@ -1,7 +1,8 @@
 // @ts-check
-import { Surface } from "./surface.js";
 import { ChordEnergy } from "./energy.js";
 import { latticeGraph } from "./lattice.js";
+
+/** @typedef {import("./surface.js").Surface} Surface */
 
 /**
  * Curves on the surface. `length` is extrapolated from the chords of all and of every second node, L = (4 L_T - L_{T/2}) / 3,
@@ -348,7 +349,7 @@ export function outsideCurve(nodes, text) {
  * @returns {Curve}
  */
 export function geodesic(surface, a, b, { segments = 64, start = null, steps = 100, tolerance = TOLERANCE } = {}) {
-  const T = start === null ? quarteredSegments(segments) : start.length / 2 - 1;
+  const T = quarteredSegments(start === null ? segments : start.length / 2 - 1);
   const from = [a[0], a[1]], to = [b[0], b[1]];
   const straight = lineNodes(from, to, T);
   const bad = unusableEnd(surface, from, to);
@@ -356,8 +357,13 @@ export function geodesic(surface, a, b, { segments = 64, start = null, steps = 1
   const energy = chordEnergy(surface, T);
   /** @type {Float64Array[]} */
   const starts = [];
-  if (start !== null) starts.push(Float64Array.from(start));
-  else {
+  if (start !== null) {
+    const places = Array.from({ length: start.length / 2 }, (_, i) => [start[2 * i], start[2 * i + 1]]);
+    places[0] = from;
+    places[places.length - 1] = to;
+    // lengths need a multiple of four segments
+    starts.push(places.length === T + 1 ? Float64Array.from(places.flat()) : resampledPath(surface, places, T));
+  } else {
     if (curveUsable(surface, straight)) starts.push(straight);
     const graph = latticeGraph(surface);
     const path = graph.pathTo(graph.treeFrom(from), to);

@@ -1,6 +1,7 @@
 // @ts-check
-import { Surface } from "./surface.js";
 import { gridPlace } from "./metric.js";
+
+/** @typedef {import("./surface.js").Surface} Surface */
 
 /** Steps of a path on the lattice, one of each pair of opposite ones: to 16 neighbours. */
 const HALF_STENCIL = [[1, 0], [0, 1], [1, 1], [1, -1], [2, 1], [1, 2], [2, -1], [1, -2]];

@@ -1,7 +1,8 @@
 // @ts-check
-import { Surface } from "./surface.js";
 import { metricAt } from "./metric.js";
 import { CURVE_TEXTS, chordEnergy, geodesic } from "./geodesic.js";
+
+/** @typedef {import("./surface.js").Surface} Surface */
 
 /** @typedef {import("./geodesic.js").CurveStatus} CurveStatus */
 

@@ -1,5 +1,6 @@
 // @ts-check
-import { Surface } from "./surface.js";
+
+/** @typedef {import("./surface.js").Surface} Surface */
 
 /**
  * The metric tensor at a place, [[E, F], [F, G]], and what follows from it. All is NaN outside the surface.

@@ -88,6 +88,18 @@ test("a hill is walked around: the line is a bad start", () => {
   assert.ok(curve.length < straight.length - 0.1, `${curve.length} ${straight.length}`);
 });
 
+test("a given start is taken, whatever number of nodes it has", () => {
+  const surface = sphere();
+  const [a, b] = [[-0.7, -0.4], [0.8, 0.5]];
+  for (const T of [1, 3, 10, 16, 33]) {
+    const start = Float64Array.from({ length: 2 * (T + 1) }, (_, k) => a[k % 2] + ((b[k % 2] - a[k % 2]) * (k >> 1)) / T);
+    const curve = geodesic(surface, a, b, { start });
+    assert.equal(curve.speeds.length % 4, 0);
+    close(curve.length, sphereDistance(a, b), T < 8 ? 1e-2 : 1e-3);
+    assert.deepEqual([...curve.nodes.slice(0, 2), ...curve.nodes.slice(-2)], [...a, ...b]);
+  }
+});
+
 test("dragging gives what solving anew gives", () => {
   const hill = surfaceOf((x, y) => [x, y, 2 * Math.exp(-4 * (x * x + y * y))], [-2, 2], [-2, 2]);
   const tracker = new Tracker(hill, { segments: 64 });
