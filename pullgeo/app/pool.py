@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Condition, Thread, current_thread
+from threading import Condition, RLock, Thread, current_thread
 
 import torch
 
@@ -79,21 +80,23 @@ class Pool:
             )
         self.limit = limit
         self._threads, self._most_waiting, self._most_stuck = threads, waiting, stuck
-        self._change = Condition()
+        # Taken itself, never through the condition: an exception could come between its Python code and the `with`.
+        self._lock = RLock()
+        self._change = Condition(self._lock)
         self._waiting: dict[str, _Job] = {}
         self._running: dict[str, _Job] = {}
         self._workers: set[Thread] = set()
         self._stuck: set[Thread] = set()
         self._uninterrupted: list[_Job] = []
         self._closed = False
-        with self._change:
+        with self._lock:
             self._fill()
         Thread(target=self._watch, name="pullgeo-watch", daemon=True).start()
 
     def submit(self, client: str, task: Task) -> "Future[Answer]":
         """Solve for a client; the future always gets an answer, at once where the request is refused."""
         job = _Job(client, task)
-        with self._change:
+        with self._lock:
             if self._closed:
                 job.answer(_said("CLOSED", "the server is shutting down"))
                 return job.done
@@ -120,12 +123,12 @@ class Pool:
     @property
     def load(self) -> dict[str, int]:
         """How many solves wait and run, and how many threads are stuck."""
-        with self._change:
+        with self._lock:
             return {"waiting": len(self._waiting), "running": len(self._running), "stuck": len(self._stuck)}
 
     def close(self) -> None:
         """Answer everybody, and stop what can be stopped."""
-        with self._change:
+        with self._lock:
             self._closed = True
             for job in (*self._waiting.values(), *self._running.values()):
                 job.answer(_said("CLOSED", "the server is shutting down"))
@@ -151,12 +154,15 @@ class Pool:
             while (job := self._next()) is not None and self._finish(job, job.task()):
                 pass
         except Interrupted:
-            pass
+            # It may have come just after the lock was taken; what is not held cannot be released.
+            with suppress(RuntimeError):
+                while True:
+                    self._lock.release()
         finally:
             self._leave()
 
     def _next(self) -> _Job | None:
-        with self._change:
+        with self._lock:
             while not self._closed:
                 for client, job in self._waiting.items():
                     if client not in self._running:
@@ -170,7 +176,7 @@ class Pool:
 
     def _finish(self, job: _Job, found: Answer) -> bool:
         """Whether the thread may go on."""
-        with self._change:
+        with self._lock:
             job.answer(found)
             self._forget(job)
             if job in self._uninterrupted:
@@ -182,12 +188,13 @@ class Pool:
 
     def _leave(self) -> None:
         me = current_thread()
-        with self._change:
+        with self._lock:
             self._workers.discard(me)
             self._stuck.discard(me)
             for job in [job for job in self._running.values() if job.thread is me]:
                 job.answer(_said("FAILED", "the solve was interrupted"))
                 self._forget(job)
+            self._uninterrupted = [job for job in self._uninterrupted if job.thread is not me]
             self._fill()
             self._change.notify_all()
 
@@ -212,7 +219,7 @@ class Pool:
 
     def _watch(self) -> None:
         """Give up what takes longer than the limit."""
-        with self._change:
+        with self._lock:
             while not self._closed:
                 now = time.monotonic()
                 for job in [job for job in self._running.values() if job.deadline <= now]:

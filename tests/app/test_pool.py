@@ -205,3 +205,16 @@ def test_all_are_answered_when_it_closes(gate):
 def test_options_out_of_range(options):
     with pytest.raises(OptionError, match="positive"):
         Pool(**options)
+
+
+def test_interrupts_that_meet_the_end_of_a_solve_hold_up_nobody():
+    """Each solve ends about when it is superseded: an exception may then come while a thread takes the pool's lock."""
+    pool = Pool(threads=2, limit=60)
+    asked = []
+    for i in range(3000):
+        asked.append(pool.submit(str(i % 2), lambda: [None for _ in range(300)] and done()))
+        if i % 3 == 0:
+            time.sleep(0.0001)
+    assert not wait(asked, PATIENCE).not_done
+    assert pool.submit("last", done).result(PATIENCE)["text"] == "done"
+    pool.close()

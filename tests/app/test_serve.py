@@ -1,0 +1,67 @@
+"""The page that is served."""
+
+import json
+import re
+import sys
+
+import pytest
+import torch
+
+from pullgeo import PullbackManifold
+from pullgeo.app import serve
+from pullgeo.errors import OptionError, ShapeError
+
+NASTY = ["</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "x" * 10_000]
+Z = torch.randn(9, 2, generator=torch.Generator().manual_seed(1))
+
+
+def picture(z: torch.Tensor) -> torch.Tensor:
+    return torch.cat([z, z.sin(), z.cos()], 1)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> dict:
+    """What the server would have been given."""
+    given: dict = {}
+
+    def listen(page: str, exact: object, **options: object) -> None:
+        given.update(page=page, exact=exact, **options)
+
+    # the function of the same name hides the module
+    monkeypatch.setattr(sys.modules["pullgeo.app.serve"], "listen", listen)
+    return given
+
+
+def payload(page: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="payload">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def test_words_of_the_users_are_no_markup(served: dict):
+    serve(PullbackManifold(picture), Z, NASTY * 3, title=NASTY[0])
+    page = served["page"]
+    assert page.count("<script") == page.count("</script>") == 2
+    assert "<img" not in page
+    assert payload(page)["latents"]["labels"]["names"] == sorted(NASTY)
+    assert payload(page)["title"] == NASTY[0]
+    assert "connect-src 'self'" in page
+    assert not re.findall(r"(?:src|href)=\"(?!data:,)", page)
+
+
+def test_the_page_has_what_the_decoder_returns(served: dict):
+    serve(PullbackManifold(picture), Z, image_shape=(2, 3), limit=3.0, host="localhost")
+    decode = payload(served["page"])["decode"]
+    assert (decode["kind"], decode["shape"]) == ("image", [2, 3])
+    assert decode["range"] == pytest.approx([float(picture(Z).min()), float(picture(Z).max())], abs=1e-6)
+    assert (served["limit"], served["host"], served["browser"]) == (3.0, "localhost", False)
+    serve(PullbackManifold(picture), Z)
+    assert payload(served["page"])["decode"] == {"kind": "none"}
+
+
+def test_what_does_not_fit_is_refused_before_anything_listens(served: dict):
+    with pytest.raises(ShapeError, match="serve: image_shape"):
+        serve(PullbackManifold(picture), Z, image_shape=(2, 2))
+    with pytest.raises(ShapeError, match="serve: labels"):
+        serve(PullbackManifold(picture), Z, ["a"])
+    with pytest.raises(OptionError):
+        serve(PullbackManifold(picture), Z, image_shape=(0, 2))
+    assert not served
