@@ -103,6 +103,11 @@ class Ensemble(nn.Module):
             raise OptionError("Ensemble.of_dropout: the decoder calls no dropout layer, so there is nothing to draw.")
         return cls([_masked(template, tensors, shapes, z, generator) for _ in range(samples)])
 
+    @property
+    def members(self) -> tuple[Decoder, ...]:
+        """The decoders."""
+        return tuple(getattr(self, f"member{number}") for number in range(self.count))
+
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
         """The members' flattened outputs, one after the other, divided by ``√S``."""
         outputs = [getattr(self, f"member{number}")(z).flatten(1) for number in range(self.count)]
