@@ -233,9 +233,7 @@ class _Independent:
         return self.stacked.chord_lengths(layers)
 
 
-def _converged(
-    manifold: PullbackManifold, z0: Tensor, z1: Tensor, solver: Solver | None
-) -> Float64[Tensor, " b"]:
+def _converged(manifold: PullbackManifold, z0: Tensor, z1: Tensor, solver: Solver | None) -> Float64[Tensor, " b"]:
     solution = manifold.geodesic(z0, z1, solver)
     return torch.where(solution.converged, solution.length.double(), torch.nan)
 
@@ -261,6 +259,6 @@ def _image(manifold: PullbackManifold) -> Decoder:
         raise OptionError(
             "distance_uncertainty: members must be measured by the Euclidean metric of their outputs, or of an "
             f"isometric embedding as Bernoulli() and Poisson() have one; got {manifold!r}. With another metric outputs "
-            "of two members have no difference. Compare the members' own distances: [m.dist(z0, z1) for m in manifolds]."
+            "of two members have no difference. Compare the members' own: [m.dist(z0, z1) for m in manifolds]."
         )
     return space.embedding

@@ -43,9 +43,11 @@ def information(likelihood: Likelihood, y: Tensor) -> Tensor:
     if isinstance(likelihood, Gaussian):
         return torch.eye(OUT, dtype=y.dtype).expand(N, OUT, OUT) / likelihood.sigma**2
     p = y.sigmoid() if isinstance(likelihood, Bernoulli) else y.softmax(1)
-    return torch.diag_embed(p * (1 - p)) if isinstance(likelihood, Bernoulli) else torch.diag_embed(p) - p[
-        :, :, None
-    ] * p[:, None]
+    return (
+        torch.diag_embed(p * (1 - p))
+        if isinstance(likelihood, Bernoulli)
+        else torch.diag_embed(p) - p[:, :, None] * p[:, None]
+    )
 
 
 def drawn(module: nn.Module, likelihood: Likelihood, structure: str, prior: float = 2.0) -> Tensor:
@@ -145,18 +147,18 @@ def test_named_errors_say_what_to_do() -> None:
     module, z = decoder(), latents()
 
     def ask(decoder: object = module, data: Tensor = z, structure: str = "diag", **options: float) -> None:
-        Ensemble.of_laplace(decoder, data, Gaussian(), structure, generator=generator(), **options)  # type: ignore
+        Ensemble.of_laplace(decoder, data, Gaussian(), structure, generator=generator(), **options)  # type: ignore[arg-type]
 
     with pytest.raises(OptionError, match="structure must be one of diag, kron, last_layer, got 'full'"):
         ask(structure="full")
     with pytest.raises(OptionError, match="a module with weights, got Tanh"):
         ask(nn.Tanh())
-    with pytest.raises(OptionError, match="positive prior_precision, got 10 and 0.0"):
+    with pytest.raises(OptionError, match=r"positive prior_precision, got 10 and 0\.0"):
         ask(prior_precision=0.0)
     with pytest.raises(ShapeError, match=r"data must be latents \(n, d\)"):
         ask(data=z[0])
     convolution = nn.Sequential(nn.Unflatten(1, (1, D)), nn.Conv1d(1, 3, 2)).double()
-    with pytest.raises(OptionError, match="not so: 1. Use structure='diag'"):
+    with pytest.raises(OptionError, match=r"not so: 1\. Use structure='diag'"):
         ask(convolution, structure="kron")
     shared = nn.Linear(D, D).double()
     with pytest.raises(OptionError, match="called once"):

@@ -1,5 +1,7 @@
 """Distances as the members of an ensemble see them, and the floor of lengths with members drawn node by node."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -76,7 +78,7 @@ def test_common_members_have_lengths_and_independent_members_a_floor() -> None:
             V = (values - values.mean(0)).square().sum(3).mean(0)
             # 2 T² times the variance along the curve, by the trapezoidal rule
             predicted.append(T * (2 * V.sum(1) - V[:, 0] - V[:, -1]) + common[0])
-    for coarse, fine in zip(common, common[1:], strict=False):
+    for coarse, fine in pairwise(common):
         torch.testing.assert_close(coarse, fine, rtol=2e-3, atol=0)
     for found, expected in zip(independent, predicted, strict=True):
         # members that move apart along the curve have a little more energy than their average
@@ -178,8 +180,8 @@ def test_named_errors_say_what_to_do() -> None:
         distance_uncertainty(members[0], z0, z1)
     with pytest.raises(OptionError, match="For one decoder"):
         distance_uncertainty([], z0, z1)
+    measured = [PullbackManifold(f, lambda y: torch.eye(OUT).to(y).expand(len(y), OUT, OUT)) for f in members]
     with pytest.raises(OptionError, match="outputs of two members have no difference"):
-        fisher = lambda y: torch.eye(OUT, dtype=y.dtype).expand(len(y), OUT, OUT)  # noqa: E731
-        distance_uncertainty([PullbackManifold(f, fisher) for f in members], z0, z1)
+        distance_uncertainty(measured, z0, z1)
     with pytest.raises(OptionError, match="segments must be a whole number, at least 2"):
         distance_uncertainty(members, z0, z1, segments=1)

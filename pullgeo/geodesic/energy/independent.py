@@ -23,7 +23,7 @@ CHUNK_BYTES = 2**23
 def independent_energy(
     decode: Apply, members: int, nodes: Float[Tensor, "p n d"]
 ) -> tuple[Float[Tensor, " p"], Float[Tensor, " p"]]:
-    """``E = T Σ_i E_{s,t} |f_s(z_{i+1}) - f_t(z_i)|²`` for members s, t drawn uniformly and independently, in two parts.
+    """``E = T Σ_i E_{s,t} |f_s(z_{i+1}) - f_t(z_i)|²`` for members s, t drawn uniformly, independently; in two parts.
 
     With the members' average ``m`` and variance ``V(z) = 1/S Σ |f_s(z) - m(z)|²`` each term is
     ``|m(z_{i+1}) - m(z_i)|² + V(z_{i+1}) + V(z_i)``. So E is the energy of the average's chords, which settles as T
@@ -60,7 +60,7 @@ def expand_independent_energy(
     ``q_i = 2 y_i - P (y_{i-1} + y_{i+1})``, the Hessian has the blocks ``4T J_iᵀ J_i + 2T ∇²⟨q_i, f⟩`` and
     ``-2T J_iᵀ P J_{i+1}``.
     """
-    p, n, d = nodes.shape
+    p, _, d = nodes.shape
     ends = decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
     size = nodes[0].numel() * ends.shape[2] * nodes.element_size() if p else 1
     step = max(1, CHUNK_BYTES // size)

@@ -136,7 +136,7 @@ def _with_bias(layer: _Layer) -> Iterator[tuple[str]]:
 
 
 def _output_information(copy: nn.Module, z: Tensor, likelihood: Likelihood, layer: _Layer) -> Float64[Tensor, "o o"]:
-    """``Σ_b K_bᵀ I K_b`` with K the derivative of the output by the layer's own: the Gauss-Newton matrix of its bias."""
+    """``Σ_b K_bᵀ I K_b`` with K the derivative by the layer's output: the Gauss-Newton matrix of its bias."""
     with _with_bias(layer) as bias:
         return _dense(copy, z, likelihood, bias)
 
