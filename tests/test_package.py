@@ -22,7 +22,7 @@ MODULES = sorted(module.name for module in pkgutil.walk_packages([str(PACKAGE)],
 ROOMS = ("curve", "geodesic", "jacobian", "likelihood", "manifold", "metric", "stats", "testing", "viz")
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Where the name to import is not the name to install.
-IMPORT_NAMES = {"scikit-learn": "sklearn"}
+IMPORT_NAMES = {"laplace-torch": "laplace", "scikit-learn": "sklearn"}
 
 
 def relative(path: Path) -> str:

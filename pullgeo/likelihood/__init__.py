@@ -13,6 +13,7 @@ from pullgeo.likelihood.families import fisher_information
 from pullgeo.likelihood.gaussian import Gaussian
 from pullgeo.likelihood.ggn import ggn, ggn_blocks, ggn_diag
 from pullgeo.likelihood.heteroscedastic import HeteroscedasticGaussian
+from pullgeo.likelihood.laplace_torch import laplace_backend
 from pullgeo.likelihood.poisson import Poisson
 from pullgeo.likelihood.sampled import sampled_fisher, sampled_ggn, sampled_ggn_diag
 from pullgeo.likelihood.scales import LogStd, LogVariance, Scale, Std, Variance
@@ -36,6 +37,7 @@ __all__ = [
     "ggn",
     "ggn_blocks",
     "ggn_diag",
+    "laplace_backend",
     "sampled_fisher",
     "sampled_ggn",
     "sampled_ggn_diag",

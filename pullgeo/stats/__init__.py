@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pullgeo._lazy import lazy
 from pullgeo.stats.frechet import FrechetMean, frechet_mean
 from pullgeo.stats.graph_distances import GraphReport, NeighbourGraph
+from pullgeo.stats.kneighbors import kneighbors_graph
 from pullgeo.stats.land import LAND, fit_land
 from pullgeo.stats.median import frechet_median
 from pullgeo.stats.pairwise import pairwise_distances
@@ -14,7 +15,12 @@ from pullgeo.stats.tangent import TangentPCA, tangent_pca
 from pullgeo.stats.uncertainty import DistanceUncertainty, Verdict, distance_uncertainty
 
 if TYPE_CHECKING:
-    from pullgeo.stats.estimators import FrechetKMeans, GeodesicKNeighbors, PrincipalGeodesicAnalysis
+    from pullgeo.stats.estimators import (
+        FrechetKMeans,
+        GeodesicKNeighbors,
+        GeodesicNeighborsTransformer,
+        PrincipalGeodesicAnalysis,
+    )
 
 __all__ = [
     "LAND",
@@ -22,6 +28,7 @@ __all__ = [
     "FrechetKMeans",
     "FrechetMean",
     "GeodesicKNeighbors",
+    "GeodesicNeighborsTransformer",
     "GeodesicRegression",
     "GraphReport",
     "NeighbourGraph",
@@ -35,10 +42,16 @@ __all__ = [
     "frechet_mean",
     "frechet_median",
     "geodesic_regression",
+    "kneighbors_graph",
     "pairwise_distances",
     "tangent_pca",
 ]
 
 # Estimators need scikit-learn, which takes as long to import as torch.
-_ESTIMATORS = ("FrechetKMeans", "GeodesicKNeighbors", "PrincipalGeodesicAnalysis")
+_ESTIMATORS = (
+    "FrechetKMeans",
+    "GeodesicKNeighbors",
+    "GeodesicNeighborsTransformer",
+    "PrincipalGeodesicAnalysis",
+)
 __getattr__, __dir__ = lazy(__name__, dict.fromkeys(_ESTIMATORS, "pullgeo.stats.estimators"))

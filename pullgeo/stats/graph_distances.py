@@ -186,7 +186,7 @@ def _measured(
     manifold: Manifold, nodes: np.ndarray, edges: np.ndarray, graph: NeighbourGraph, device: torch.device
 ) -> Float64[np.ndarray, " e"]:
     tasks = (
-        delayed(_lengths)(
+        delayed(edge_lengths)(
             manifold,
             torch.from_numpy(nodes[edges[i : i + EDGES, 0]]).to(device),
             torch.from_numpy(nodes[edges[i : i + EDGES, 1]]).to(device),
@@ -195,6 +195,15 @@ def _measured(
         for i in range(0, len(edges), EDGES)
     )
     return np.concatenate(Parallel()(tasks))
+
+
+def edge_lengths(manifold: Manifold, a: Tensor, b: Tensor, kind: str) -> Float64[np.ndarray, " e"]:
+    """Lengths of edges, straight or geodesic; infinite where the decoder is not finite along them."""
+    # what is kept is allocated before what is large and goes, or the C library's heap grows with every part
+    lengths = np.empty(len(a))
+    for i in range(0, len(a), EDGES):
+        lengths[i : i + EDGES] = _lengths(manifold, a[i : i + EDGES], b[i : i + EDGES], kind)
+    return lengths
 
 
 def _lengths(manifold: Manifold, a: Tensor, b: Tensor, kind: str) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 ``python tests/fuzz/fuzz_geodesics.py --seconds 60 --seed 0``; the cases of a seed are numbered, and ``--case N`` runs
 one of them again. A curve that is merely longer than another minimum is no fault; how often that happens is
-reported apart.
+reported apart. Neither is an error estimate that is too small at the kinks of a piecewise linear network, where nothing
+is asymptotic, as long as fewer than ``KINKED_SHARE`` of such pairs have one.
 """
 
 import argparse
@@ -27,6 +28,9 @@ PAIRS = 5
 CHORDS = 4096
 SLACK = 3.0
 """How many error estimates a length may be off: they are estimates, and most are within one."""
+
+KINKED = ("ReLU", "LeakyReLU", "Hardtanh")
+KINKED_SHARE = 0.005
 
 Decode = Callable[[Tensor], Tensor]
 ACTIVATIONS = (nn.Tanh, nn.Softplus, nn.GELU, nn.SiLU, nn.Sigmoid, nn.ELU, nn.ReLU, nn.LeakyReLU, nn.Hardtanh)
@@ -58,6 +62,8 @@ class Tally:
     statuses: Counter[str] = field(default_factory=Counter)
     pairs: int = 0
     longer: int = 0
+    kinked: int = 0
+    underestimated: int = 0
 
 
 def network(g: torch.Generator, d: int) -> tuple[nn.Sequential, str]:
@@ -126,7 +132,7 @@ def case_of(seed: int) -> Case:
 
 
 def measured(decode: Decode, curve: DiscreteCurve) -> Tensor:
-    """Lengths by many chords, in float64."""
+    """Lengths by many chords and half as many, extrapolated, in float64."""
     if isinstance(decode, nn.Module):
         state = {name: value.double() for name, value in decode.state_dict().items()}
 
@@ -137,7 +143,8 @@ def measured(decode: Decode, curve: DiscreteCurve) -> Tensor:
     t = torch.linspace(0, 1, CHORDS + 1, dtype=torch.float64)
     with torch.no_grad():
         images = [evaluate(DiscreteCurve(nodes[None].double())(t)[0]).flatten(1) for nodes in curve.nodes]
-    return torch.stack([image.diff(dim=0).norm(dim=1).sum() for image in images])
+    fine, coarse = (torch.stack([image[::step].diff(dim=0).norm(dim=1).sum() for image in images]) for step in (1, 2))
+    return fine + (fine - coarse) / 3
 
 
 def check(case: Case, seed: int, tally: Tally) -> list[str]:
@@ -164,7 +171,11 @@ def check(case: Case, seed: int, tally: Tally) -> list[str]:
         wrong.append("a status blames what was not seen")
     if case.decode is not None:
         fine = measured(case.decode, there.curve)
-        if bool(((fine - length).abs() > error + small)[good].any()):
+        off = (fine - length).abs() > error + small
+        if case.kind in KINKED:
+            tally.kinked += int(good.sum())
+            tally.underestimated += int((off & good).sum())
+        elif bool(off[good].any()):
             wrong.append(f"length {length.tolist()} +- {error.tolist()}, by chords {fine.tolist()}")
         line = measured(case.decode, straight_line(case.z0, case.z1, 2))
         if isinstance(solver, Newton) and bool((fine > 1.001 * line + error + small)[good].any()):
@@ -185,7 +196,9 @@ def check(case: Case, seed: int, tally: Tally) -> list[str]:
     apart = (length - back.length.double()).abs() > error + SLACK * back.error_estimate.double() + small
     if bool((both & (same < 1e-6 * size) & apart).any()):
         wrong.append("one curve has different lengths in the two directions")
-    if case.exact is not None:
+    # who starts from the straight line alone may end in a longer minimum, as on the sphere across the chart's pole
+    searching = isinstance(solver, Newton) and not isinstance(solver.starts[0], StraightLine)
+    if case.exact is not None and searching:
         with torch.no_grad():
             far = case.manifold.geodesic(case.z0, case.z1.roll(1, 0), solver)
             side = case.manifold.geodesic(case.z1, case.z1.roll(1, 0), solver)
@@ -242,8 +255,9 @@ def main(argv: list[str] | None = None) -> int:
         + ", ".join(f"{n} {name}" for name, n in sorted(tally.statuses.items()))
         + f"; {tally.longer} of {tally.pairs} over 0.1 % longer than one random start leads to"
     )
+    print(f"kinks: {tally.underestimated} of {tally.kinked} lengths off by more than {SLACK:g} estimates")
     print(f"{count} cases, {failures} failures")
-    return int(failures > 0)
+    return int(failures > 0 or tally.underestimated > max(3.0, KINKED_SHARE * tally.kinked))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pullgeo.jacobian import explain, linearize
+from pullgeo.jacobian.tracing.proxy import Untraceable
+from pullgeo.jacobian.tracing.trace import record_input
 from tests.jacobian.architectures import check_input, check_weight, close, random
 
 Operation = Callable[[nn.Module, Tensor], Tensor]
@@ -65,6 +67,43 @@ ARITHMETIC: dict[str, Operation] = {
     "in place": lambda m, x: F.relu(x.sin().add_(1).mul_(2).sub_(x), inplace=True),
     "detached": lambda m, x: x * x.detach() + (x.round() - x).detach(),
     "without gradient": lambda m, x: x * torch.no_grad()(torch.exp)(x),
+}
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return (q @ k.mT).softmax(-1) @ v
+
+
+def heads_in_front(m: nn.Module, x: Tensor) -> Tensor:
+    """As vision transformers take queries, keys and values of one product apart."""
+    q, k, v = F.linear(x, m.m[:, :4].T.repeat(3, 1)).reshape(len(x), 3, 3, 2, 2).permute(2, 0, 3, 1, 4).unbind(0)
+    return attend(q, k, v).transpose(1, 2).reshape(len(x), 3, 4)
+
+
+def heads_by_number(m: nn.Module, x: Tensor) -> Tensor:
+    qkv = F.linear(x, m.m[:, :4].T.repeat(3, 1)).reshape(len(x), 3, 3, 2, 2).permute(2, 3, 0, 1, 4).contiguous() * 0.7
+    q, k, v = qkv[0], qkv[1, ...], qkv[2, :, :] / 2  # (heads, batch, n, c)
+    return attend(q.transpose(0, 1), k.transpose(0, 1), v.permute(1, 0, 2, 3)).flatten(2)
+
+
+def batch_in_the_middle(m: nn.Module, x: Tensor) -> Tensor:
+    left, right = x.sin().transpose(0, 1).split([1, 2], 0)
+    first, second = x.mT.movedim(0, 2).chunk(2, 1)
+    return left.transpose(0, 1) * right.movedim(1, 0) + (3.0 * first).permute(2, 1, 0) + second.permute(2, 1, 0)
+
+
+def batch_anywhere_in_einsum(m: nn.Module, x: Tensor) -> Tensor:
+    y = torch.einsum("nbi,bni->inb", x.sin().transpose(0, 1), x)
+    pairs = torch.einsum("bni,bnj->nbij", x, x)[0].transpose(0, 1)[0]
+    back = torch.einsum("nbi,ij->bnj", x.transpose(0, 1), m.m)
+    return torch.einsum("inb,ij->jbn", y, m.m).permute(1, 2, 0) * pairs.unsqueeze(1) + back
+
+
+MOVED: dict[str, Operation] = {
+    "heads in front": heads_in_front,
+    "heads by number": heads_by_number,
+    "batch in the middle": batch_in_the_middle,
+    "batch anywhere in einsum": batch_anywhere_in_einsum,
 }
 LAYOUT: dict[str, Operation] = {
     "reshape": lambda m, x: x.reshape(len(x), -1).view(x.shape[0], 5, 3).flatten(1).unflatten(1, (3, 5)) * x,
@@ -188,6 +227,28 @@ def test_arithmetic(name: str) -> None:
 @pytest.mark.parametrize("name", LAYOUT)
 def test_layout(name: str) -> None:
     check_served(LAYOUT[name], random(2, 3, 5))
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_a_batch_that_is_not_in_front(name: str) -> None:
+    check_served(MOVED[name], random(2, 3, 5), weight=True)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda m, x: x.transpose(0, 1)[:, 0] + x[:, 0],
+        lambda m, x: x.transpose(0, 1).sin().transpose(0, 1),
+        lambda m, x: torch.einsum("nbi,nbj->nij", x.transpose(0, 1), x[:, :2].transpose(0, 1)),
+        lambda m, x: x.transpose(0, 1).sub_(1).transpose(0, 1),
+        lambda m, x: x.transpose(0, 1) / x.transpose(0, 1),
+        lambda m, x: x.transpose(0, 1),
+    ],
+    ids=["a sample", "sine", "einsum over samples", "in place", "of two", "returned"],
+)
+def test_what_a_batch_elsewhere_does_not_meet(operation: Operation) -> None:
+    with pytest.raises(Untraceable):
+        record_input(Module(operation), random(3, 3, 5))
 
 
 @pytest.mark.parametrize("name", REDUCTIONS)

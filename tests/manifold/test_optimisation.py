@@ -99,3 +99,44 @@ def test_riemannian_descent_does_not_depend_on_the_chart() -> None:
         optimiser.step()
         ends.append(z.detach())
     torch.testing.assert_close(ends[0], ends[1] @ A.mT)
+
+
+def test_a_factor_of_geoopt_s_product() -> None:
+    space, sphere = manifold(), geoopt.Sphere()
+    product = geoopt.ProductManifold((space, D), (geoopt.Euclidean(), 3), (sphere, 3))
+    x = product.projx(randn(5, D + 6))
+    u = 0.2 * product.proju(x, randn(5, D + 6, seed=1))
+    y = product.expmap(x, u).detach()
+    torch.testing.assert_close(y[:, :D], space.expmap(x[:, :D], u[:, :D]))
+    torch.testing.assert_close(product.logmap(x, y), u, rtol=1e-7, atol=1e-9)
+    parts = [space.dist(x[:, :D], y[:, :D]), u[:, D : D + 3].norm(dim=1), sphere.dist(x[:, -3:], y[:, -3:])]
+    torch.testing.assert_close(product.dist(x, y), torch.stack(parts).norm(dim=0), rtol=1e-5, atol=0)
+    torch.testing.assert_close(product.inner(x, u, u), torch.stack(parts).square().sum(0), rtol=1e-5, atol=0)
+    point = geoopt.ManifoldParameter(x.clone(), manifold=product)
+    optimiser = geoopt.optim.RiemannianAdam([point], lr=0.05)
+    losses = []
+    for _ in range(15):
+        optimiser.zero_grad()
+        loss = product.dist(point, y).square().sum()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_rows_of_a_table_train_by_themselves() -> None:
+    space, table = manifold(), randn(7, D)
+    sparse = nn.Embedding(7, D, sparse=True).double()
+    sparse.weight = geoopt.ManifoldParameter(table.clone(), manifold=space)
+    rows = torch.tensor([1, 4, 5])
+    dense = geoopt.ManifoldParameter(table[rows], manifold=space)
+    for values, optimiser in (
+        (lambda: sparse(rows), geoopt.optim.SparseRiemannianAdam([sparse.weight], lr=0.1)),
+        (lambda: dense, geoopt.optim.RiemannianAdam([dense], lr=0.1)),
+    ):
+        space.decode(values()).square().sum().backward()
+        optimiser.step()
+    others = torch.tensor([0, 2, 3, 6])
+    torch.testing.assert_close(sparse.weight[others].detach(), table[others], rtol=0, atol=0)
+    torch.testing.assert_close(sparse.weight[rows].detach(), dense.detach())
+    assert bool((dense.detach() != table[rows]).any(1).all())

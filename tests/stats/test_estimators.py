@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.cluster import KMeans
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.cluster import DBSCAN, KMeans
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsTransformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import Tensor
 
@@ -17,6 +20,7 @@ from pullgeo.stats import NeighbourGraph
 from pullgeo.stats.estimators.kmeans import FrechetKMeans
 from pullgeo.stats.estimators.neighbors import GeodesicKNeighbors
 from pullgeo.stats.estimators.principal import PrincipalGeodesicAnalysis
+from pullgeo.stats.estimators.transformer import GeodesicNeighborsTransformer
 from pullgeo.testing.charts import StereographicSphere
 
 QUICK = Newton(segments=4, starts=(StraightLine(),))
@@ -56,6 +60,7 @@ class Flat(PullbackManifold):
         GeodesicKNeighbors(Flat()),
         FrechetKMeans(Flat(), 2, random_state=0, max_iter=3),
         PrincipalGeodesicAnalysis(Flat()),
+        GeodesicNeighborsTransformer(Flat(), 3),
     ]
 )
 @pytest.mark.usefixtures("without_type_checks")
@@ -140,6 +145,34 @@ def test_principal_geodesics_there_and_back():
 
 
 @pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("mode", ["distance", "connectivity"])
+def test_the_graph_is_that_of_scikit_learn(mode: str):
+    X, _ = clusters(40)
+    new = X[:7] + 0.01
+    ours = GeodesicNeighborsTransformer(Flat(), 5, mode=mode)
+    theirs = KNeighborsTransformer(n_neighbors=5 + (mode == "connectivity"), mode=mode)
+    graphs = [ours.fit_transform(X), theirs.fit_transform(X), ours.transform(new), theirs.transform(new)]
+    np.testing.assert_allclose(graphs[0].toarray(), graphs[1].toarray(), atol=1e-12)
+    np.testing.assert_allclose(graphs[2].toarray(), graphs[3].toarray(), atol=1e-12)
+    assert [graph.nnz for graph in graphs] == [240, 240, 42, 42]
+    assert graphs[0].indices.reshape(40, 6)[:, 0].tolist() == list(range(40))
+
+
+def test_pipelines_and_searches():
+    X, labels = clusters(60)
+    found = make_pipeline(
+        GeodesicNeighborsTransformer(Flat(), 12), DBSCAN(eps=0.5, metric="precomputed", min_samples=3)
+    )
+    np.testing.assert_array_equal(found.fit_predict(X), labels)
+    encoder = FunctionTransformer(lambda X: X[:, ::-1])
+    classify = make_pipeline(encoder, GeodesicKNeighbors(SPHERE, solver=QUICK))
+    search = GridSearchCV(classify, {"geodesickneighbors__n_neighbors": [1, 3]}, cv=3).fit(X[:30], labels[:30])
+    assert search.best_score_ == 1
+    assert clone(search.best_estimator_).get_params()["geodesickneighbors__manifold"] is not None
+    pga = PrincipalGeodesicAnalysis(SPHERE, 1, solver=QUICK)
+    assert list(pga.fit(X[:5]).get_feature_names_out()) == ["principalgeodesicanalysis0"]
+
+
 def test_errors():
     X, y = clusters(6)
     for estimator in (

@@ -1,4 +1,4 @@
-"""Distance matrices are the same wherever joblib computes them."""
+"""Distances are the same wherever joblib computes them."""
 
 import subprocess
 import sys
@@ -46,6 +46,7 @@ from distributed import Client, LocalCluster
 from joblib import parallel_config
 
 from pullgeo import Newton, PullbackManifold, pairwise_distances
+from pullgeo.stats import kneighbors_graph
 
 
 class Decoder(torch.nn.Module):
@@ -58,7 +59,8 @@ class Decoder(torch.nn.Module):
 
 
 def distances():
-    return pairwise_distances(manifold, z, solver=Newton(segments=4), batch_size=7)
+    matrix = pairwise_distances(manifold, z, solver=Newton(segments=4), batch_size=7)
+    return np.stack([matrix, kneighbors_graph(manifold, z, 3, check_pairs=0).toarray()])
 
 
 if __name__ == "__main__":
@@ -84,6 +86,8 @@ def test_dask_workers_find_the_same(tmp_path: Path):
     subprocess.run([sys.executable, str(script), str(tmp_path / "found.npy")], check=True, cwd=tmp_path, timeout=280)
     alone, threads, workers = np.load(tmp_path / "found.npy")
     assert np.isfinite(alone).all()
-    assert (alone > 0).sum() == 42
+    matrix, neighbours = alone
+    assert (matrix > 0).sum() == 42
+    assert (neighbours > 0).sum(1).tolist() == 7 * [3]
     np.testing.assert_array_equal(threads, alone)
     np.testing.assert_array_equal(workers, alone)

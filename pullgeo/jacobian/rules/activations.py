@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pullgeo._torch.gelu import gelu_slope
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.kinds.elementwise import Elementwise
 from pullgeo.jacobian.registry import rule, weight_rule
@@ -189,16 +190,17 @@ def mish(module: nn.Mish, x: Tensor) -> Linearized:
 @rule(nn.GELU)
 def gelu(module: nn.GELU, x: Tensor) -> Linearized:
     """``x Φ(x)``, or its approximation by tanh."""
-    y = F.gelu(x, approximate=module.approximate)
-    if module.approximate == "none":
-        density = torch.exp(-x.square() / 2) / math.sqrt(2 * math.pi)
-        return _smooth(y, torch.special.ndtr(x) + x * density, lambda: density * (2 - x.square()))
-    scale, cubic = math.sqrt(2 / math.pi), 0.044715
-    t = torch.tanh(scale * (x + cubic * x**3))
-    u1, u2 = scale * (1 + 3 * cubic * x.square()), 6 * scale * cubic * x
-    slope = 1 - t.square()
-    derivative = (1 + t) / 2 + x * slope * u1 / 2
-    return _smooth(y, derivative, lambda: slope * (u1 + x * (u2 / 2 - t * u1.square())))
+    y, slope = F.gelu(x, approximate=module.approximate), gelu_slope(x, module.approximate)
+
+    def curvature() -> Tensor:
+        if module.approximate == "none":
+            return torch.exp(-x.square() / 2) / math.sqrt(2 * math.pi) * (2 - x.square())
+        scale, cubic = math.sqrt(2 / math.pi), 0.044715
+        t = torch.tanh(scale * (x + cubic * x**3))
+        u1, u2 = scale * (1 + 3 * cubic * x.square()), 6 * scale * cubic * x
+        return (1 - t.square()) * (u1 + x * (u2 / 2 - t * u1.square()))
+
+    return _smooth(y, slope, curvature)
 
 
 @rule(nn.ELU)

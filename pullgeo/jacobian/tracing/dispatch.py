@@ -16,6 +16,7 @@ from pullgeo.jacobian.tracing.operations import (
     operation_for,
     writes_in_place,
 )
+from pullgeo.jacobian.tracing.ops.moved import is_moved, on_moved
 from pullgeo.jacobian.tracing.parameters import shared
 from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain, recorded_in
 from pullgeo.jacobian.tracing.tape import Tape
@@ -51,6 +52,8 @@ def _without_gradient(tape: Tape, function: Function, args: tuple[Any, ...], kwa
 
 def _compute(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     operands = recorded_in((args, kwargs))
+    if any(map(is_moved, operands)):
+        return on_moved(tape, function, args, kwargs)
     refusal = next((operand.state.refusal for operand in operands if operand.state.refusal is not None), None)
     if refusal is not None:
         raise Untraceable(refusal)

@@ -28,6 +28,19 @@ class Family:
 
 
 @dataclass(frozen=True, eq=False)
+class Origin:
+    """Where a tensor comes from whose batch is not in front.
+
+    Args:
+        base: the tensor with the batch in front.
+        order: the base's dimensions, in the order in which this tensor has them.
+    """
+
+    base: "Recorded"
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class State:
     """What a recorded tensor stands for.
 
@@ -38,6 +51,7 @@ class State:
             same for every sample.
         family: the tensors that share its memory.
         refusal: why it must not be used, if it must not.
+        origin: what its few permitted uses go back to, if its batch is not in front.
     """
 
     value: Tensor
@@ -45,6 +59,7 @@ class State:
     per_sample: bool
     family: Family = field(default_factory=Family)
     refusal: str | None = None
+    origin: Origin | None = None
 
 
 class Recorded(Tensor):

@@ -9,6 +9,7 @@ from pullgeo.jacobian.kinds.graph import Bilinear
 from pullgeo.jacobian.kinds.linear_map import LinearMap
 from pullgeo.jacobian.tracing.operations import operation
 from pullgeo.jacobian.tracing.ops.alignment import aligned, summed_to
+from pullgeo.jacobian.tracing.ops.reshaping import reordered
 from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain
 from pullgeo.jacobian.tracing.tape import Argument, Tape
 
@@ -90,13 +91,21 @@ def _per_sample(tensor: Tensor) -> bool:
 
 @operation("einsum")
 def einsum(tape: Tape, equation: str, *operands: Any) -> Any:
-    """Products and sums of one or two tensors, with the batch as the first letter."""
+    """Products and sums of one or two tensors."""
     tensors = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], tuple | list) else list(operands)
     inputs, _, out = equation.replace(" ", "").partition("->")
     letters = inputs.split(",")
+    if "." in equation or len(letters) != len(tensors):
+        raise Untraceable(f"einsum {equation} is not one of one or two tensors with an explicit result")
+    letters, tensors = map(list, zip(*map(_batch_in_front, letters, tensors), strict=True))
+    sample = next((own[0] for own, tensor in zip(letters, tensors, strict=True) if _per_sample(tensor) and own), "")
+    if sample and sample in out[1:]:
+        front = sample + out.replace(sample, "")
+        result: Any = torch.einsum(f"{','.join(letters)}->{front}", *tensors)
+        return reordered(tape, result, [front.index(letter) for letter in out])
     _check_equation(equation, letters, out, tensors)
     values = plain(tensors)
-    value = torch.einsum(equation, *values)
+    value = torch.einsum(f"{','.join(letters)}->{out}", *values)
     arguments: list[Argument] = []
     for i, tensor in enumerate(tensors):
         if isinstance(tensor, Recorded):
@@ -109,6 +118,14 @@ def einsum(tape: Tape, equation: str, *operands: Any) -> Any:
         pull_left=lambda w, S: torch.einsum(f"{out},{right}->{left}", w, S),
     )
     return tape.emit(value, arguments, product)
+
+
+def _batch_in_front(letters: str, tensor: Any) -> tuple[str, Any]:
+    """An operand of an einsum, or what it comes from where its batch is not in front, with the letters in its order."""
+    if not isinstance(tensor, Recorded) or tensor.state.origin is None:
+        return letters, tensor
+    own = dict(zip(tensor.state.origin.order, letters, strict=True))
+    return "".join(own[i] for i in range(len(own))), tensor.state.origin.base
 
 
 def _check_equation(equation: str, letters: list[str], out: str, tensors: list[Any]) -> None:

@@ -11,8 +11,10 @@ from pullgeo._torch.torch_names import Function, functions_named
 from pullgeo.jacobian.kinds.linear_map import LinearMap, Reshape, stacked
 from pullgeo.jacobian.tracing.operations import operation
 from pullgeo.jacobian.tracing.ops.adjoint import adjoint
-from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain
+from pullgeo.jacobian.tracing.proxy import Origin, Recorded, State, Untraceable, plain
 from pullgeo.jacobian.tracing.tape import Tape
+
+_MOVED = "moves the batch from the first dimension"
 
 
 def reshaped(tape: Tape, input: Recorded, value: Tensor) -> Recorded:
@@ -77,17 +79,23 @@ def _register_permutation(name: str) -> None:
 
 
 def permuted(tape: Tape, input: Recorded, permute: Callable[[Tensor], Tensor]) -> Recorded:
-    """Record an exchange of dimensions.
-
-    Raises:
-        Untraceable: the batch does not stay in front.
-    """
+    """Record an exchange of dimensions. Where the batch does not stay in front, few operations take the result."""
     # distinct sizes tell which dimension went where
     order = [size - 1 for size in permute(torch.empty(*range(1, input.ndim + 1), device="meta")).shape]
+    return reordered(tape, input, order)
+
+
+def reordered(tape: Tape, input: Recorded, order: Sequence[int]) -> Recorded:
+    """The dimensions of a tensor in another order."""
+    origin = input.state.origin
+    if origin is not None:
+        return reordered(tape, origin.base, [origin.order[i] for i in order])
+    value = plain(input).permute(*order)
     if order[0] != 0:
-        raise Untraceable("moves the batch from the first dimension")
+        state = State(value, None, True, input.state.family, _MOVED, Origin(input, tuple(order)))
+        input.state.family.members += 1
+        return Recorded.of(tape, state)
     inverse = sorted(range(len(order)), key=order.__getitem__)
-    value = permute(plain(input))
     there, back = _behind_stack(order), _behind_stack(inverse)
     J = LinearMap(tape.signature(input, value), there, back, there, back)
     return tape.emit(value, [(input, J)], view_of=input)
@@ -98,10 +106,9 @@ def _behind_stack(order: Sequence[int]) -> Function:
     return lambda T: T.permute(dims)
 
 
-_PERMUTATIONS = (
-    "permute transpose swapaxes swapdims movedim moveaxis t adjoint mT.__get__ T.__get__ mH.__get__ H.__get__"
-)
-for _name in _PERMUTATIONS.split():
+_ATTRIBUTES = tuple(f"{letter}.__get__" for letter in ("mT", "T", "mH", "H"))
+PERMUTATIONS = ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "adjoint", *_ATTRIBUTES)
+for _name in PERMUTATIONS:
     _register_permutation(_name)
 
 
