@@ -140,6 +140,28 @@ def test_fitted_deviation_is_the_most_likely_one() -> None:
     assert float((black[:, 1] / black[:, 0]).detach().amax()) < 0.01
 
 
+def test_selected_deviation_is_the_most_likely_one_on_data_that_it_has_not_seen() -> None:
+    def data(seed: int, count: int) -> tuple[Tensor, Tensor]:
+        z = 3 * torch.rand(count, 2, dtype=torch.float64, generator=generator(seed))
+        true = 0.05 + 0.3 * (2 * z[:, :1]).sin().square()
+        noise = torch.randn(count, 3, dtype=torch.float64, generator=generator(seed + 1))
+        return z, (true * noise).square()
+
+    (z, errors), (unseen, truth) = data(0, 400), data(5, 1000)
+    found = RBFDeviation.select(z, errors, centers=(2, 20), spreads=(0.5, 1.0), floor=1e-3, generator=generator())
+
+    def likelihood(deviation: nn.Module) -> float:
+        precision = deviation(unseen).detach() ** -2
+        return float((precision.log() - precision * truth).sum())
+
+    for k, spread in ((2, 1.0), (2, 0.5)):
+        fitted = RBFDeviation.fit(z, errors, centers=k, spread=spread, floor=1e-3, generator=generator())
+        assert likelihood(found) > likelihood(fitted)
+    assert len(found.centers) == 20
+    with pytest.raises(OptionError, match=r"RBFDeviation\.select: expected a share"):
+        RBFDeviation.select(z, errors, centers=(390,), floor=1e-3, generator=generator())
+
+
 def test_uncertainty_keeps_geodesics_where_the_data_are() -> None:
     t = torch.linspace(0, 3.1416, 60, dtype=torch.float64)
     arc = torch.stack([t.cos(), t.sin()], 1)
