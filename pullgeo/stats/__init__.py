@@ -12,6 +12,7 @@ from pullgeo.stats.pairwise import pairwise_distances
 from pullgeo.stats.points import Points, as_points
 from pullgeo.stats.regression import GeodesicRegression, geodesic_regression
 from pullgeo.stats.tangent import TangentPCA, tangent_pca
+from pullgeo.stats.uncertainty import DistanceUncertainty, Verdict, distance_uncertainty
 
 if TYPE_CHECKING:
     from pullgeo.stats.estimators import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LAND",
+    "DistanceUncertainty",
     "FrechetKMeans",
     "FrechetMean",
     "GeodesicKNeighbors",
@@ -33,7 +35,9 @@ __all__ = [
     "Points",
     "PrincipalGeodesicAnalysis",
     "TangentPCA",
+    "Verdict",
     "as_points",
+    "distance_uncertainty",
     "fit_land",
     "frechet_mean",
     "frechet_median",

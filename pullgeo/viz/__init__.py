@@ -7,6 +7,7 @@ shoot geodesics themselves (`geodesic_fan`, distances of `layer_map`) say so.
 from typing import TYPE_CHECKING, Any
 
 from pullgeo.viz.decoded_strip import decoded_strip
+from pullgeo.viz.distance_spread import distance_spread
 from pullgeo.viz.explore.page import explore
 from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.figures.canvas import template
@@ -37,6 +38,7 @@ __all__ = [
     "convergence",
     "decoded_strip",
     "distance_matrix",
+    "distance_spread",
     "distance_uncertainty",
     "embedded_surface",
     "explore",

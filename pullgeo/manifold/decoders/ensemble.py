@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from pullgeo.errors import ModuleError, OptionError, ShapeError
+from pullgeo.likelihood.base import Likelihood
+from pullgeo.manifold.decoders.laplace import laplace_samples
 from pullgeo.manifold.float64.convert import with_tensors
 from pullgeo.typing import Decoder
 
@@ -102,6 +104,59 @@ class Ensemble(nn.Module):
         if not shapes:
             raise OptionError("Ensemble.of_dropout: the decoder calls no dropout layer, so there is nothing to draw.")
         return cls([_masked(template, tensors, shapes, z, generator) for _ in range(samples)])
+
+    @classmethod
+    def of_laplace(
+        cls,
+        decoder: nn.Module,
+        data: Float[Tensor, "n d"],
+        likelihood: Likelihood,
+        structure: str = "diag",
+        *,
+        samples: int = 10,
+        prior_precision: float = 1.0,
+        generator: torch.Generator,
+    ) -> "Ensemble":
+        """Decoders drawn from the Laplace approximation ``N(θ, (H + τ)⁻¹)`` of the posterior of the weights.
+
+        ``H = Σ_b J_bᵀ I(f(z_b)) J_b`` is the Gauss-Newton matrix of the fit, exact where the structure keeps it.
+
+        Args:
+            decoder: a trained module; its weights θ are taken as the posterior's maximum. It is not touched.
+            data: the latents at which it was fitted, all of them: the matrix is a sum.
+            likelihood: what its output means, such as ``Gaussian(sigma)`` or ``Bernoulli()``.
+            structure: ``"diag"``, the exact diagonal of H; ``"kron"``, layer by layer a Kronecker product
+                ``B ⊗ A / n`` of squared inputs and of the information at the outputs, for ``Linear`` layers;
+                ``"last_layer"``, the full matrix of the last layer, whose weights alone are drawn: of any layer up to
+                4096 weights, beyond that of ``Linear`` ones whose outputs are independent.
+            samples: the number of members.
+            prior_precision: ``τ``, one over the variance of the weights' Gaussian prior.
+            generator: source of the draws.
+
+        Raises:
+            OptionError: an option is none of these, or the structure does not fit the decoder's layers.
+            ShapeError: ``data`` is not ``(n, d)``, or the likelihood does not take the output.
+
+        Cost: as many backward passes of the data as the decoder has outputs; for ``"kron"`` once for each layer.
+
+        Source: MacKay, *A Practical Bayesian Framework for Backpropagation Networks*, 1992; Ritter, Botev, Barber, *A
+        Scalable Laplace Approximation for Neural Networks*, ICLR 2018; Daxberger et al., *Laplace Redux*, NeurIPS 2021.
+
+        Example:
+            >>> from pullgeo.likelihood import Gaussian
+            >>> decoder = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Linear(4, 5))
+            >>> z = torch.randn(20, 2)
+            >>> drawn = Ensemble.of_laplace(decoder, z, Gaussian(0.1), "kron", generator=torch.Generator())
+            >>> len(drawn.members)
+            10
+        """
+        drawn = laplace_samples(decoder, data, likelihood, structure, samples, prior_precision, generator)
+        return cls.of_weights(decoder, drawn)
+
+    @property
+    def members(self) -> tuple[Decoder, ...]:
+        """The decoders."""
+        return tuple(getattr(self, f"member{number}") for number in range(self.count))
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
         """The members' flattened outputs, one after the other, divided by ``√S``."""

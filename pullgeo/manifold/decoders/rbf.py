@@ -1,5 +1,6 @@
 """A standard deviation that grows away from the data."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -118,6 +119,77 @@ class RBFDeviation(nn.Module):
                 precision = phi @ weights.mT + floor
                 weights = weights * ((1 / precision).mT @ phi) / total_pull.mT
         return cls(middle.to(latents), rates.to(latents), weights.to(latents), floor)
+
+    @classmethod
+    def select(
+        cls,
+        latents: Float[Tensor, "n d"],
+        squared_errors: Float[Tensor, "n *out"],
+        *,
+        floor: float,
+        centers: Sequence[int] = (8, 16, 32, 64, 128),
+        spreads: Sequence[float] = (0.5, 1.0, 2.0, 4.0),
+        held_out: float = 0.2,
+        steps: int = 200,
+        generator: torch.Generator,
+    ) -> "RBFDeviation":
+        """`fit` with the number of centres and the bandwidth that are most likely for errors it has not seen.
+
+        A share of the data is held out; each choice is fitted to the rest, and that with the largest held-out
+        likelihood ``Σ log β - β e²`` is fitted again to all. Choices with more centres than data to fit are left out.
+
+        Args:
+            latents: where the data are.
+            squared_errors: ``e²`` there, as for `fit`.
+            floor: ``ζ``, no choice of the data's: it says how uncertain places without data are.
+            centers: numbers of centres to choose from.
+            spreads: bandwidths to choose from, as ``spread`` of `fit`.
+            held_out: the share that is held out.
+            steps: as for `fit`.
+            generator: source of the split and of the clusters' starts.
+
+        Raises:
+            ShapeError, OptionError: as `fit`; or nothing is left to choose from, to fit or to hold
+                out; or no choice has a finite likelihood.
+
+        Cost: one `fit` for each choice, and one more.
+        """
+        n = len(latents)
+        count = round(held_out * n)
+        usable = [k for k in centers if k <= n - count]
+        if not 0 < count < n or not usable or not len(spreads):
+            raise OptionError(
+                f"RBFDeviation.select: expected a share of {n} latents held out that leaves some on both sides, and at "
+                f"least one spread and one number of centres that the rest suffices for, got held_out={held_out}, "
+                f"centers={tuple(centers)}, spreads={tuple(spreads)}."
+            )
+        order = torch.randperm(n, generator=generator, device=generator.device).to(latents.device)
+        test, train = order[:count], order[count:]
+        errors = squared_errors.detach().flatten(1).double()
+        unseen = errors[test].clamp(min=LEAST**2 * float(errors.mean()))
+        best, chosen = -float("inf"), (usable[0], spreads[0])
+        for k in usable:
+            for spread in spreads:
+                fitted = cls.fit(
+                    latents[train],
+                    errors[train],
+                    centers=k,
+                    floor=floor,
+                    spread=spread,
+                    steps=steps,
+                    generator=generator,
+                )
+                with torch.no_grad():
+                    precision = fitted(latents[test]).double() ** -2
+                    score = float((precision.log() - precision * unseen).sum())
+                if score > best:
+                    best, chosen = score, (k, spread)
+        if best == -float("inf"):
+            raise OptionError(
+                "RBFDeviation.select: no choice has a finite held-out likelihood. Take fewer centres or wider spreads."
+            )
+        k, spread = chosen
+        return cls.fit(latents, squared_errors, centers=k, floor=floor, spread=spread, steps=steps, generator=generator)
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
         """``σ(z)``."""
