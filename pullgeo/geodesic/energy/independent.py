@@ -9,9 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import Expansion, QuadraticModel
-from pullgeo.geodesic.residual import relative_rounding, scale_free
-from pullgeo.geodesic.speed import speed_ratio
+from pullgeo.geodesic.energy.base import Expansion, QuadraticModel, relative_rounding, scale_free, speed_ratio
 from pullgeo.numerics.banded.matrix import BlockBanded
 
 Apply = Callable[[Tensor], Tensor]
