@@ -56,13 +56,17 @@ what --decoder may name
   my_model:decoder                a torch.nn.Module that exists when my_model is imported
   my_model:vae.decoder            an attribute of it
   my_model:vae.decode             a method of it
+  my_model:vae                    a model with encode and decode, of which the latter is taken
+  my_model:Decoder                a class that is made without arguments
   my_model:decode                 a function of latents (b, d), in torch's operations; weights in it may be float32
 
 Naming a decoder imports its module, which runs the code in it, as `python my_model.py` would: name only modules that
 you trust. The current folder is searched first for that import, and for nothing else.
 
 A decoder that returns several things is told which one to take: --decoder-output 0 for the first of a tuple,
---decoder-output mean for the entry of a dict or the attribute of a distribution.
+--decoder-output mean for the entry of a dict or the attribute of a distribution, --decoder-output mean+logvar for the
+mean and deviation of a pair. A decoder that returns a distribution is measured by its Fisher-Rao metric if nothing is
+said.
 
 A geodesic that was not found is drawn dashed and red, and the page says why and what to do.
 """
@@ -93,7 +97,8 @@ def parser() -> argparse.ArgumentParser:
         "--decoder-output",
         type=_key,
         metavar="KEY_OR_INDEX",
-        help="which part of what the decoder returns, if that is a tuple, a dict, or a distribution: 0, mean",
+        help="which part of what the decoder returns, if that is a tuple, a dict, or a distribution: 0, mean; or "
+        "mean+std, mean+logvar for both of a pair",
     )
     two.add_argument(
         "--latents", required=True, type=Path, metavar="Z.NPY", help="array (n, d) of latents, d at least 2"
