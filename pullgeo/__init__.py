@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pullgeo.manifold.base import Manifold
     from pullgeo.manifold.metric_manifold import MetricManifold
     from pullgeo.manifold.pullback import PullbackManifold
+    from pullgeo.stats.diagnosis import diagnose
     from pullgeo.stats.frechet import frechet_mean
     from pullgeo.stats.pairwise import pairwise_distances
 
@@ -49,6 +50,7 @@ __all__ = [
     "__version__",
     "curve",
     "datasets",
+    "diagnose",
     "errors",
     "frechet_mean",
     "geodesic",
@@ -92,6 +94,7 @@ __getattr__, __dir__ = lazy(
         "PullbackManifold": "pullgeo.manifold.pullback",
         "Solution": "pullgeo.geodesic.solution",
         "Status": "pullgeo.geodesic.status",
+        "diagnose": "pullgeo.stats.diagnosis",
         "frechet_mean": "pullgeo.stats.frechet",
         "linearize": "pullgeo.jacobian.linearize",
         "pairwise_distances": "pullgeo.stats.pairwise",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pullgeo._repr import function_text
 from pullgeo._torch.plain_memory import inference_named, outside_inference
+from pullgeo._torch.unvalidated import unvalidated
 from pullgeo.errors import DtypeError, ModuleError, NonFiniteError, OptionError, PullgeoError, SingularMetricError
 from pullgeo.geodesic.energy.base import EnergyGradient, Expansion, QuadraticModel
 from pullgeo.jacobian.base import Jacobian
@@ -24,9 +25,10 @@ from pullgeo.manifold.ambient.flat import Flat
 from pullgeo.manifold.ambient.metric_field import MetricFn
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.conditions import conditioned, decoder_of
+from pullgeo.manifold.decoders.ensemble import Ensemble, MeanAndDeviation
 from pullgeo.manifold.float64.convert import in_double, is_single
 from pullgeo.manifold.float64.promote import Promoted
-from pullgeo.manifold.output import Output, Reading, as_picker, through
+from pullgeo.manifold.output import MeanAndScale, Output, Reading, as_picker, through
 from pullgeo.manifold.second_fundamental import Immersion
 from pullgeo.metric.base import Metric
 from pullgeo.metric.structured import Dense
@@ -131,6 +133,27 @@ class PullbackManifold(Manifold):
         shown = through(self.decoder, self.output, *self._reading.shown())
         with inference_named():
             return checked_tensor(_name(self.decoder), shown(outside_inference(z)))
+
+    def deviation(self, z: Float[Tensor, "b d"]) -> Tensor | None:
+        """The standard deviation of what is decoded, ``(b, *out)``, or ``None`` if the decoder says nothing of it.
+
+        That of a `MeanAndDeviation`, among the members of an `Ensemble`, of the mean and scale that ``output`` takes,
+        and of a distribution.
+
+        Raises:
+            ModuleError: as `decode`.
+        """
+        self._settle(z)
+        if isinstance(self.decoder, MeanAndDeviation):
+            return self.decoder.deviation(z)
+        if isinstance(self.decoder, Ensemble):
+            return self.decoder.members_at(z).std(1, correction=0)
+        if isinstance(self.output, MeanAndScale):
+            return self.decode(z).chunk(2, 1)[1]
+        if self._reading.chart is None:
+            return None
+        with inference_named(), unvalidated():
+            return through(self.decoder, self.output, self._reading.pick)(outside_inference(z)).stddev
 
     def metric(self, z: Tensor) -> Metric:
         """``G(z) = JᵀMJ``, held implicitly: ``.dense()`` multiplies it out, ``.inner(u, v)`` pushes two tangents.

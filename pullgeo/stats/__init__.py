@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from pullgeo._lazy import lazy
+from pullgeo.stats.diagnosis import Diagnosis, Finding, diagnose
 from pullgeo.stats.frechet import FrechetMean, frechet_mean
 from pullgeo.stats.graph_distances import GraphReport, NeighbourGraph
 from pullgeo.stats.land import LAND, fit_land
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LAND",
+    "Diagnosis",
+    "Finding",
     "FrechetKMeans",
     "FrechetMean",
     "GeodesicKNeighbors",
@@ -27,6 +30,7 @@ __all__ = [
     "PrincipalGeodesicAnalysis",
     "TangentPCA",
     "as_points",
+    "diagnose",
     "fit_land",
     "frechet_mean",
     "frechet_median",

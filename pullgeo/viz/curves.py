@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pullgeo.errors import ShapeError
 from pullgeo.geodesic.solution import Solution
+from pullgeo.stats.lengths import curve_points, straight_lines
 from pullgeo.viz.classes import visible
-from pullgeo.viz.lengths import curve_points, straight_lines
 from pullgeo.viz.pairs import converged_mask, pair_names
 from pullgeo.viz.plane import Plane
 from pullgeo.viz.sprites import SpriteSheet
