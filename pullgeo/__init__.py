@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pullgeo.manifold.base import Manifold
     from pullgeo.manifold.metric_manifold import MetricManifold
     from pullgeo.manifold.pullback import PullbackManifold
+    from pullgeo.stats.diagnosis import diagnose
     from pullgeo.stats.frechet import frechet_mean
     from pullgeo.stats.pairwise import pairwise_distances
 
@@ -48,6 +49,7 @@ __all__ = [
     "__version__",
     "curve",
     "datasets",
+    "diagnose",
     "errors",
     "frechet_mean",
     "geodesic",
@@ -91,6 +93,7 @@ __getattr__, __dir__ = lazy(
         "PullbackManifold": "pullgeo.manifold.pullback",
         "Solution": "pullgeo.geodesic.solution",
         "Status": "pullgeo.geodesic.solution",
+        "diagnose": "pullgeo.stats.diagnosis",
         "frechet_mean": "pullgeo.stats.frechet",
         "linearize": "pullgeo.jacobian.linearize",
         "pairwise_distances": "pullgeo.stats.pairwise",

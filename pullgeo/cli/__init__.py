@@ -1,4 +1,4 @@
-"""The command line: ``pullgeo demo`` and ``pullgeo report``."""
+"""The command line: ``pullgeo demo``, ``pullgeo report`` and ``pullgeo diagnose``."""
 
 from pullgeo.cli.entry import main
 

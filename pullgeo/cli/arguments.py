@@ -16,6 +16,15 @@ Start here:
   pullgeo demo                    a trained digits model, its geodesics, one HTML page
   pullgeo report --help           the same page for your own model
   pullgeo explore --help          a living map of it, with exact geodesics between points that you drag
+  pullgeo diagnose --help         whether its distances are worth computing, and can be trusted
+"""
+
+_DIAGNOSE = """\
+Measure on random pairs of latents whether geometry is worth it for your model: how much shorter geodesics are than
+straight lines, whether they keep to the data, where the decoder is flat, jumps or ignores directions; and say what to
+do about it.
+
+  pullgeo diagnose --decoder my_model:load_decoder --latents z.npy
 """
 
 _DEMO = """\
@@ -25,6 +34,26 @@ them. The page is one file; open it in any browser, no network needed.
 
   pullgeo demo
   pullgeo demo -o ~/digits.html
+"""
+
+_WHAT_DECODERS = """\
+what --decoder may name
+
+  my_model:load_decoder           a function without arguments that returns the decoder
+  my_model:decoder                a torch.nn.Module that exists when my_model is imported
+  my_model:vae.decoder            an attribute of it
+  my_model:vae.decode             a method of it
+  my_model:vae                    a model with encode and decode, of which the latter is taken
+  my_model:Decoder                a class that is made without arguments
+  my_model:decode                 a function of latents (b, d), in torch's operations; weights in it may be float32
+
+Naming a decoder imports its module, which runs the code in it, as `python my_model.py` would: name only modules that
+you trust. The current folder is searched first for that import, and for nothing else.
+
+A decoder that returns several things is told which one to take: --decoder-output 0 for the first of a tuple,
+--decoder-output mean for the entry of a dict or the attribute of a distribution, --decoder-output mean+logvar for the
+mean and deviation of a pair. A decoder that returns a distribution is measured by its Fisher-Rao metric if nothing is
+said.
 """
 
 _REPORT = """\
@@ -47,7 +76,7 @@ The address that is printed has a random token; without it nothing is answered, 
 the server. A decoder that fails or hangs does not: the page says what happened, and goes on with the next question.
 """
 
-_REPORT_EXAMPLES = """\
+_REPORT_EXAMPLES = f"""\
 example: a model in my_model.py, in the folder you are in
 
   # my_model.py
@@ -66,20 +95,7 @@ example: a model in my_model.py, in the folder you are in
   # then
   pullgeo report --decoder my_model:load_decoder --latents z.npy --labels y.npy --image-shape 28,28 -o page.html
 
-what --decoder may name
-
-  my_model:load_decoder           a function without arguments that returns the decoder
-  my_model:decoder                a torch.nn.Module that exists when my_model is imported
-  my_model:vae.decoder            an attribute of it
-  my_model:vae.decode             a method of it
-  my_model:decode                 a function of latents (b, d), in torch's operations; weights in it may be float32
-
-Naming a decoder imports its module, which runs the code in it, as `python my_model.py` would: name only modules that
-you trust. The current folder is searched first for that import, and for nothing else.
-
-A decoder that returns several things is told which one to take: --decoder-output 0 for the first of a tuple,
---decoder-output mean for the entry of a dict or the attribute of a distribution.
-
+{_WHAT_DECODERS}
 A geodesic that was not found is drawn dashed and red, and the page says why and what to do.
 """
 
@@ -104,10 +120,10 @@ def parser() -> argparse.ArgumentParser:
         epilog=_REPORT_EXAMPLES,
         formatter_class=style,
     )
-    _add_inputs(two)
+    _add_model(two)
+    _add_pictures(two)
     two.add_argument("--pairs", type=int, default=6, metavar="N", help="how many geodesics (%(default)s)")
-    two.add_argument("--seed", type=int, default=0, help="which latents they join (%(default)s)")
-    _add_segments(two)
+    _add_search(two)
     _add_output(two, "pullgeo-report.html")
     two.set_defaults(run="pullgeo.cli.report")
 
@@ -118,7 +134,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXPLORE_EXAMPLES,
         formatter_class=style,
     )
-    _add_inputs(three)
+    _add_model(three)
+    _add_pictures(three)
     _add_segments(three)
     three.add_argument(
         "--host",
@@ -134,10 +151,22 @@ def parser() -> argparse.ArgumentParser:
     )
     three.add_argument("--threads", type=int, default=2, metavar="N", help="solves at the same time (%(default)s)")
     three.set_defaults(run="pullgeo.cli.explore")
+
+    four = commands.add_parser(
+        "diagnose",
+        help="whether geodesic distances are worth it for your model, and can be trusted",
+        description=_DIAGNOSE,
+        epilog=_WHAT_DECODERS,
+        formatter_class=style,
+    )
+    _add_model(four)
+    four.add_argument("--pairs", type=int, default=64, metavar="N", help="how many geodesics (%(default)s)")
+    _add_search(four)
+    four.set_defaults(run="pullgeo.cli.diagnose")
     return root
 
 
-def _add_inputs(command: argparse.ArgumentParser) -> None:
+def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--decoder", required=True, metavar="MODULE:NAME", help="your decoder, see below; imports MODULE"
     )
@@ -145,11 +174,13 @@ def _add_inputs(command: argparse.ArgumentParser) -> None:
         "--decoder-output",
         type=_key,
         metavar="KEY_OR_INDEX",
-        help="which part of what the decoder returns, if that is a tuple, a dict, or a distribution: 0, mean",
+        help="which part of what the decoder returns, if that is a tuple, a dict, or a distribution: 0, mean; or "
+        "mean+std, mean+logvar for both of a pair",
     )
-    command.add_argument(
-        "--latents", required=True, type=Path, metavar="Z.NPY", help="array (n, d) of latents, d at least 2"
-    )
+    command.add_argument("--latents", required=True, type=Path, metavar="Z.NPY", help="array (n, d) of latents")
+
+
+def _add_pictures(command: argparse.ArgumentParser) -> None:
     command.add_argument("--labels", type=Path, metavar="Y.NPY", help="array (n,) of classes")
     command.add_argument(
         "--image-shape",
@@ -158,6 +189,11 @@ def _add_inputs(command: argparse.ArgumentParser) -> None:
         help="see each output as a picture of this height and width; C,H,W for 3 channels. Outputs that have such a "
         "shape already need no telling",
     )
+
+
+def _add_search(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seed", type=int, default=0, help="which latents they join (%(default)s)")
+    _add_segments(command)
 
 
 def _add_segments(command: argparse.ArgumentParser) -> None:

@@ -78,7 +78,7 @@ def load_array(option: str, path: Path) -> np.ndarray:
 def load_decoder(name: str) -> Decoder:
     """The decoder that ``module:attribute`` names, of a module in the current folder or an installed one.
 
-    What can be called without arguments is a factory, and what it returns is the decoder.
+    What can be called without arguments, a class included, is a factory, and what it returns is the decoder.
 
     Raises:
         OptionError: the name is not of this form.
@@ -88,20 +88,55 @@ def load_decoder(name: str) -> Decoder:
     if not (module_name and colon and attribute):
         raise OptionError(f"--decoder: expected MODULE:NAME such as my_model:load_decoder, got {name!r}.")
     found = _attribute(_module(module_name), module_name, attribute)
-    if not callable(found):
+    if not callable(found) and not callable(getattr(found, "decode", None)):
         raise ModuleError(
             f"--decoder: {name} is a {type(found).__name__}, expected a torch.nn.Module, a function of latents, or a "
             "function without arguments that returns one of them."
         )
     if _takes_nothing(found):
         made = guarded(f"--decoder: {name}() failed", found)
-        if not callable(made):
+        if isinstance(made, type):
+            raise ModuleError(f"--decoder: {name}() returned the class {made.__name__}. {_factory(made.__name__)}")
+        if not callable(made) and not callable(getattr(made, "decode", None)):
             raise ModuleError(
                 f"--decoder: {name}() returned a {type(made).__name__}, expected a torch.nn.Module or a function of "
                 "latents. Does it forget to return the decoder?"
             )
         return made
+    if isinstance(found, type):
+        raise ModuleError(
+            f"--decoder: {name} is a class that needs arguments: {_signature(found)}. "
+            f"{_factory(found.__name__ + '(...)')}"
+        )
+    if _takes_a_path(found):
+        raise ModuleError(
+            f"--decoder: {name} takes {_signature(found)}, and a function that takes something is called with latents. "
+            f"{_factory(found.__name__ + '(...)')}"
+        )
     return found
+
+
+def _factory(call: str) -> str:
+    return (
+        f"Write a function without arguments and name that: def load(): decoder = {call}; "
+        "decoder.load_state_dict(torch.load('weights.pt', weights_only=True)); return decoder.eval()"
+    )
+
+
+def _signature(found: Callable[..., Any]) -> str:
+    try:
+        return str(inspect.signature(found))
+    except (TypeError, ValueError):  # built in
+        return "(...)"
+
+
+def _takes_a_path(found: Callable[..., Any]) -> bool:
+    """Whether the first argument is said to be text or a path, which latents are not."""
+    try:
+        first = next(iter(inspect.signature(found).parameters.values()), None)
+    except (TypeError, ValueError):
+        return False
+    return first is not None and first.annotation in (str, Path, "str", "Path")
 
 
 def try_out(manifold: PullbackManifold, z: Tensor) -> None:

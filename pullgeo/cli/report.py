@@ -16,8 +16,7 @@ _MOST_PAIRS = 100
 
 _LEAD = """\
 The latent space of {decoder}: {n} latents of dimension {d}, and {pairs} geodesics between latents drawn at random
-(seed {seed}), of which {converged} converged. Distances are those between the decoder's outputs, pulled back by its
-Jacobian: G = JᵀJ.
+(seed {seed}), of which {converged} converged. Distances are those between {what}.
 """
 
 
@@ -50,6 +49,7 @@ def run(arguments: Namespace) -> None:
         pairs=len(chosen),
         seed=arguments.seed,
         converged=converged,
+        what=manifold.measured,
     )
     write_map(
         manifold,

@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.distributions import Distribution
 
 from pullgeo.errors import ModuleError
 
@@ -36,23 +37,38 @@ def checked_tensor(name: str, value: Any) -> Tensor:
     got = f"linearize: {name} returned {type(value).__name__}, expected a torch.Tensor. "
     if not parts:
         raise ModuleError(got + "Return the tensor whose derivative you want, computed by torch operations.")
-    held = ", ".join(f"{access or key} of shape {tuple(part.shape)}" for key, access, part in parts[:_SHOWN])
+    held = ", ".join(f"{access or key} {shape_of(part)}" for key, access, part in parts[:_SHOWN])
     more = f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
-    key, access, _ = parts[0]
+    key, access, first = parts[0]
+    pair = len(parts) == 2 and isinstance(first, Tensor) and isinstance(parts[1][2], Tensor)
+    both = (
+        "If the two are mean and log-variance, output='mean+logvar' measures both, and 'mean+std' likewise. "
+        if pair and not isinstance(value, Distribution)
+        else ""
+    )
     raise ModuleError(
         f"{got}It holds {held}{more}. Pick one: PullbackManifold(decoder, output=lambda out: out{access}), or "
         f"output={key!r} for short; --decoder-output {key} on the command line; and for linearize a function that "
-        "returns it."
+        f"returns it. {both}".strip()
     )
 
 
-def contents(value: Any) -> list[tuple[str | int, str, Tensor]]:
-    """The tensors in what a function returned: each with its key, and how Python reaches it.
+def shape_of(part: Tensor | Distribution) -> str:
+    """What a part is, in words."""
+    if isinstance(part, Tensor):
+        return f"of shape {tuple(part.shape)}"
+    return f"a {type(part).__name__} with batch_shape {tuple(part.batch_shape)}"
+
+
+def contents(value: Any) -> list[tuple[str | int, str, Tensor | Distribution]]:
+    """The tensors and distributions in what a function returned: each with its key, and how Python reaches it.
 
     Entries of mappings and sequences, fields of dataclasses and named tuples, and attributes of anything else.
     """
     if isinstance(value, Mapping):
         found: list[tuple[Any, str, Any]] = [(key, f"[{key!r}]", entry) for key, entry in value.items()]
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        found = [(name, f".{name}", getattr(value, name)) for name in value._fields]
     elif isinstance(value, tuple | list):
         found = [(i, f"[{i}]", entry) for i, entry in enumerate(value)]
     elif is_dataclass(value):
@@ -60,7 +76,7 @@ def contents(value: Any) -> list[tuple[str | int, str, Tensor]]:
     else:
         names = dict.fromkeys([*_MOMENTS, *(n for n in getattr(value, "__dict__", {}) if not n.startswith("_"))])
         found = [(name, f".{name}", _attribute(value, name)) for name in names]
-    return [(key, access, entry) for key, access, entry in found if isinstance(entry, Tensor)]
+    return [(key, access, entry) for key, access, entry in found if isinstance(entry, Tensor | Distribution)]
 
 
 def _attribute(value: Any, name: str) -> Any:

@@ -86,8 +86,8 @@ class TorchDistribution(Likelihood):
     @property
     def embedding(self) -> nn.Module | None:
         """The family's flat isometry, where the family is named and has one."""
-        found = None if self.family is None else family_of(self.family).embedding
-        return None if found is None else _Embedding(self._inner, found)
+        family = None if self.family is None else family_of(self.family)
+        return None if family is None or family.embedding is None else _Embedding(self, family.embedding)
 
     def distance(self, eta: Float[Tensor, "b *out"], other: Float[Tensor, "b *out"]) -> Float[Tensor, " b"]:
         """The Euclidean distance between embeddings.
@@ -97,7 +97,9 @@ class TorchDistribution(Likelihood):
         """
         self._check_pair(eta, other)
         distribution = self._inner(eta)
-        embedding = family_of(type(distribution)).embedding
+        family = family_of(type(distribution))
+        self._check_fixed(family, eta)
+        embedding = family.embedding
         if embedding is None:
             raise OptionError(
                 f"TorchDistribution.distance: no closed form is offered for {type(distribution).__name__}. Solve for "
@@ -164,13 +166,18 @@ class TorchDistribution(Likelihood):
 
 
 class _Embedding(nn.Module):
-    def __init__(self, distribution: Callable[[Tensor], td.Distribution], embedding: Callable[[Any], Tensor]) -> None:
+    def __init__(self, likelihood: TorchDistribution, embedding: Callable[[Any], Tensor]) -> None:
         super().__init__()
-        self.distribution = distribution
+        self.likelihood = likelihood
         self.embedding = embedding
 
     def forward(self, eta: Tensor) -> Tensor:
-        return self.embedding(self.distribution(eta))
+        distribution = self.likelihood._inner(eta)
+        family = family_of(type(distribution))
+        # under a transform of torch there is no graph to look into; the value, which comes first, is outside of them
+        if family.fixed and torch._C._functorch.peek_interpreter_stack() is None:
+            self.likelihood._check_fixed(family, eta)
+        return self.embedding(distribution)
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,12 +27,33 @@ class Family:
             where it is not.
         fixed: names of parameters that the information leaves out, so that the network must not put them out.
         embedding: a flat isometry into a Euclidean space, ``(*batch_shape, e)``, if there is one.
+        names: attributes of a distribution, and arguments of its class, that hold the parameters.
+        cls: the class.
     """
 
     parameters: OfDistribution
     information: OfDistribution
     fixed: tuple[str, ...] = ()
     embedding: OfDistribution | None = None
+    names: tuple[str, ...] = ()
+    cls: Any = td.Distribution
+
+    def remade(self, theta: Float[Tensor, "*s c"], fixed: Float[Tensor, "*s f"]) -> td.Distribution:
+        """The distribution of some parameters, and of those that are fixed.
+
+        Raises:
+            OptionError: the class does not take them by these names.
+        """
+        vector = len(self.names) == 1 and theta.shape[-1] != 1
+        values = {self.names[0]: theta} if vector else dict(zip(self.names, theta.unbind(-1), strict=True))
+        held = dict(zip(self.fixed, fixed.unbind(-1), strict=True))
+        try:
+            return self.cls(**values, **held, validate_args=False)
+        except TypeError as error:
+            raise OptionError(
+                f"fisher_information: {self.cls.__name__} does not take {', '.join((*self.names, *self.fixed))} as "
+                "arguments. Register its information in the parameters that it is made of."
+            ) from error
 
 
 _families: dict[type[td.Distribution], Family] = {}
@@ -48,7 +69,8 @@ def fisher_information(
 
     Args:
         distribution: the class; subclasses follow unless registered.
-        parameters: names of its attributes: several that are numbers at each location, or one vector.
+        parameters: names of its attributes: several that are numbers at each location, or one vector. Decoders that
+            return such distributions need it to take arguments of the same names.
         fixed: names of attributes that must not depend on what the network puts out.
         embedding: a flat isometry of the family into a Euclidean space, if there is one.
 
@@ -70,7 +92,7 @@ def fisher_information(
                 return values[0].expand(*d.batch_shape, *d.event_shape)
             return torch.stack([value.expand(d.batch_shape) for value in values], -1)
 
-        _families[distribution] = Family(stacked, function, fixed, embedding)
+        _families[distribution] = Family(stacked, function, fixed, embedding, parameters, distribution)
         return function
 
     return add
@@ -101,6 +123,11 @@ def _matrix(first: Tensor, mixed: Tensor, second: Tensor) -> Float[Tensor, "*s 2
     return torch.stack([torch.stack([a, b], -1), torch.stack([b, c], -1)], -2)
 
 
+def _asinh_exp(x: Tensor) -> Tensor:
+    """``arsinh eˣ``, which neither overflows nor loses its digits."""
+    return torch.logaddexp(x, 0.5 * torch.logaddexp(2 * x, torch.zeros_like(x)))
+
+
 def _trigamma(x: Tensor) -> Tensor:
     return torch.polygamma(1, x)
 
@@ -127,22 +154,50 @@ def _laplace(d: Any) -> Tensor:
     return _entries(precision, precision)
 
 
+@fisher_information(td.StudentT, "loc", "scale", fixed=("df",))
+def _student_t(d: Any) -> Tensor:
+    precision = d.scale.square().reciprocal() / (d.df + 3)
+    return _entries((d.df + 1) * precision, 2 * d.df * precision)
+
+
 @fisher_information(td.Bernoulli, "logits", embedding=lambda d: BernoulliAngle()(d.logits).unsqueeze(-1))
 def _bernoulli(d: Any) -> Tensor:
     return _entries(torch.sigmoid(d.logits) * torch.sigmoid(-d.logits))
 
 
-@fisher_information(td.Binomial, "logits", fixed=("total_count",))
+# 1/12 - x²/240 + ... is the variance of the natural parameter's exponential family, whose closed form cancels at zero.
+@fisher_information(td.ContinuousBernoulli, "logits")
+def _continuous_bernoulli(d: Any) -> Tensor:
+    near = d.logits.abs() < 0.1
+    x = torch.where(near, 1.0, d.logits)
+    square = torch.where(near, d.logits, 0.0).square()
+    series = 1 / 12 + square * (-1 / 240 + square * (1 / 6048 + square * (-1 / 172800 + square / 5322240)))
+    # 1/(4 sinh²(x/2)) in terms that do not overflow
+    away = x.abs()
+    return _entries(torch.where(near, series, x.square().reciprocal() - torch.exp(-away) / torch.expm1(-away).square()))
+
+
+@fisher_information(
+    td.Binomial,
+    "logits",
+    fixed=("total_count",),
+    embedding=lambda d: (d.total_count.sqrt() * BernoulliAngle()(d.logits)).unsqueeze(-1),
+)
 def _binomial(d: Any) -> Tensor:
     return _entries(d.total_count * torch.sigmoid(d.logits) * torch.sigmoid(-d.logits))
 
 
-@fisher_information(td.Geometric, "logits")
+@fisher_information(td.Geometric, "logits", embedding=lambda d: 2 * _asinh_exp(-d.logits / 2).unsqueeze(-1))
 def _geometric(d: Any) -> Tensor:
     return _entries(torch.sigmoid(-d.logits))
 
 
-@fisher_information(td.NegativeBinomial, "logits", fixed=("total_count",))
+@fisher_information(
+    td.NegativeBinomial,
+    "logits",
+    fixed=("total_count",),
+    embedding=lambda d: (2 * d.total_count.sqrt() * _asinh_exp(d.logits / 2)).unsqueeze(-1),
+)
 def _negative_binomial(d: Any) -> Tensor:
     return _entries(d.total_count * torch.sigmoid(d.logits))
 
@@ -209,5 +264,8 @@ def _probabilities(d: Any) -> Tensor:
     return torch.softmax(d.logits, -1)
 
 
-_families[td.Categorical] = Family(_log_probabilities, _probabilities)
-_families[td.OneHotCategorical] = Family(_log_probabilities, _probabilities)
+for _cls in (td.Categorical, td.OneHotCategorical):
+    _families[_cls] = Family(_log_probabilities, _probabilities, names=("logits",), cls=_cls)
+_families[td.Multinomial] = Family(
+    _log_probabilities, lambda d: d.total_count * _probabilities(d), names=("logits",), cls=td.Multinomial
+)

@@ -1,27 +1,50 @@
-"""The tensor in what a decoder returns."""
+"""What decoders return, read: tensors, tuples, dicts, model outputs and distributions."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
-from torch import Tensor
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch import distributions as td
 
-from pullgeo.errors import ModuleError, OptionError
-from pullgeo.jacobian.returned import contents
+from pullgeo._torch.plain_memory import outside_inference
+from pullgeo._torch.unvalidated import unvalidated
+from pullgeo.errors import ModuleError, OptionError, PullgeoError, ShapeError
+from pullgeo.jacobian.boundary import FAILURES
+from pullgeo.jacobian.checks import check_fixed
+from pullgeo.jacobian.returned import contents, shape_of
+from pullgeo.jacobian.reverse import gradients_on
+from pullgeo.manifold.ambient.fisher_rao import Chart, chart_of, innermost, parameters_of
 
-Output = Callable[[Any], Tensor] | str | int
-"""A function of what a decoder returns, or the key, position or attribute of the tensor in it."""
+Output = Callable[[Any], Any] | str | int
+"""A function of what a decoder returns; the key, position or attribute of a part of it; or ``"mean+std"``, and
+``"mean+logstd"``, ``"mean+var"``, ``"mean+logvar"`` for pairs."""
+
+MAIN = ("sample", "logits", "reconstruction", "recon_x")
+"""What libraries call the one output of a decoder among others: diffusers, transformers, pythae."""
+
+_MEANS = ("mean", "mu", "loc")
+_SCALES: dict[str, tuple[tuple[str, ...], Callable[[Tensor], Tensor]]] = {
+    "mean+std": (("std", "stddev", "sigma", "scale"), lambda s: s),
+    "mean+logstd": (("logstd", "log_std", "logsigma", "log_sigma", "log_scale", "logscale"), torch.exp),
+    "mean+var": (("var", "variance"), torch.sqrt),
+    "mean+logvar": (("logvar", "log_var", "log_variance", "logvariance"), lambda s: (0.5 * s).exp()),
+}
+_ROWS = 3
 
 
 @dataclass(frozen=True)
 class Pick:
-    """The entry of a mapping or a sequence, or the attribute of an object.
+    """The entry of a mapping or a sequence, or the attribute of an object: a tensor or a distribution.
 
     Args:
         key: a position in tuples and lists; a key of mappings, or the name of an attribute.
 
     Raises:
-        ModuleError: what is given has no such tensor.
+        ModuleError: what is given has no such part.
 
     Example:
         >>> import torch
@@ -31,38 +54,261 @@ class Pick:
 
     key: str | int
 
-    def __call__(self, returned: Any) -> Tensor:
-        """The tensor."""
-        try:
-            if isinstance(self.key, str) and not isinstance(returned, Mapping):
-                value = getattr(returned, self.key)
-            else:
-                value = None if isinstance(returned, Tensor) else returned[self.key]
-        except (LookupError, TypeError, AttributeError, NotImplementedError):
-            value = None
-        if not isinstance(value, Tensor):
-            held = ", ".join(f"{key!r} of shape {tuple(part.shape)}" for key, _, part in contents(returned))
-            got = f"which holds {held}" if held else "which holds none"
-            if isinstance(returned, Tensor):
-                got = f"of shape {tuple(returned.shape)}, which needs no output="
+    def __call__(self, returned: Any) -> Any:
+        """The part."""
+        value = part_of(returned, self.key)
+        if value is None:
+            whole = isinstance(returned, Tensor)
+            got = f"{shape_of(returned)}, which needs no output=" if whole else f"which holds {_listed(returned)}"
             raise ModuleError(
                 f"PullbackManifold: output={self.key!r} names no tensor of what the decoder returns, a "
                 f"{type(returned).__name__} {got}."
             )
+        if isinstance(returned, td.Distribution) and isinstance(value, Tensor) and bool(value.isnan().all()):
+            raise ModuleError(
+                f"PullbackManifold: a {type(returned).__name__} has no {self.key}. Give output='probs', or leave "
+                "output out: distributions are then measured by their Fisher-Rao metric."
+            )
         return value
 
 
-def as_picker(output: Any) -> Callable[[Any], Tensor] | None:
-    """The function that picks a tensor.
+@dataclass(frozen=True)
+class MeanAndScale:
+    """``(μ, σ)``, flattened, of a Gaussian decoder: a distribution, a pair, or something with two such names.
+
+    Args:
+        kind: ``"mean+std"``, ``"mean+logstd"``, ``"mean+var"`` or ``"mean+logvar"``: what the second one is.
+
+    Raises:
+        ModuleError: what is given has no mean and scale.
+
+    Example:
+        >>> import torch
+        >>> MeanAndScale("mean+logvar")((torch.zeros(1, 2), torch.zeros(1, 2)))
+        tensor([[0., 0., 1., 1.]])
+    """
+
+    kind: str
+
+    def __call__(self, returned: Any) -> Float[Tensor, "b D"]:
+        """``(μ, σ)``."""
+        names, std_of = _SCALES[self.kind]
+        if isinstance(returned, td.Distribution):
+            names = ("stddev",) if self.kind == "mean+std" else ()
+        named = not isinstance(returned, tuple | list) or hasattr(returned, "_fields")
+        if named:
+            mean, scale = (_first(returned, keys) for keys in (_MEANS, names))
+        else:
+            mean, scale = returned if len(returned) == 2 else (None, None)
+        if not isinstance(mean, Tensor) or not isinstance(scale, Tensor):
+            wanted = f"one of {', '.join(_MEANS)} and one of {', '.join(names)}" if named and names else "a pair"
+            fix = (
+                "Write output='mean+std'."
+                if isinstance(returned, td.Distribution)
+                else "Give output= a function of your own that joins them."
+            )
+            raise ModuleError(
+                f"PullbackManifold: output={self.kind!r} takes {wanted}, or a torch distribution with 'mean+std'; the "
+                f"decoder returns a {type(returned).__name__} which holds {_listed(returned)}. {fix}"
+            )
+        std = std_of(scale)
+        try:
+            std = std.expand(mean.shape)
+        except RuntimeError as error:
+            raise ShapeError(
+                f"PullbackManifold: output={self.kind!r} met a mean of shape {tuple(mean.shape)} and a scale of shape "
+                f"{tuple(std.shape)}. They must be of the same shape."
+            ) from error
+        return torch.cat([mean.flatten(1), std.flatten(1)], 1)
+
+
+def part_of(returned: Any, key: str | int) -> Tensor | td.Distribution | None:
+    """The tensor or distribution at a key, a position or an attribute, or None."""
+    try:
+        if isinstance(key, str) and not isinstance(returned, Mapping):
+            value = getattr(returned, key)
+        else:
+            value = None if isinstance(returned, Tensor) else returned[key]
+    except (LookupError, TypeError, AttributeError, NotImplementedError):
+        return None
+    return value if isinstance(value, Tensor | td.Distribution) else None
+
+
+def as_picker(output: Any) -> Callable[[Any], Any] | None:
+    """The function that picks a tensor or a distribution.
 
     Raises:
         OptionError: it is neither a function nor a key, position or name.
     """
+    if isinstance(output, str) and output in _SCALES:
+        return MeanAndScale(output)
     if isinstance(output, str | int) and not isinstance(output, bool):
         return Pick(output)
     if output is None or (callable(output) and not isinstance(output, type)):
         return output
     raise OptionError(
         "PullbackManifold: output must be a function of what the decoder returns, such as lambda out: out.mean, or the "
-        f"key, position or attribute of the tensor in it, got {output!r}."
+        f"key, position or attribute of the tensor in it, or one of {', '.join(map(repr, _SCALES))}, got {output!r}."
     )
+
+
+class Reading:
+    """What a decoder returns, found out with its first latents and kept.
+
+    A tensor is taken as it is. Of anything else the one part with a row for each latent is taken, or the one that has
+    a name in `MAIN`; a distribution, given or so taken, is measured in a `Chart` of its family.
+
+    Args:
+        output: what the user says is to be taken.
+    """
+
+    def __init__(self, output: Callable[[Any], Any] | None) -> None:
+        self.settled = False
+        self.pick: Pick | None = None
+        self.chart: Chart | None = None
+        self.text = "" if output is None else _text(output)
+        self._output = output
+        self._said = output is not None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a copy finds out for itself: what was seen is no part of a manifold's value
+        return Reading, (self._output,)
+
+    def settle(self, decoder: Callable[[Tensor], Any], z: Float[Tensor, "n d"]) -> None:
+        """Call the decoder with a latent and look at what it returns; what fails is left for later calls to report.
+
+        Raises:
+            OptionError: it is a distribution that has no Fisher-Rao metric here.
+        """
+        if self.settled or z.ndim != 2 or not len(z) or not z.is_floating_point():
+            return
+        with gradients_on():
+            probe = outside_inference(z[:1]).detach().clone().repeat(_ROWS, 1).requires_grad_()
+            try:
+                owner = decoder.__self__ if isinstance(decoder, MethodType) else decoder
+                if isinstance(owner, nn.Module):
+                    check_fixed(owner)
+                value = decoder(probe.clone())
+            except (*FAILURES, PullgeoError):
+                return
+            self._read(value, probe)
+
+    def _read(self, value: Any, probe: Tensor) -> None:
+        if not isinstance(value, Tensor | td.Distribution) and not self._said:
+            key = _sole(value)
+            if key is None:
+                return
+            self.pick, self.text = Pick(key), f", output={key!r}"
+            value = self.pick(value)
+        if isinstance(value, td.Distribution):
+            if tuple(value.batch_shape[:1]) != (_ROWS,):
+                raise ModuleError(
+                    f"PullbackManifold: the decoder returns a {_family(value)} with batch_shape "
+                    f"{tuple(value.batch_shape)} for {_ROWS} latents. Its first axis must be the batch."
+                )
+            self.chart = chart_of(value, _moves(value, probe))
+            self.text += f", Fisher-Rao of {_family(value)}"
+        self.settled = True
+
+    def stages(self) -> tuple[Callable[[Any], Any] | None, ...]:
+        """What follows on the decoder and the user's own choice."""
+        return (self.pick, None if self.chart is None else Point(self.chart.point))
+
+    def shown(self) -> tuple[Callable[[Any], Any] | None, ...]:
+        """The same, to look at: the mean of a distribution, or probabilities where it has none."""
+        return (self.pick, None if self.chart is None else mean_of)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Coordinates of a distribution in a chart of its family."""
+
+    point: Callable[[Any], Tensor]
+
+    def __call__(self, returned: Any) -> Tensor:
+        """The coordinates."""
+        if not isinstance(returned, td.Distribution):
+            raise ModuleError(
+                f"PullbackManifold: the decoder returned a distribution first, and a {type(returned).__name__} now."
+            )
+        return self.point(innermost(returned))
+
+
+def mean_of(distribution: td.Distribution) -> Tensor:
+    """The mean, or the probabilities of classes."""
+    inner = innermost(distribution)
+    return inner.probs if isinstance(inner, td.Categorical) else distribution.mean
+
+
+class Through(nn.Module):
+    """A decoder followed by what picks the tensor out of its result, or maps that on."""
+
+    def __init__(self, stages: list[Callable[[Any], Any]]) -> None:
+        super().__init__()
+        self.count = len(stages)
+        for number, stage in enumerate(stages):
+            setattr(self, f"stage{number}", stage)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The stages, one after the other."""
+        value: Any = z
+        with unvalidated():
+            for number in range(self.count):
+                value = getattr(self, f"stage{number}")(value)
+        return value
+
+
+def through(*stages: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    """One function of several, of which those that are None do nothing."""
+    given = [stage for stage in stages if stage is not None]
+    return given[0] if len(given) == 1 else Through(given)
+
+
+def _sole(value: Any) -> str | int | None:
+    """The key of the one part that has a row for each latent, or of the one among several that has a known name."""
+    parts = [key for key, _, part in contents(value) if _has_rows(part)]
+    if len(parts) > 1:
+        parts = [key for key in parts if key in MAIN]
+    return parts[0] if len(parts) == 1 else None
+
+
+def _has_rows(part: Tensor | td.Distribution) -> bool:
+    if isinstance(part, td.Distribution):
+        return tuple(part.batch_shape[:1]) == (_ROWS,)
+    return part.ndim > 0 and len(part) == _ROWS and part.is_floating_point()
+
+
+def _moves(distribution: td.Distribution, probe: Tensor) -> frozenset[str]:
+    """The parameters through which a distribution depends on the latent."""
+    inner, found = innermost(distribution), []
+    if isinstance(inner, td.MixtureSameFamily):
+        return frozenset()
+    names = parameters_of(inner)
+    for name in names:
+        value = getattr(inner, name)
+        if not isinstance(value, Tensor) or not value.requires_grad:
+            continue
+        if torch.autograd.grad(value.sum(), probe, retain_graph=True, allow_unused=True)[0] is not None:
+            found.append(name)
+    return frozenset(found or names)
+
+
+def _family(distribution: td.Distribution) -> str:
+    inner = innermost(distribution)
+    return type(inner).__name__ if inner is distribution else f"independent {type(inner).__name__}"
+
+
+def _first(returned: Any, keys: tuple[str, ...]) -> Any:
+    return next((part for key in keys if (part := part_of(returned, key)) is not None), None)
+
+
+def _listed(returned: Any) -> str:
+    return ", ".join(f"{key!r} {shape_of(part)}" for key, _, part in contents(returned)) or "none"
+
+
+def _text(output: Callable[[Any], Any]) -> str:
+    if isinstance(output, Pick):
+        return f", output={output.key!r}"
+    if isinstance(output, MeanAndScale):
+        return f", output={output.kind!r}"
+    return f", output={getattr(output, '__name__', type(output).__name__)}"

@@ -1,6 +1,6 @@
 """The manifold that a decoder spans."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from pullgeo._repr import function_text
 from pullgeo._torch.plain_memory import inference_named, outside_inference
+from pullgeo._torch.unvalidated import unvalidated
 from pullgeo.errors import DtypeError, ModuleError, NonFiniteError, OptionError, PullgeoError, SingularMetricError
-from pullgeo.geodesic.energy.base import DiscreteEnergy, Expansion, QuadraticModel
+from pullgeo.geodesic.energy.base import DiscreteEnergy, EnergyGradient, Expansion, QuadraticModel
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.boundary import FAILURES
 from pullgeo.jacobian.contractions import combined, flat, gram
@@ -23,9 +24,11 @@ from pullgeo.manifold.ambient.convert import ambient_of
 from pullgeo.manifold.ambient.flat import Flat
 from pullgeo.manifold.ambient.metric_field import MetricFn
 from pullgeo.manifold.base import Manifold
+from pullgeo.manifold.conditions import conditioned, decoder_of
+from pullgeo.manifold.decoders.ensemble import Ensemble, MeanAndDeviation
 from pullgeo.manifold.float64.convert import in_double, is_single
 from pullgeo.manifold.float64.promote import Promoted
-from pullgeo.manifold.output import Output, as_picker
+from pullgeo.manifold.output import MeanAndScale, Output, Reading, as_picker, through
 from pullgeo.manifold.second_fundamental import Immersion
 from pullgeo.metric.base import Metric
 from pullgeo.metric.structured import Dense
@@ -39,7 +42,16 @@ class PullbackManifold(Manifold):
 
     Args:
         decoder: any network or function, latents ``(b, d)`` to outputs ``(b, *out)``, sample by sample. Modules stay
-            as they are: nothing is rewritten, cast or put into another mode.
+            as they are: nothing is rewritten, cast or put into another mode. A model with ``encode`` and ``decode``
+            stands for its method ``decode``, one with ``encoder`` and ``decoder`` for the latter. It may return
+
+            * a tensor;
+            * a distribution of torch, which is measured by its Fisher-Rao metric: by a flat isometry or hyperbolic
+              planes where the family has them, else by its Fisher information along segments;
+            * a tuple, dict, dataclass or model output, of which one part has a row for each latent, or is called
+              ``sample``, ``logits``, ``reconstruction`` or ``recon_x``. Anything else is asked about by an error.
+
+            With the first latents it is seen which; the repr tells from then on.
         ambient: what measures outputs; Euclidean if ``None``. One of
 
             * a constant `Metric` on the flattened output;
@@ -51,12 +63,16 @@ class PullbackManifold(Manifold):
               `Metric`, and where there is one an ``embedding``, a module that maps parameters isometrically into
               Euclidean space;
             * an `Ambient` of your own.
-        output: picks the tensor from what the decoder returns, if that is a tuple, a dict, a distribution, or the
-            like: a function, ``lambda out: out.mean``; or for short its position, key or attribute: ``0``, ``"mean"``.
+        output: picks the tensor, or the distribution, from what the decoder returns: a function,
+            ``lambda out: out.mean``; or for short its position, key or attribute: ``0``, ``"mean"``. For the expected
+            metric of Gaussian decoders, which is the Euclidean one of (μ, σ): ``"mean+std"``, of distributions and
+            pairs; ``"mean+logvar"``, ``"mean+var"``, ``"mean+logstd"`` of pairs, dicts and the like.
+        conditions: further arguments of the decoder, by name, the same for all latents: a library size, a class. A
+            tensor of one row is repeated for each latent.
 
     Raises:
         OptionError: the decoder cannot be called, nothing in the list is what ``ambient`` is, or ``output`` picks
-            nothing.
+            nothing. Later: the decoder returns a distribution whose information is not known, or with an ``ambient``.
 
     Source: Arvanitidis, Hansen, Hauberg, *Latent Space Oddity*, ICLR 2018, section 3; ambient metrics: Arvanitidis,
     Hauberg, Schölkopf, *Geometrically Enriched Latent Spaces*, AISTATS 2021; Fisher-Rao: Arvanitidis,
@@ -80,26 +96,64 @@ class PullbackManifold(Manifold):
         decoder: Decoder,
         ambient: Metric | geoopt.Manifold | MetricFn | Ambient | Any | None = None,
         output: Output | None = None,
+        *,
+        conditions: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if not callable(decoder) or isinstance(decoder, type):
-            got = f"the class {decoder.__name__}" if isinstance(decoder, type) else type(decoder).__name__
-            raise OptionError(f"PullbackManifold: decoder must be a torch.nn.Module or a function, got {got}.")
-        self.decoder = decoder
-        self.ambient = ambient_of(ambient)
+        self.decoder = conditioned(decoder_of(decoder), conditions)
         self.output = as_picker(output)
+        self._given = None if ambient is None else ambient_of(ambient)
+        self._reading = Reading(self.output)
 
     def __repr__(self) -> str:
-        return f"PullbackManifold({function_text(self.decoder)}, ambient={self.ambient})"
+        return f"PullbackManifold({function_text(self.decoder)}{self._reading.text}, ambient={self.ambient})"
+
+    @property
+    def ambient(self) -> Ambient:
+        """What measures outputs; for a decoder of distributions, the chart of their family once they are seen."""
+        if self._given is not None:
+            return self._given
+        chart = self._reading.chart
+        return Flat() if chart is None else chart.ambient
+
+    @property
+    def measured(self) -> str:
+        """What distances are lengths of, in words for a page, once latents have been seen."""
+        if self._reading.chart is not None:
+            return "the distributions that the decoder returns, by their Fisher-Rao metric: G = JᵀIJ"
+        return "the decoder's outputs, pulled back by its Jacobian: G = JᵀJ"
 
     def decode(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b *out"]:
-        """The decoder's output at a batch of latents.
+        """The decoder's output at a batch of latents; of distributions the mean, or the probabilities of classes.
 
         Raises:
             ModuleError: it is not a tensor; the message lists what it holds.
         """
+        self._settle(z)
+        shown = through(self.decoder, self.output, *self._reading.shown())
         with inference_named():
-            return checked_tensor(_name(self.decoder), _through(self.decoder, self.output)(outside_inference(z)))
+            return checked_tensor(_name(self.decoder), shown(outside_inference(z)))
+
+    def deviation(self, z: Float[Tensor, "b d"]) -> Tensor | None:
+        """The standard deviation of what is decoded, ``(b, *out)``, or ``None`` if the decoder says nothing of it.
+
+        That of a `MeanAndDeviation`, among the members of an `Ensemble`, of the mean and scale that ``output`` takes,
+        and of a distribution.
+
+        Raises:
+            ModuleError: as `decode`.
+        """
+        self._settle(z)
+        if isinstance(self.decoder, MeanAndDeviation):
+            return self.decoder.deviation(z)
+        if isinstance(self.decoder, Ensemble):
+            return self.decoder.members_at(z).std(1, correction=0)
+        if isinstance(self.output, MeanAndScale):
+            return self.decode(z).chunk(2, 1)[1]
+        if self._reading.chart is None:
+            return None
+        with inference_named(), unvalidated():
+            return through(self.decoder, self.output, self._reading.pick)(outside_inference(z)).stddev
 
     def metric(self, z: Tensor) -> Metric:
         """``G(z) = JᵀMJ``, held implicitly: ``.dense()`` multiplies it out, ``.inner(u, v)`` pushes two tangents.
@@ -178,6 +232,7 @@ class PullbackManifold(Manifold):
 
         Cost: one forward pass and d tangent passes.
         """
+        self._settle(z)
         if not isinstance(self.ambient, Flat):
             return None
         y, J = self._linearize(z)
@@ -186,7 +241,10 @@ class PullbackManifold(Manifold):
 
     def in_double(self) -> "PullbackManifold":
         """This manifold in float64, connected to the same weights."""
-        return PullbackManifold(in_double(self.decoder), self.ambient.in_double(), in_double(self.output))
+        ambient = None if self._given is None else self._given.in_double()
+        double = PullbackManifold(in_double(self.decoder), ambient, in_double(self.output))
+        double._reading = self._reading  # what one of them sees, the other knows
+        return double
 
     def in_single(self) -> "PullbackManifold | None":
         """This manifold if its decoder is in float32: solvers begin with it, as it takes half the time."""
@@ -214,6 +272,7 @@ class PullbackManifold(Manifold):
 
     def expand(self, z: Float[Tensor, "n d"]) -> Expansion:
         """The decoder to second order at n points: value, and the derivatives against a cotangent."""
+        self._settle(z)
         y, J = linearize(self._map, z)
 
         def derivatives(w: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,10 +283,42 @@ class PullbackManifold(Manifold):
 
     def discretise(self) -> DiscreteEnergy:
         """The discrete energy of the curves' images: of chords in flat space, of geodesic or midpoint segments else."""
-        return self.ambient.discretise(self.expand, self._value)
+        seen = self._reading.settled
+
+        def value(z: Tensor) -> Tensor:
+            self._settle(z)
+            if not seen and self._reading.chart is not None:
+                raise OptionError(
+                    f"PullbackManifold.discretise: the decoder returns a distribution{self._reading.text}, which was "
+                    "not known before. Show the manifold some latents first: manifold.check_ends(z)."
+                )
+            return self._value(z)
+
+        return self.ambient.discretise(self.expand, value)
+
+    def energy(self, nodes: Float[Tensor, "b nodes d"]) -> Float[Tensor, " b"]:
+        """The discrete energy of curves given by their nodes."""
+        self._settle(nodes[:, 0])
+        return super().energy(nodes)
+
+    def slope(self, nodes: Float[Tensor, "b nodes d"]) -> EnergyGradient:
+        """The discrete energy with its exact gradient, without second derivatives of the decoder."""
+        self._settle(nodes[:, 0])
+        return super().slope(nodes)
+
+    def expand_energy(self, nodes: Float[Tensor, "b nodes d"]) -> QuadraticModel:
+        """The discrete energy with its exact gradient and banded Hessian."""
+        self._settle(nodes[:, 0])
+        return super().expand_energy(nodes)
+
+    def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
+        """Lengths in the output between all points of successive layers."""
+        self._settle(layers[:, 0, 0])
+        return super().chord_lengths(layers)
 
     def gauss_newton_energy(self, nodes: Float[Tensor, "b nodes d"]) -> QuadraticModel:
         """`expand_energy` with a Hessian that does without second derivatives of the decoder."""
+        self._settle(nodes[:, 0])
 
         def expand(z: Tensor) -> Expansion:
             y, J = linearize(self._map, z)
@@ -239,7 +330,23 @@ class PullbackManifold(Manifold):
     @property
     def _map(self) -> Decoder:
         """The decoder with what follows on it, up to the space that measures."""
-        return _through(self.decoder, self.output, self.ambient.embedding)
+        return through(self.decoder, self.output, *self._reading.stages(), self.ambient.embedding)
+
+    def _settle(self, z: Tensor) -> None:
+        """See what the decoder returns, the first time that there are latents.
+
+        Raises:
+            OptionError: a distribution, and something else to measure it by; or one with no Fisher-Rao metric here.
+        """
+        if self._reading.settled:
+            return
+        self._reading.settle(through(self.decoder, self.output), z)
+        if self._reading.chart is not None and self._given is not None:
+            raise OptionError(
+                f"PullbackManifold: the decoder returns a distribution{self._reading.text}, and ambient={self._given} "
+                "measures tensors. Leave ambient out for the Fisher-Rao metric of the distribution, or pick a tensor: "
+                "output='mean'."
+            )
 
     def _value(self, z: Tensor) -> Tensor:
         """The map's value, of points that it may write into."""
@@ -261,6 +368,7 @@ class PullbackManifold(Manifold):
     def _images(self, z: Tensor) -> tuple[Tensor, Jacobian]:
         # torch's forward mode refuses points that share memory, as one point does that is broadcast against tangents
         z = z.contiguous()
+        self._settle(z)
         try:
             y, J = linearize(self._map, z)
         except RuntimeError as error:
@@ -334,27 +442,6 @@ def _check_dimensions(where: str, z: Tensor, y: Tensor) -> None:
             "else let the decoder return the latents too: torch.cat([decoder(z).flatten(1), 0.01 * z], 1) adds 1e-4 "
             "times the identity to the metric."
         )
-
-
-class _Through(nn.Module):
-    """A decoder followed by what picks the tensor out of its result, or maps that on."""
-
-    def __init__(self, stages: list[Callable[[Any], Any]]) -> None:
-        super().__init__()
-        self.count = len(stages)
-        for number, stage in enumerate(stages):
-            setattr(self, f"stage{number}", stage)
-
-    def forward(self, z: Tensor) -> Tensor:
-        value: Any = z
-        for number in range(self.count):
-            value = getattr(self, f"stage{number}")(value)
-        return value
-
-
-def _through(*stages: Callable[[Any], Any] | None) -> Decoder:
-    given = [stage for stage in stages if stage is not None]
-    return given[0] if len(given) == 1 else _Through(given)
 
 
 @ambient_of.register

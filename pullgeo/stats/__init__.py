@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from pullgeo._lazy import lazy
+from pullgeo.stats.diagnosis import Diagnosis, Finding, diagnose
 from pullgeo.stats.frechet import FrechetMean, frechet_mean
 from pullgeo.stats.graph_distances import GraphReport, NeighbourGraph
 from pullgeo.stats.kneighbors import kneighbors_graph
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LAND",
+    "Diagnosis",
     "DistanceUncertainty",
+    "Finding",
     "FrechetKMeans",
     "FrechetMean",
     "GeodesicKNeighbors",
@@ -37,6 +40,7 @@ __all__ = [
     "TangentPCA",
     "Verdict",
     "as_points",
+    "diagnose",
     "distance_uncertainty",
     "fit_land",
     "frechet_mean",

@@ -13,9 +13,9 @@ from torch import Tensor
 from pullgeo.errors import ShapeError
 from pullgeo.geodesic.solution import Solution
 from pullgeo.manifold.base import Manifold
+from pullgeo.stats.lengths import curve_points, straight_lines
 from pullgeo.viz.batches import evaluate, log_volumes
 from pullgeo.viz.classes import Classes, visible
-from pullgeo.viz.lengths import curve_points, straight_lines
 from pullgeo.viz.pairs import converged_mask, pair_names
 from pullgeo.viz.plane import Extent, Plane, grid_over
 from pullgeo.viz.sprites import SpriteSheet

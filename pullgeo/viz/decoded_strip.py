@@ -13,9 +13,9 @@ from pullgeo.errors import OptionError
 from pullgeo.geodesic.solution import Solution
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_manifold
+from pullgeo.stats.lengths import cumulative_lengths, curve_points, straight_lines
 from pullgeo.viz.batches import at_home, evaluated
 from pullgeo.viz.classes import visible
-from pullgeo.viz.lengths import cumulative_lengths, curve_points, straight_lines
 from pullgeo.viz.pairs import chosen_pairs, converged_mask, pair_names
 from pullgeo.viz.pictures import Pictures, pictures_of
 from pullgeo.viz.png import data_uri

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pullgeo.geodesic.solution import Solution
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_manifold
-from pullgeo.viz.lengths import straight_lengths
+from pullgeo.stats.lengths import straight_lengths
 from pullgeo.viz.pairs import pair_names
 
 

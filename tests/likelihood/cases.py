@@ -128,6 +128,17 @@ ADAPTED = {
     ),
     "HalfNormal": adapted(lambda eta: td.HalfNormal(eta.exp()), normal(B, 2), continuous(0, 100, panels=300)),
     "Laplace": adapted(lambda eta: td.Laplace(0.5, eta.exp()), normal(B, 2), continuous(-300, 0.5, 300, panels=300)),
+    "StudentT": adapted(
+        lambda eta: td.StudentT(9.0, eta[:, :1], eta[:, 1:].exp()),
+        normal(B, 2),
+        continuous(-3000, -30, 30, 3000, panels=300),
+    ),
+    "ContinuousBernoulli": adapted(
+        lambda eta: td.ContinuousBernoulli(logits=3 * eta), normal(B, 2), continuous(0, 1, panels=20)
+    ),
+    "ContinuousBernoulli near its centre": adapted(
+        lambda eta: td.ContinuousBernoulli(logits=0.08 * eta.tanh()), normal(B, 2), continuous(0, 1, panels=20)
+    ),
     "Bernoulli": adapted(lambda eta: td.Bernoulli(logits=2 * eta), normal(B, 2), count(2)),
     "Bernoulli of probabilities": adapted(lambda eta: td.Bernoulli(probs=eta.sigmoid()), normal(B, 2), count(2)),
     "Binomial": adapted(lambda eta: td.Binomial(7, logits=eta), normal(B, 2), count(8)),

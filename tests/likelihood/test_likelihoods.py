@@ -140,6 +140,9 @@ def test_embedding_is_an_isometry(case: Case) -> None:
         (td.Poisson, lambda eta: td.Poisson(eta.exp())),
         (td.Exponential, lambda eta: td.Independent(td.Exponential(eta.exp()), 1)),
         (td.HalfNormal, lambda eta: td.HalfNormal(eta.exp())),
+        (td.Geometric, lambda eta: td.Geometric(logits=3 * eta)),
+        (td.Binomial, lambda eta: td.Binomial(7, logits=eta)),
+        (td.NegativeBinomial, lambda eta: td.NegativeBinomial(3.5, logits=3 * eta)),
     ],
 )
 def test_embedding_of_a_named_family(family: type[td.Distribution], make: object) -> None:
@@ -305,11 +308,15 @@ def test_wrong_options_are_refused(without_type_checks: None) -> None:
         Gaussian(0.0)
     with pytest.raises(OptionError, match="scale must be one of"):
         HeteroscedasticGaussian("std")
-    with pytest.raises(OptionError, match="StudentT is not known"):
-        TorchDistribution(lambda eta: td.StudentT(3.0, eta)).fisher(normal(B, 2))
+    with pytest.raises(OptionError, match="Pareto is not known"):
+        TorchDistribution(lambda eta: td.Pareto(eta.exp(), 3.0)).fisher(normal(B, 2))
     with pytest.raises(OptionError, match="Cauchy is not known"):
         TorchDistribution(lambda eta: td.Cauchy(eta, 1.0), td.Cauchy)
     with pytest.raises(OptionError, match="no closed form"):
         TorchDistribution(lambda eta: td.Laplace(eta, 1.0)).distance(normal(B, 2), normal(B, 2))
+    counts = TorchDistribution(lambda eta: td.NegativeBinomial(eta.exp(), logits=eta), td.NegativeBinomial)
+    for ask in (counts.embedding, lambda eta: counts.distance(eta, eta)):
+        with pytest.raises(OptionError, match="total_count depends"):
+            ask(normal(B, 2))
     with pytest.raises(OptionError, match="total_count depends"):
         TorchDistribution(lambda eta: td.NegativeBinomial(eta.exp(), logits=eta)).fisher(normal(B, 2))

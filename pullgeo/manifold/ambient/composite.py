@@ -75,6 +75,35 @@ class Scaled(Ambient):
 
 
 @dataclass(frozen=True, eq=False)
+class Times(Ambient):
+    """A space whose metric tensor is that of another one times a positive number; lengths grow by its root."""
+
+    base: Ambient
+    factor: float
+
+    def __repr__(self) -> str:
+        return f"{self.factor:g} * {self.base}"
+
+    def metric(self, y: Float[Tensor, "b *out"]) -> Metric:
+        """``c M(y)``."""
+        return Multiple(self.base.metric(y), torch.as_tensor(self.factor, dtype=y.dtype, device=y.device))
+
+    def segment_energy(self, a: Float[Tensor, "n *out"], b: Float[Tensor, "n *out"]) -> Float[Tensor, " n"]:
+        """``c`` times that of the base."""
+        return self.factor * self.base.segment_energy(a, b)
+
+    def lowered_christoffel(
+        self, y: Float[Tensor, "b *out"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]
+    ) -> Float[Tensor, "b D"]:
+        """``c`` times that of the base."""
+        return self.factor * self.base.lowered_christoffel(y, u, w)
+
+    def check(self, y: Float[Tensor, "b *out"]) -> None:
+        """Raise unless the base can measure there."""
+        self.base.check(y)
+
+
+@dataclass(frozen=True, eq=False)
 class DirectSum(Metric):
     """Metrics on successive coordinates, side by side, for a batch of ``batch`` points."""
 

@@ -160,8 +160,14 @@ class Ensemble(nn.Module):
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
         """The members' flattened outputs, one after the other, divided by ``√S``."""
-        outputs = [getattr(self, f"member{number}")(z).flatten(1) for number in range(self.count)]
-        return torch.cat(outputs, 1) / self.count**0.5
+        return torch.cat(self._outputs(z), 1) / self.count**0.5
+
+    def members_at(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b s D"]:
+        """The members' flattened outputs."""
+        return torch.stack(self._outputs(z), 1)
+
+    def _outputs(self, z: Tensor) -> list[Tensor]:
+        return [getattr(self, f"member{number}")(z).flatten(1) for number in range(self.count)]
 
 
 class MeanAndDeviation(nn.Module):

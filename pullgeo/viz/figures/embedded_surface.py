@@ -12,12 +12,12 @@ from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.numerics.bisect_batch import where_defined
 from pullgeo.stats.arguments import check_manifold
+from pullgeo.stats.lengths import curve_points
 from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.batches import at_home, evaluate
 from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.figures.canvas import Canvas, Look, colorscale
 from pullgeo.viz.figures.plane import extent_around, plane_of
-from pullgeo.viz.lengths import curve_points
 from pullgeo.viz.pairs import converged_mask
 from pullgeo.viz.plane import checked_extent
 

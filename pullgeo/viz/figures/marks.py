@@ -6,12 +6,12 @@ import numpy as np
 import plotly.graph_objects as go
 
 from pullgeo.geodesic.solution import Solution
+from pullgeo.stats.lengths import curve_points, straight_lines
 from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.classes import Labels, classes_of, visible
 from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.figures.canvas import Canvas, Look
 from pullgeo.viz.figures.plane import plane_axes, plane_of, polylines
-from pullgeo.viz.lengths import curve_points, straight_lines
 from pullgeo.viz.pairs import converged_mask
 
 _STEPS = 101

@@ -11,8 +11,8 @@ from pullgeo.errors import OptionError
 from pullgeo.geodesic.solution import Solution
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_manifold
+from pullgeo.stats.lengths import cumulative_lengths
 from pullgeo.viz.figures.canvas import Canvas, Look
-from pullgeo.viz.lengths import cumulative_lengths
 
 _CHORDS = 128
 

@@ -1,0 +1,254 @@
+"""Distributions as points of a space with the Fisher-Rao metric."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch import distributions as td
+
+from pullgeo.errors import OptionError
+from pullgeo.likelihood.channel_blocks import ChannelBlocks
+from pullgeo.likelihood.families import Family, family_of
+from pullgeo.manifold.ambient.base import Ambient
+from pullgeo.manifold.ambient.composite import Times
+from pullgeo.manifold.ambient.flat import Flat
+from pullgeo.manifold.ambient.positive_definite import AffineInvariant
+from pullgeo.manifold.ambient.space_forms import squared_arc
+from pullgeo.metric.base import Metric
+from pullgeo.metric.structured import Diagonal
+
+
+@dataclass(frozen=True, eq=False)
+class Chart:
+    """Coordinates of a family of distributions, in which its Fisher-Rao metric is easy.
+
+    Args:
+        point: from a distribution, inside of `Independent`, to coordinates ``(b, *out)``.
+        ambient: the space that these are points of.
+    """
+
+    point: Callable[[Any], Tensor]
+    ambient: Ambient
+
+
+def chart_of(distribution: td.Distribution, moves: frozenset[str]) -> Chart:
+    """The coordinates for a distribution that a decoder returns.
+
+    Args:
+        distribution: one for each latent; what is `Independent` is looked into.
+        moves: the names of its parameters that depend on the latent: a Gaussian of fixed deviation is flat.
+
+    Raises:
+        OptionError: its Fisher information is not known in closed form, or not for the parameters that move.
+    """
+    return _chart(innermost(distribution), moves)
+
+
+def innermost(distribution: td.Distribution) -> td.Distribution:
+    """What `Independent` is around."""
+    while isinstance(distribution, td.Independent):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def parameters_of(distribution: td.Distribution) -> tuple[str, ...]:
+    """The names of the parameters that a family's information is about, and of those that it leaves out."""
+    inner = innermost(distribution)
+    if isinstance(inner, td.MultivariateNormal | td.LowRankMultivariateNormal):
+        return ("loc", "covariance_matrix")
+    family = family_of(type(inner))
+    return (*family.names, *family.fixed)
+
+
+@functools.singledispatch
+def _chart(distribution: Any, moves: frozenset[str]) -> Chart:
+    if isinstance(distribution, td.MixtureSameFamily):
+        raise OptionError(
+            "PullbackManifold: the Fisher information of a mixture has no closed form. Measure its means, "
+            "output='mean'; or its parameters, output=lambda d: d.component_distribution.mean.flatten(1)."
+        )
+    return _of_family(distribution, moves)
+
+
+def _of_family(distribution: td.Distribution, moves: frozenset[str]) -> Chart:
+    """Whatever is known of a family: a flat isometry, or its information."""
+    family = family_of(type(distribution))
+    for name in family.fixed:
+        if name in moves:
+            raise OptionError(
+                f"PullbackManifold: {name} of the {type(distribution).__name__} depends on the latent, and its Fisher "
+                f"information is known for a fixed {name} only. Hold it fixed, as a parameter of the decoder or by "
+                f"{name}.detach(); or measure means, output='mean'."
+            )
+    if family.embedding is not None:
+        return Chart(family.embedding, Flat())
+    return Chart(functools.partial(_coordinates, family), InformationField(family))
+
+
+@_chart.register
+def _(given: td.Normal, moves: frozenset[str]) -> Chart:
+    return _location_scale(moves, 1.0, 2.0)
+
+
+@_chart.register
+def _(given: td.LogNormal, moves: frozenset[str]) -> Chart:
+    return _location_scale(moves, 1.0, 2.0)
+
+
+@_chart.register
+def _(given: td.Laplace, moves: frozenset[str]) -> Chart:
+    return _location_scale(moves, 1.0, 1.0)
+
+
+@_chart.register
+def _(given: td.Gumbel, moves: frozenset[str]) -> Chart:
+    # the mixed term of the information is gone in loc + (γ - 1) scale, with Euler's constant γ
+    return _location_scale(moves, 1.0, math.pi**2 / 6, shear=0.57721566490153286 - 1)
+
+
+@_chart.register
+def _(given: td.StudentT, moves: frozenset[str]) -> Chart:
+    df = given.df.detach()
+    if "df" not in moves and bool((df == df.flatten()[0]).all()):
+        nu = float(df.flatten()[0])
+        return _location_scale(moves, (nu + 1) / (nu + 3), 2 * nu / (nu + 3))
+    return _of_family(given, moves)
+
+
+@_chart.register
+def _(given: td.Gamma, moves: frozenset[str]) -> Chart:
+    if moves == {"rate"}:
+        return Chart(lambda d: d.concentration.sqrt() * d.rate.log(), Flat())
+    return _of_family(given, moves)
+
+
+@_chart.register(td.Categorical)
+@_chart.register(td.OneHotCategorical)
+def _(given: td.Distribution, moves: frozenset[str]) -> Chart:
+    return Chart(_on_sphere, Flat())
+
+
+@_chart.register
+def _(given: td.Multinomial, moves: frozenset[str]) -> Chart:
+    return Chart(lambda d: d.total_count**0.5 * _on_sphere(d), Flat())
+
+
+@_chart.register(td.MultivariateNormal)
+@_chart.register(td.LowRankMultivariateNormal)
+def _(given: td.Distribution, moves: frozenset[str]) -> Chart:
+    if moves == {"loc"}:
+        return Chart(_whitened, Flat())
+    return Chart(_extended_covariance, Times(AffineInvariant(), 0.5))
+
+
+def _location_scale(moves: frozenset[str], location: float, scale: float, shear: float = 0.0) -> Chart:
+    """Families with the information ``(A dμ² + B dσ²)/σ²``: flat where σ is fixed, or μ; else hyperbolic planes."""
+    if moves == {"loc"}:
+        return Chart(lambda d: location**0.5 * d.loc / d.scale, Flat())
+    if moves == {"scale"} and not shear:
+        return Chart(lambda d: scale**0.5 * d.scale.log(), Flat())
+
+    def point(d: Any) -> Tensor:
+        return torch.stack(torch.broadcast_tensors((location / scale) ** 0.5 * (d.loc + shear * d.scale), d.scale), 1)
+
+    return Chart(point, HalfPlanes(scale))
+
+
+def _on_sphere(d: Any) -> Float[Tensor, "b *s c"]:
+    return 2 * torch.exp(0.5 * torch.log_softmax(d.logits, -1))
+
+
+def _whitened(d: Any) -> Float[Tensor, "b *s n"]:
+    return torch.linalg.solve_triangular(d.scale_tril, d.loc.unsqueeze(-1), upper=False).squeeze(-1)
+
+
+def _extended_covariance(d: Any) -> Float[Tensor, "b n m"]:
+    """``[[Σ + μμᵀ, μ], [μᵀ, 1]]``; matrices of several locations as the blocks of one.
+
+    Source: Calvo, Oller, *A distance between multivariate normal distributions based in an embedding into the Siegel
+    group*, Journal of Multivariate Analysis 1990.
+    """
+    mean = d.loc.unsqueeze(-1)
+    upper = torch.cat([d.covariance_matrix + mean @ mean.mT, mean], -1)
+    each = torch.cat([upper, torch.cat([mean.mT, torch.ones_like(mean[..., :1, :])], -1)], -2)
+    if each.ndim == 3:
+        return each
+    blocks = each.flatten(1, -3)
+    count, size = blocks.shape[1], blocks.shape[-1]
+    places = torch.eye(count, dtype=each.dtype, device=each.device)
+    return torch.einsum("bsij,st->bsitj", blocks, places).reshape(len(each), count * size, count * size)
+
+
+def _coordinates(family: Family, d: Any) -> Float[Tensor, "b c *s"]:
+    """The parameters and those that are fixed, along axis 1."""
+    theta = family.parameters(d)
+    if not family.fixed:
+        return theta.movedim(-1, 1)
+    held = [torch.as_tensor(getattr(d, name)).to(theta).expand(theta.shape[:-1]) for name in family.fixed]
+    return torch.cat([theta, torch.stack(held, -1)], -1).movedim(-1, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class HalfPlanes(Ambient):
+    """Pairs ``(x, σ)`` along axis 1, each a hyperbolic plane: ``w (dx² + dσ²)/σ²``, of curvature ``-1/w``.
+
+    Segments are measured by their exact geodesic length.
+
+    Args:
+        weight: ``w``.
+    """
+
+    weight: float
+
+    def __repr__(self) -> str:
+        return f"half planes of curvature {-1 / self.weight:.3g}"
+
+    def metric(self, y: Float[Tensor, "b 2 *s"]) -> Diagonal:
+        """``w/σ²``, for both."""
+        return Diagonal((self.weight / y[:, 1:].square()).expand_as(y).flatten(1))
+
+    def segment_energy(self, a: Float[Tensor, "n 2 *s"], b: Float[Tensor, "n 2 *s"]) -> Float[Tensor, " n"]:
+        """``w arcosh²(1 + ‖a - b‖²/(2σσ'))``, which is ``4 w arsinh²`` of half the root of that ratio."""
+        chord = (a - b).square().sum(1) / (a[:, 1] * b[:, 1])
+        return self.weight * squared_arc(chord.flatten(), -1.0).reshape(len(a), -1).sum(1)
+
+    def lowered_christoffel(
+        self, y: Float[Tensor, "b 2 *s"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]
+    ) -> Float[Tensor, "b D"]:
+        """``w/σ³`` times ``(-(u_x w_σ + u_σ w_x), u_x w_x - u_σ w_σ)``."""
+        U, W = u.reshape(y.shape), w.reshape(y.shape)
+        across = -(U[:, 0] * W[:, 1] + U[:, 1] * W[:, 0])
+        along = U[:, 0] * W[:, 0] - U[:, 1] * W[:, 1]
+        return (self.weight * torch.stack([across, along], 1) / y[:, 1:] ** 3).flatten(1)
+
+
+@dataclass(frozen=True, eq=False)
+class InformationField(Ambient):
+    """The parameters of a family along axis 1, with its Fisher information; segments by the midpoint rule.
+
+    Args:
+        family: what is known of the family. Parameters that its information leaves out come last, and weigh nothing.
+    """
+
+    family: Family
+
+    def __repr__(self) -> str:
+        return "its Fisher information"
+
+    def metric(self, y: Float[Tensor, "b c *s"]) -> Metric:
+        """The information at each location."""
+        count = y.shape[1] - len(self.family.fixed)
+        theta = y.movedim(1, -1)
+        information = self.family.information(self.family.remade(theta[..., :count], theta[..., count:]))
+        if information.ndim == y.ndim:
+            values = torch.nn.functional.pad(information.expand(*theta.shape[:-1], count), (0, len(self.family.fixed)))
+            return Diagonal(values.movedim(-1, 1).flatten(1))
+        blocks = torch.nn.functional.pad(
+            information.expand(*theta.shape[:-1], count, count), (0, len(self.family.fixed)) * 2
+        )
+        return ChannelBlocks(blocks.reshape(len(y), -1, y.shape[1], y.shape[1]))
