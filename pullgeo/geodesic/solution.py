@@ -104,7 +104,7 @@ class Solution(Batch):
         energy: discrete energies, about ``length²``.
         status: how the search ended, one `Status` for each pair; its text says what to do.
         iterations: steps taken.
-        residual: scale-free norms of the energy's gradient.
+        residual: scale-free norms of the energy's gradient; 0 for curves of no length.
         error_estimate: estimated discretisation errors of ``length``, in its unit.
         speed_ratio: largest over median length of a curve's chords; far from 1 tells of a curve that is too coarse.
         minima: how many distinct locally shortest curves the search saw, of those it followed to the end: more than 1

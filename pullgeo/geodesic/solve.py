@@ -135,13 +135,15 @@ def _solution(
     doubt = doubt + torch.where(fine > 0, found.rounding * fine, 0.0)
     doubt = doubt + torch.where(fine > 0, found.excess / torch.where(fine > 0, 2 * fine, 1.0), 0.0)
     doubt = doubt.index_put((tight.index,), tight.error)
+    # of an energy that vanishes the gradient tells nothing, and its scale-free norm is infinite
+    flat = torch.tensor([s is Status.DEGENERATE for s in status], dtype=torch.bool, device=same.device)
     return Solution(
         curve=DiscreteCurve(nodes.to(dtype)),
         length=length.to(dtype),
         energy=energy.to(dtype),
         status=status,
         iterations=found.iterations,
-        residual=torch.where(same, 0.0, found.residual).to(dtype),
+        residual=torch.where(same | flat, 0.0, found.residual).to(dtype),
         error_estimate=doubt.to(dtype),
         speed_ratio=found.speed_ratio.to(dtype),
         minima=found.minima,

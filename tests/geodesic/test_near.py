@@ -137,6 +137,7 @@ def test_what_the_line_does_not_tell_is_left_to_the_energies() -> None:
     x, y = torch.tensor([[1.0, 0.0], [0.6, 0.8]]).double(), torch.tensor([[-1.0, 0.0], [-0.8, 0.6]]).double()
     solution = ring.geodesic(x, y)  # along the ring nothing changes, along the line much does
     assert set(solution.status) == {Status.DEGENERATE}
+    assert solution.residual.tolist() == len(solution) * [0.0]  # no infinity beside a status that counts as converged
     assert bool((solution.length < 1e-12).all())
     kinked = PullbackManifold(lambda z: torch.cat([z + 3, 2 * z[:, :1].relu()], 1))
     for step in (1e-8, 1e-10):
@@ -157,3 +158,14 @@ def test_directions_that_cancel_vanish() -> None:
         assert Status.CONVERGED not in solution.status
         assert bool((solution.length <= 1e-15 * (1 + step)).all())
         assert manifold.geodesic(X, X + u.flip(0)).converged.all()
+
+
+def test_an_energy_that_rounding_alone_makes_has_no_infinite_residual():
+    """A network saturated at both ends, as hard tanh is, whose outputs differ by rounding errors."""
+    flat = PullbackManifold(lambda z: torch.nn.functional.hardtanh(50 * z - 40).cumsum(1) / 3 + 0.1)
+    z0, z1 = torch.tensor([[2.0], [3.0], [5.0]]).double(), torch.tensor([[4.0], [7.5], [2.5]]).double()
+    for solver in (Newton(), Newton(candidates="all"), Newton(segments=8)):
+        solution = flat.geodesic(z0, z1, solver)
+        assert set(solution.status) == {Status.DEGENERATE}
+        assert solution.residual.tolist() == 3 * [0.0]
+        assert solution.length.tolist() == 3 * [0.0]
