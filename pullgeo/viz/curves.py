@@ -18,7 +18,6 @@ from pullgeo.viz.batches import evaluate, log_volumes
 from pullgeo.viz.classes import Classes, visible
 from pullgeo.viz.pairs import converged_mask, pair_names
 from pullgeo.viz.plane import Extent, Plane, grid_over
-from pullgeo.viz.sprites import SpriteSheet
 from pullgeo.viz.style import INK, MUTED, PAPER, WARNING, class_style
 
 _STEPS = 101
@@ -49,7 +48,7 @@ class Curves:
     names: list[str]
     text: list[str]
 
-    def traces(self, plane: Plane, sprites: SpriteSheet | None) -> list[go.Scatter]:
+    def traces(self, plane: Plane) -> list[go.Scatter]:
         """Straight lines, geodesics, and what did not converge, one trace each; then ends and numbers."""
         everything = np.ones_like(self.converged)
         kinds = (
@@ -57,13 +56,12 @@ class Curves:
             ("geodesic", self.geodesics, self.converged, {"color": INK, "width": 2.5}),
             ("not converged", self.geodesics, ~self.converged, {"color": WARNING, "width": 2.5, "dash": "dash"}),
         )
-        shown = [self._lines(plane, sprites, *kind) for kind in kinds if kind[2].any()]
+        shown = [self._lines(plane, *kind) for kind in kinds if kind[2].any()]
         return [trace for pair in shown for trace in pair] + self._marks(plane)
 
     def _lines(
         self,
         plane: Plane,
-        sprites: SpriteSheet | None,
         name: str,
         curves: Tensor,
         which: Bool[np.ndarray, " b"],
@@ -85,7 +83,6 @@ class Curves:
             line=line,
             text=text,
             hovertemplate="%{text}<extra></extra>",
-            meta=None if sprites is None else sprites.for_points(points),
         )
         return casing, drawn
 
@@ -175,7 +172,7 @@ def indicatrix_trace(manifold: Manifold, plane: Plane, extent: Extent, count: in
 
 
 def latent_traces(
-    manifold: Manifold, z: Float[Tensor, "n d"], classes: Classes | None, plane: Plane, sprites: SpriteSheet | None
+    manifold: Manifold, z: Float[Tensor, "n d"], classes: Classes | None, plane: Plane
 ) -> list[go.Scatter | go.Scattergl]:
     """Latents by class; the pointer's box says a latent's row, class, coordinates and log-volume."""
     volumes = log_volumes(manifold, z, "latent_map: a latent")
@@ -198,7 +195,6 @@ def latent_traces(
                 f"latent %{{customdata[0]:d}}{'' if classes is None else f', class {visible(name)}'}<br>"
                 f"z[{first}] %{{x:.3g}}, z[{second}] %{{y:.3g}}<br>log √det G %{{customdata[1]:.3f}}<extra></extra>"
             ),
-            meta=None if sprites is None else sprites.for_points(z[rows]),
         )
         for name, rows, style in groups
     ]

@@ -1,5 +1,6 @@
 """The map of a latent space: volume, latents by class, geodesics beside straight lines."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +17,7 @@ from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.batches import at_home, evaluated, log_volumes
 from pullgeo.viz.classes import Labels, classes_of
 from pullgeo.viz.curves import Curves, curves_of, indicatrix_trace, latent_traces
-from pullgeo.viz.pictures import pictures_of
 from pullgeo.viz.plane import Extent, Plane, checked_extent, extent_of, grid_over, plane_through
-from pullgeo.viz.sprites import SpriteSheet
 from pullgeo.viz.style import DENSITY_SCALE, HAIRLINE, MUTED, styled
 
 VOLUME = "log √det G"
@@ -60,21 +59,19 @@ def latent_map(
         resolution: the number of cells of the background along its longer side.
         indicatrices: the number of unit balls of the metric to draw along the longer side, all scaled by the same
             factor: steps from the centre to the rim have the same length everywhere. None if 0.
-        image_shape: ``(height, width)`` or ``(channels, height, width)`` of what the decoder returns, so that `page`
-            can show what lies under the pointer. Outputs of such a shape need not be told.
+        image_shape: has no effect, and warns: what is decoded under the pointer is shown by `explore`.
         title: the figure's title.
 
     Returns:
-        A figure with equal scales on both axes. With pictures, ``layout.meta["hover_images"]`` holds them.
+        A figure with equal scales on both axes.
 
     Raises:
         ShapeError, DtypeError, NonFiniteError: the latents are no finite ``(n, d)``, or the decoder is not finite
             somewhere on the background; ``extent`` can avoid such places.
-        ShapeError: labels, names, anchor, image_shape or the curves do not fit.
-        OptionError: dims, extent, resolution, indicatrices or image_shape is invalid.
+        ShapeError: labels, names, anchor or the curves do not fit.
+        OptionError: dims, extent, resolution or indicatrices is invalid.
 
-    Cost: one metric at each of at most ``resolution²`` cells and at each latent; with pictures, some thousand
-        decodings.
+    Cost: one metric at each of at most ``resolution²`` cells and at each latent.
 
     Example:
         >>> import torch
@@ -93,14 +90,17 @@ def latent_map(
     plane = plane_through(where, points, dims, anchor)
     classes = None if labels is None else classes_of(where, labels, len(points))
     curves = None if solution is None else curves_of(where, solution, names, points.shape[1])
-    pictures = pictures_of(where, manifold, points, image_shape)
-    sprites = None if pictures is None else SpriteSheet(pictures)
+    if image_shape is not None:
+        warnings.warn(
+            "latent_map: image_shape has no effect any more; viz.explore shows what is decoded under the pointer.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
 
-    # what matters most comes first, in case there is no room for all pictures
-    lines = [] if curves is None else curves.traces(plane, sprites)
-    dots = latent_traces(manifold, points, classes, plane, sprites)
+    lines = [] if curves is None else curves.traces(plane)
+    dots = latent_traces(manifold, points, classes, plane)
     box = _box_around(plane, points, curves) if extent is None else checked_extent(where, extent)
-    volume = _volume(manifold, plane, box, resolution, sprites)
+    volume = _volume(manifold, plane, box, resolution)
     balls = [indicatrix_trace(manifold, plane, box, indicatrices)] if indicatrices else []
 
     figure = go.Figure([volume, *balls, *dots, *lines])
@@ -108,7 +108,6 @@ def latent_map(
     return styled(
         figure,
         title={"text": title, "subtitle": {"text": note, "font": {"color": MUTED, "size": 12}}},
-        meta=None if sprites is None else {"hover_images": sprites.describe()},
         xaxis=_axis(plane.dims[0], box[0]),
         yaxis=_axis(plane.dims[1], box[1]) | {"scaleanchor": "x", "scaleratio": 1},
         height=720,
@@ -118,7 +117,7 @@ def latent_map(
     )
 
 
-def _volume(manifold: Manifold, plane: Plane, box: Extent, resolution: int, sprites: SpriteSheet | None) -> go.Heatmap:
+def _volume(manifold: Manifold, plane: Plane, box: Extent, resolution: int) -> go.Heatmap:
     grid = grid_over(box, resolution)
     where = "latent_map: on the background, of which extent=((x0, x1), (y0, y1)) shows a part"
     values = log_volumes(manifold, plane.lift(grid.points), where)
@@ -131,7 +130,6 @@ def _volume(manifold: Manifold, plane: Plane, box: Extent, resolution: int, spri
         colorscale=[[i / (len(DENSITY_SCALE) - 1), colour] for i, colour in enumerate(DENSITY_SCALE)],
         # smoothing would paint over the cells left empty
         zsmooth="best" if np.isfinite(values).all() else False,
-        meta=None if sprites is None else sprites.for_plane(plane, box),
         hovertemplate=f"z[{first}] %{{x:.3g}}, z[{second}] %{{y:.3g}}<br>{VOLUME} %{{z:.3f}}<extra></extra>",
         colorbar={
             "title": {"text": f"{VOLUME} (natural logarithm)", "side": "right", "font": {"size": 12}},

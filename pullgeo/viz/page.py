@@ -49,8 +49,7 @@ def page(
     """Write figures, tables and words as one HTML file.
 
     The file holds everything, plotly's library once, and loads nothing: a policy in its head has the browser forbid it.
-    Figures with pictures, as `latent_map` makes them of decoders that return images, get a panel that shows the picture
-    under the pointer. The file appears whole or not at all; an older one of its name is replaced.
+    The file appears whole or not at all; an older one of its name is replaced.
 
     Args:
         sections: what to show, in order; bare figures and tables have no heading.
@@ -72,15 +71,14 @@ def page(
         ...     viz.page([go.Figure(go.Scatter(x=[0, 1], y=[1, 0]))], Path(folder) / "page.html").stat().st_size > 1e6
         True
     """
-    here = files("pullgeo.viz")
-    css, js, html = (here.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js", "html"))
+    css, html = (files("pullgeo.viz").joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "html"))
     content = Template(html).substitute(
         version=__version__,
         policy=POLICY,
         title=escape(title),
         lead=paragraphs(lead),
         css=css,
-        js=js,
+        js=page_script(),
         plotly=get_plotlyjs(),
         sections="\n".join(section_html(entry) for entry in sections),
     )
@@ -118,16 +116,10 @@ def paragraphs(text: str) -> str:
 
 def _figure(figure: go.Figure) -> str:
     height = figure.layout.height or 450
-    panel = ""
-    if (figure.layout.meta or {}).get("hover_images"):
-        panel = (
-            '<aside class="peek"><h3>Under the pointer</h3><canvas width="8" height="8"></canvas>'
-            "<output>Move the pointer over the map: what the decoder makes of each place appears here.</output></aside>"
-        )
     # JSON in a script element must not contain "</"; plotly's own serialiser escapes it in figures alone
     data = to_json(figure, validate=False).replace("<", "\\u003c")
     return (
-        f'<div class="figure"><div class="plot" style="height: {int(height)}px"></div>{panel}'
+        f'<div class="figure"><div class="plot" style="height: {int(height)}px"></div>'
         f'<script type="application/json">{data}</script></div>'
     )
 

@@ -48,7 +48,7 @@ def latent_report(
         labels: the class of each latent, if there are classes.
         solution: the geodesics to show.
         names: a name for each pair of ``solution``.
-        image_shape: how to see the decoder's outputs as pictures; see `latent_map`.
+        image_shape: how to see the decoder's outputs as pictures; see `decoded_strip`.
 
     Raises:
         ShapeError, DtypeError, OptionError, NonFiniteError: as `latent_map` and `decoded_strip` say.
@@ -62,7 +62,7 @@ def latent_report(
         >>> [section.heading for section in sections]
         ['The latent map', 'Geodesics and straight lines', 'Along the way']
     """
-    figure = latent_map(manifold, z, labels, solution, names=names, image_shape=image_shape)
+    figure = latent_map(manifold, z, labels, solution, names=names)
     sections = [
         Section("The latent map", _MAP, figure),
         Section("Geodesics and straight lines", _PAIRS, pairs_table(manifold, solution, names)),

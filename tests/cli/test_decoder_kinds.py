@@ -88,7 +88,6 @@ def light_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["pullgeo.viz.explore.page"], "get_plotlyjs", lambda: "")
     monkeypatch.setattr(sys.modules["pullgeo.viz.explore.payload"], "SIDE", 16)
     monkeypatch.setattr(sys.modules["pullgeo.viz.explore.payload"], "PAIRS", 2)
-    monkeypatch.setattr("pullgeo.viz.sprites._GRID", 3)
 
 
 @pytest.mark.parametrize("weights", ["float32", "float64"])

@@ -18,7 +18,6 @@ decoder = Network(KINDS[{name!r}]).eval()
 @pytest.fixture(autouse=True)
 def light_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.import_module("pullgeo.viz.page"), "get_plotlyjs", lambda: "")
-    monkeypatch.setattr("pullgeo.viz.sprites._GRID", 3)
 
 
 @pytest.mark.parametrize(

@@ -45,13 +45,6 @@ def decode_png(data: bytes) -> np.ndarray:
     return lines[:, 1:].reshape((height, width) if colour == 0 else (height, width, 3))
 
 
-def sprite(figure: go.Figure, number: int) -> np.ndarray:
-    images = figure.layout.meta["hover_images"]
-    sheet, h, w = pixels(images["sheet"]), images["height"], images["width"]
-    row, column = divmod(number, images["columns"])
-    return sheet[row * h : (row + 1) * h, column * w : (column + 1) * w]
-
-
 def figures_in(page: Path) -> list[dict[str, Any]]:
     found = re.findall(r'<script type="application/json">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)
     return [json.loads(text) for text in found]

@@ -72,11 +72,6 @@ def solution(z: Tensor) -> Solution:
     return PullbackManifold(Model().net.double()).geodesic(z[:2], z[2:4], Newton(segments=2))
 
 
-@pytest.fixture(autouse=True)
-def few_sprites(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pullgeo.viz.sprites._GRID", 3)
-
-
 @pytest.mark.parametrize("weights", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", MANIFOLDS)
 def test_every_figure(z: Tensor, solution: Solution, kind: str, weights: torch.dtype) -> None:
@@ -88,7 +83,7 @@ def test_every_figure(z: Tensor, solution: Solution, kind: str, weights: torch.d
     J = torch.stack([torch.autograd.functional.jacobian(net, point) for point in z])
     truth = ((J.mT @ J).logdet() / 2).numpy()
     for number, latents in enumerate(LATENTS.values()):
-        rich = {"indicatrices": 2, **shape} if number == 0 else {}
+        rich = {"indicatrices": 2} if number == 0 else {}
         figure = viz.latent_map(manifold, latents(z), [0, 1, 0, 1, 0], solution, resolution=3, **rich)
         shown = np.concatenate([t.customdata for t in figure.data if t.name in ("0", "1")])
         np.testing.assert_allclose(shown[shown[:, 0].argsort(), 1], truth, atol=2e-5)

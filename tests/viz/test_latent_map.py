@@ -11,7 +11,7 @@ from pullgeo import MetricManifold, PullbackManifold, Status
 from pullgeo.errors import DtypeError, NonFiniteError, OptionError, ShapeError
 from pullgeo.viz import latent_map
 from tests.viz.conftest import Scene
-from tests.viz.reading import sprite, trace, traces
+from tests.viz.reading import trace, traces
 
 VOLUME = "log √det G"
 FAST = {"resolution": 7}
@@ -33,7 +33,7 @@ def pieces(x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def figure(flat_scene: Scene) -> go.Figure:
     s = flat_scene
-    return latent_map(s.manifold, s.z, s.labels, s.solution, names=["p", "q", "r"], image_shape=(3, 5), resolution=11)
+    return latent_map(s.manifold, s.z, s.labels, s.solution, names=["p", "q", "r"], resolution=11)
 
 
 def test_it_is_a_plain_figure(figure: go.Figure):
@@ -129,28 +129,9 @@ def test_a_curve_and_its_casing_hide_together(figure: go.Figure):
         assert [t.showlegend for t in group].count(False) == 1
 
 
-def test_pictures_are_what_is_decoded(figure: go.Figure, flat_scene: Scene):
-    def shown(z: torch.Tensor) -> np.ndarray:
-        return (flat_scene.manifold.decoder(z[None]).reshape(3, 5) * 255).round().to(torch.uint8).numpy()
-
-    rows = np.flatnonzero(flat_scene.labels == "b")
-    for number, row in zip(trace(figure, "b").meta["images"], rows, strict=True):
-        np.testing.assert_array_equal(sprite(figure, number), shown(flat_scene.z[row]))
-    curve = trace(figure, "geodesic")
-    np.testing.assert_array_equal(sprite(figure, curve.meta["images"][0]), shown(flat_scene.z[0]))
-    assert [n == -1 for n in curve.meta["images"]] == np.isnan(curve.x).tolist()
-    grid = trace(figure, VOLUME).meta["grid"]
-    (x0, x1), (y0, y1) = grid["extent"]
-    row, column = 4, 2
-    centre = [x0 + (column + 0.5) * (x1 - x0) / grid["columns"], y0 + (row + 0.5) * (y1 - y0) / grid["rows"]]
-    number = grid["first"] + row * grid["columns"] + column
-    np.testing.assert_array_equal(sprite(figure, number), shown(torch.tensor(centre, dtype=torch.float64)))
-
-
-def test_without_pictures_nothing_is_embedded(flat_scene: Scene):
-    figure = latent_map(flat_scene.manifold, flat_scene.z, flat_scene.labels, flat_scene.solution, **FAST)
-    assert figure.layout.meta is None
-    assert all(t.meta is None for t in figure.data)
+def test_pictures_are_on_the_living_map(flat_scene: Scene):
+    with pytest.warns(DeprecationWarning, match="image_shape has no effect any more; viz.explore"):
+        latent_map(flat_scene.manifold, flat_scene.z, image_shape=(3, 5), **FAST)
 
 
 def test_arrays_serve_like_tensors(deep_scene: Scene):
@@ -247,7 +228,7 @@ def test_markup_in_names_is_shown_as_text(flat_scene: Scene):
 def test_nothing_is_changed_or_drawn_at_random(flat_scene: Scene):
     z, state = flat_scene.z.clone(), torch.get_rng_state()
     arguments = (flat_scene.manifold, z, flat_scene.labels, flat_scene.solution)
-    first, second = (latent_map(*arguments, image_shape=(3, 5), **FAST).to_json() for _ in range(2))
+    first, second = (latent_map(*arguments, **FAST).to_json() for _ in range(2))
     assert first == second
     assert torch.equal(z, flat_scene.z)
     assert torch.equal(state, torch.get_rng_state())
@@ -274,8 +255,6 @@ class TestErrors:
             ({"extent": 3}, OptionError, "extent must be"),
             ({"resolution": 0}, OptionError, "resolution must be a whole number of at least 1"),
             ({"indicatrices": -1}, OptionError, "indicatrices must be"),
-            ({"image_shape": (15,)}, OptionError, "image_shape must be"),
-            ({"image_shape": (4, 4)}, ShapeError, "16 entries and the decoder returns 15"),
         ],
     )
     def test_arguments(self, flat_scene: Scene, change: dict, error: type[Exception], words: str):

@@ -34,7 +34,6 @@ def test_a_report_has_a_map_a_table_and_strips(report: Path):
     figures = figures_in(report)
     assert [figure["data"][0]["type"] for figure in figures] == ["heatmap", "scatter"]
     assert len(re.findall("<tr>", own(report))) == 4
-    assert own(report).count('class="peek"') == 1
 
 
 def test_a_report_without_pictures_has_no_strips(flat_scene: Scene):

@@ -8,9 +8,6 @@ from torch import nn
 from pullgeo import MetricManifold, PullbackManifold
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
 from pullgeo.viz.pictures import pictures_of
-from pullgeo.viz.plane import extent_of, plane_through
-from pullgeo.viz.sprites import SpriteSheet
-from tests.viz.conftest import Scene
 
 
 class Shaped(nn.Module):
@@ -91,15 +88,3 @@ def test_a_given_metric_decodes_nothing():
 def test_nan_is_no_picture():
     with pytest.raises(NonFiniteError, match="NaN or infinity at z"):
         pictures_of("f", PullbackManifold(Shaped(3, 5, scale=float("nan"))), ONES)
-
-
-def test_a_sheet_holds_no_more_than_its_budget(flat_scene: Scene, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("pullgeo.viz.sprites._MAX_PIXELS", 15 * 40)
-    sheet = SpriteSheet(pictures_of("f", flat_scene.manifold, flat_scene.z, (3, 5)))
-    assert sheet.for_points(flat_scene.z.repeat(3, 1)) is None
-    assert sheet.for_points(flat_scene.z)["images"] == list(range(13))
-    plane = plane_through("f", flat_scene.z, (0, 1), None)
-    grid = sheet.for_plane(plane, extent_of(plane.project(flat_scene.z)))["grid"]
-    assert grid["first"] == 13
-    assert 0 < grid["rows"] * grid["columns"] <= 27
-    assert sheet.describe()["count"] == 13 + grid["rows"] * grid["columns"]
