@@ -24,6 +24,11 @@ def check_grad_mode(where: str) -> None:
         )
 
 
+def is_transformed() -> bool:
+    """Whether a transform of ``torch.func`` is on."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def check_transforms(where: str, *tensors: Tensor) -> None:
     """Raise inside a transform of ``torch.func``, and for tensors with a tangent of forward mode.
 
@@ -33,7 +38,7 @@ def check_transforms(where: str, *tensors: Tensor) -> None:
     Raises:
         GradModeError: it is so.
     """
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if is_transformed():
         raise GradModeError(
             f"{where}: torch.func's transforms (vmap, grad, jacrev, jacfwd, hessian) cannot transform it, as its steps "
             "depend on the data. Points are batched already: give all (b, d) at once instead of vmap. Take derivatives "

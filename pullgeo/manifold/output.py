@@ -9,7 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch import distributions as td
+from torch.nn.parameter import is_lazy
 
+from pullgeo._torch.grad_mode import is_transformed
+from pullgeo._torch.guard import Guard
 from pullgeo._torch.plain_memory import outside_inference
 from pullgeo._torch.unvalidated import unvalidated
 from pullgeo.errors import ModuleError, OptionError, PullgeoError, ShapeError
@@ -180,13 +183,15 @@ class Reading:
         Raises:
             OptionError: it is a distribution that has no Fisher-Rao metric here.
         """
-        if self.settled or z.ndim != 2 or not len(z) or not z.is_floating_point():
+        if self.settled or z.ndim != 2 or not len(z) or not z.is_floating_point() or is_transformed():
             return
-        with gradients_on():
+        with gradients_on(), Guard():
             probe = outside_inference(z[:1]).detach().clone().repeat(_ROWS, 1).requires_grad_()
             try:
                 owner = decoder.__self__ if isinstance(decoder, MethodType) else decoder
                 if isinstance(owner, nn.Module):
+                    if any(map(is_lazy, owner.parameters())):
+                        return
                     check_fixed(owner)
                 value = decoder(probe.clone())
             except (*FAILURES, PullgeoError):

@@ -127,25 +127,25 @@ def test_the_page_follows_the_pointer_and_shows_the_exact_answer_or_why_there_is
         page.on("console", lambda message: console.append(message.text))
         page.on("pageerror", lambda error: console.append(str(error)))
         page.goto(running.address)
-        exact = "document.querySelector('output').dataset.kind === 'exact'"
+        exact = "document.querySelector('.pg-status')?.dataset.exact === 'true'"
         page.wait_for_function(exact)
-        box = page.locator(".end").nth(1).bounding_box()
+        box = page.locator(".pg-knob-b .pg-dot").bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        before = page.evaluate("pullgeo.explorer.state.z1")
+        before = page.evaluate("explorer.state.z1")
         page.mouse.move(x, y)
         page.mouse.down()
         page.mouse.move(x + 20, y - 15, steps=5)
-        assert page.evaluate("document.querySelector('output').dataset.kind") == "on the map"
+        page.wait_for_function("document.querySelector('.pg-status').dataset.exact === 'false'")
         page.mouse.up()
-        after = page.evaluate("pullgeo.explorer.state.z1")
+        after = page.evaluate("explorer.state.z1")
         assert after[0] > before[0]
         assert after[1] > before[1]
         page.wait_for_function(exact)
         page.keyboard.press("ArrowLeft")
-        assert page.evaluate("pullgeo.explorer.state.z1")[0] < after[0]
-        page.evaluate("pullgeo.explorer.setState({z1: [0, 11]})")
-        page.wait_for_function("document.querySelector('output').textContent.includes('no such digit')")
-        page.evaluate("pullgeo.explorer.setState({z1: [0.5, 0.5]})")
+        assert page.evaluate("explorer.state.z1")[0] < after[0]
+        page.evaluate("explorer.setState({z1: [0, 11]})")
+        page.wait_for_function("document.querySelector('.pg-status').textContent.includes('no such digit')")
+        page.evaluate("explorer.setState({z1: [0.5, 0.5]})")
         page.wait_for_function(exact)
         browser.close()
     assert console == []

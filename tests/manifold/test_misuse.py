@@ -109,7 +109,7 @@ class Pair(nn.Module):
     ("decoder", "expected"),
     [
         (Pair(), "tuple"),
-        (lambda z: {"mean": z}, "dict"),
+        (lambda z: {"first": z, "other": 2 * z}, "dict"),
         (lambda z: z.numpy(), "ndarray"),
         (lambda z: (10 * z).long(), "int64"),
         (torch.fft.fft, "complex"),

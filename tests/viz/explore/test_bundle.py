@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from pullgeo.viz.explore.bundle import bundle, front
+from pullgeo.viz.explore.bundle import bundle, front, modules
 
 
 @pytest.mark.parametrize("entry", ["scene.js", "hosts/server.js", "hosts/widget.js"])
 def test_each_module_stands_once_before_those_that_use_it(entry: str):
     script = bundle(entry)
     assert not re.findall(r"^(?:import|export)\b", script, re.MULTILINE)
-    order = re.findall(r"^// ([\w/]+\.js)$", script, re.MULTILINE)
+    order = modules(entry)
     assert len(order) == len(set(order))
     assert order[-1] == entry
+    first = [next(line for line in front(name).splitlines() if line.startswith("export ")) for name in order]
+    places = [script.index(line.removeprefix("export ")) for line in first]
+    assert places == sorted(places)
     own = [line for line in front(entry).splitlines() if not line.startswith(("import ", "export "))]
     assert all(line in script for line in own)
 

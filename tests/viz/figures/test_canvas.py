@@ -41,8 +41,17 @@ NAMES = pytest.mark.parametrize("name", FIGURES)
 
 
 def test_every_figure_for_papers_is_tried_here():
-    others = {"decoded_strip", "latent_map", "latent_report", "page", "pairs_table", "template", "explore"}
-    assert {n for n in viz.__all__ if n.islower()} - others == set(FIGURES)
+    others = {
+        "decoded_strip",
+        "latent_map",
+        "latent_report",
+        "page",
+        "pairs_table",
+        "template",
+        "explore",
+        "distance_spread",
+    }
+    assert {n for n in viz.__all__ if n.islower()} - others - {"template"} == set(FIGURES)
 
 
 @NAMES
