@@ -221,13 +221,14 @@ def _start(xy: np.ndarray, index: np.ndarray | None, surface: Surface) -> dict[s
     """Two latents to begin with: in the middles of the two classes farthest apart, or at the ends of the wider axis."""
     usable = surface.inside(torch.from_numpy(xy)).numpy()
     places = xy[usable]
+    ends = None
     if index is not None and len(np.unique(index[usable])) > 1:
         kept = index[usable]
         middles = np.stack([np.median(places[kept == k], 0) for k in np.unique(kept)])
         away = np.linalg.norm(middles[:, None] - middles[None], axis=-1)
         i, j = np.unravel_index(int(away.argmax()), away.shape)
         ends = [middles[i], middles[j]]
-    else:
+    if ends is None or np.linalg.norm(ends[0] - ends[1]) < 0.2 * np.ptp(places, 0).max():
         axis = int(np.ptp(places, 0).argmax())
         order = places[:, axis].argsort()
         ends = [places[order[int(q * (len(order) - 1))]] for q in (0.1, 0.9)]

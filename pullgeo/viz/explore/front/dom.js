@@ -33,8 +33,28 @@ export function spoken(value, digits = 4) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e5 || size < 1e-4) return value.toExponential(Math.max(0, digits - 2)).replace("-", "−").replace("e", " · 10^");
+  if (size >= 1e5 || size < 1e-4) {
+    const [mantissa, exponent] = value.toExponential(Math.max(0, digits - 2)).split("e");
+    return `${mantissa.replace("-", "−")} · 10${raised(exponent)}`;
+  }
   return value.toPrecision(digits).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "").replace("-", "−");
+}
+
+/**
+ * A length with its error; errors beyond the sixth digit are not worth their room.
+ *
+ * @param {number | null} length
+ * @param {number | null} error
+ * @returns {string}
+ */
+export function withError(length, error) {
+  const known = Number.isFinite(error) && Number.isFinite(length) && /** @type {number} */ (error) > 1e-6 * /** @type {number} */ (length);
+  return known ? `${spoken(length)} ± ${spoken(error, 1)}` : spoken(length);
+}
+
+/** @param {string} exponent */
+function raised(exponent) {
+  return exponent.replace("+", "").replace("-", "⁻").replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(digit)]);
 }
 
 /**

@@ -6,7 +6,7 @@ import { fan, shoot } from "./exponential.js";
 import { indicatrix } from "./distance.js";
 import { frechetMean } from "./mean.js";
 import { openDecode } from "./decode.js";
-import { make, keepFile, spoken } from "./dom.js";
+import { make, keepFile, spoken, withError } from "./dom.js";
 import { layersOf } from "./layers.js";
 import { LatentMap } from "./map.js";
 import { drawOutput, largestEntries } from "./pictures.js";
@@ -426,8 +426,7 @@ export class Explorer {
     const length = exact ? exact.length : curve.length;
     const error = exact ? exact.error : curve.error;
     const status = exact ? exact.status : curve.status;
-    const fit = Number.isFinite(error) && error > 0 ? ` ± ${spoken(error, 1)}` : "";
-    parts.length.textContent = `${spoken(length)}${fit}`;
+    parts.length.textContent = withError(length, error);
     parts.straight.textContent = state.tool === "shoot" ? "–" : spoken(straight.length);
     const saving = state.tool === "shoot" ? NaN : 100 * (1 - length / straight.length);
     parts.saving.textContent = Number.isFinite(saving) ? `${saving.toFixed(1).replace("-", "−")} %` : "–";
@@ -556,9 +555,8 @@ export class Explorer {
       const own = pins.indexOf(pin);
       const name = make("input", { type: "text", value: pin.name, "aria-label": "Name of the pair", readonly: own < 0,
         onchange: () => this.set({ pins: pins.map((p, i) => (i === own ? { ...p, name: name.value } : p)) }) });
-      const fit = Number.isFinite(pin.error) && pin.error > 0 ? ` ± ${spoken(pin.error, 1)}` : "";
       return make("li", { "data-status": pin.status }, name,
-        make("span", { class: "pg-figure" }, `${spoken(pin.length)}${fit}`),
+        make("span", { class: "pg-figure" }, withError(pin.length, pin.error)),
         make("span", { class: "pg-fine" }, `${pin.status}${pin.exact ? ", exact" : ""}`),
         make("button", { type: "button", onclick: () => this.set({ z0: pin.z0, z1: pin.z1, tool: "move" }) }, "Show"),
         own < 0 ? "" : make("button", { type: "button", "aria-label": `Remove ${pin.name}`, onclick: () => this.set({ pins: pins.filter((p) => p !== pin) }) }, "×"));
