@@ -156,6 +156,34 @@ def ctc_loss(
     return losses.sum() if reduction == "sum" else losses.squeeze(0) if single else losses
 
 
+def scatter_reduce(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """What is scattered to each place, reduced; torch's tangents of products are wrong.
+
+    Products are taken over a table of all places times all sources of a row.
+    """
+    if reduce != "prod":
+        return torch.scatter_reduce(input, dim, index, src, reduce, include_self=include_self)
+    # what torch refuses, it refuses itself
+    torch.scatter_reduce(input.detach(), dim, index, src.detach(), reduce, include_self=include_self)
+    if input.ndim == 0:
+        return scatter_reduce(input[None], 0, index.reshape(1), src.reshape(1), reduce, include_self=include_self)[0]
+    base, places = input.movedim(dim, -1), index.movedim(dim, -1)
+    sources = src[tuple(slice(n) for n in index.shape)].movedim(dim, -1)
+    rows = tuple(slice(n) for n in places.shape[:-1])
+    meets = places.unsqueeze(-1) == torch.arange(base.shape[-1], device=index.device)
+    product = torch.where(meets, sources.unsqueeze(-1), 1.0).prod(-2)
+    own = base[rows].clone()  # of which the product needs the values, also where the result is written over them
+    reduced = product * own if include_self else torch.where(meets.any(-2), product, own)
+    if reduced.shape != base.shape:
+        # rows to which nothing is scattered stay as they are
+        padding = [part for n, m in zip(base.shape[::-1], reduced.shape[::-1], strict=True) for part in (0, n - m)]
+        untouched = torch.ones_like(reduced, dtype=torch.bool)
+        reduced = torch.where(F.pad(untouched, padding), F.pad(reduced, padding), base)
+    return reduced.movedim(-1, dim)
+
+
 def segment_reduce(
     data: Tensor,
     reduce: str,

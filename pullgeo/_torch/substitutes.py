@@ -269,6 +269,7 @@ _NAMED: dict[str, Function] = {
     "F.instance_norm": kink_functions.instance_norm,
     "F.mish": mish,
     "segment_reduce": once_functions.segment_reduce,
+    "scatter_reduce": once_functions.scatter_reduce,
     "F.linear_cross_entropy": _in_one_piece("linear_cross_entropy"),  # of newer torch
 }
 
