@@ -23,7 +23,7 @@ def listen(
     host: str = "127.0.0.1",
     port: int = 0,
     threads: int = 2,
-    limit: float = 10.0,
+    limit: float | int = 10.0,
     announce: Callable[[str], None] = print,
     browser: bool = False,
 ) -> None:

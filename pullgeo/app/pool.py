@@ -72,7 +72,7 @@ class Pool:
         'CLOSED'
     """
 
-    def __init__(self, threads: int = 2, limit: float = 10.0, waiting: int = 64, stuck: int = 8) -> None:
+    def __init__(self, threads: int = 2, limit: float | int = 10.0, waiting: int = 64, stuck: int = 8) -> None:
         if min(threads, waiting, stuck) < 1 or not 0 < limit < float("inf"):
             raise OptionError(
                 f"Pool: threads, waiting, stuck and limit must be positive and finite, got {threads}, {waiting}, "

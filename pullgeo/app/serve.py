@@ -30,7 +30,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     threads: int = 2,
-    limit: float = 10.0,
+    limit: float | int = 10.0,
     announce: Callable[[str], None] = print,
     browser: bool = False,
     title: str = "Latent geometry",

@@ -18,7 +18,6 @@ from pullgeo.cli.failure import guarded
 from pullgeo.errors import DataError, ModuleError, OptionError, ShapeError
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.stats.points import as_points
-from pullgeo.typing import Decoder
 from pullgeo.viz.batches import at_home, evaluated
 
 
@@ -75,7 +74,7 @@ def load_array(option: str, path: Path) -> np.ndarray:
     return found
 
 
-def load_decoder(name: str) -> Decoder:
+def load_decoder(name: str) -> Any:
     """The decoder that ``module:attribute`` names, of a module in the current folder or an installed one.
 
     What can be called without arguments, a class included, is a factory, and what it returns is the decoder.

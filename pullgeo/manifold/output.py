@@ -254,7 +254,7 @@ class Through(nn.Module):
         for number, stage in enumerate(stages):
             setattr(self, f"stage{number}", stage)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor) -> Any:
         """The stages, one after the other."""
         value: Any = z
         with unvalidated():

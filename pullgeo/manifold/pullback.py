@@ -93,7 +93,7 @@ class PullbackManifold(Manifold):
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: Decoder | Any,
         ambient: Metric | geoopt.Manifold | MetricFn | Ambient | Any | None = None,
         output: Output | None = None,
         *,

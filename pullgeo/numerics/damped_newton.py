@@ -1,7 +1,7 @@
 """Newton's method with damping, for many independent problems at once: the one loop of all that do it."""
 
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,6 +26,7 @@ class Iterate(Batch):
 I = TypeVar("I", bound=Iterate)  # noqa: E741
 
 
+@runtime_checkable
 class Problem(Protocol[I]):
     """What is solved by damped steps."""
 

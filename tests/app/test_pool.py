@@ -200,7 +200,7 @@ def test_all_are_answered_when_it_closes(gate):
 
 
 @pytest.mark.parametrize(
-    "options", [{"threads": 0}, {"limit": 0}, {"limit": float("nan")}, {"limit": float("inf")}, {"waiting": 0}]
+    "options", [{"threads": 0}, {"limit": 0.0}, {"limit": float("nan")}, {"limit": float("inf")}, {"waiting": 0}]
 )
 def test_options_out_of_range(options):
     with pytest.raises(OptionError, match="positive"):

@@ -14,6 +14,8 @@ from pullgeo.viz.figures.canvas import Canvas, Look, colorscale
 
 _MARGIN = 0.035
 
+Span = tuple[float | int, float | int]
+
 
 def distance_matrix(
     distances: Any,
@@ -98,7 +100,7 @@ def distance_matrix(
     return canvas.figure
 
 
-def _block(x: tuple[float, float], y: tuple[float, float], fill: str, rim: str, name: str) -> go.Scatter:
+def _block(x: Span, y: Span, fill: str, rim: str, name: str) -> go.Scatter:
     return go.Scatter(
         x=[x[0], x[1], x[1], x[0], x[0]],
         y=[y[0], y[0], y[1], y[1], y[0]],

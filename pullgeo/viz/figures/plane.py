@@ -26,7 +26,7 @@ def plane_of(where: str, plane: Slice | None, z: Float64[Tensor, "n d"], anchor:
     return plane
 
 
-def extent_around(*xy: Float64[np.ndarray, "n 2"]) -> Extent:
+def extent_around(*xy: Float64[np.ndarray, "*n 2"]) -> Extent:
     """A box around points, those that are finite."""
     together = np.concatenate([x.reshape(-1, 2) for x in xy])
     return extent_of(together[np.isfinite(together).all(1)])
