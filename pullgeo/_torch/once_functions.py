@@ -163,7 +163,7 @@ def scatter_reduce(
 
     Products are taken over a table of all places times all sources of a row.
     """
-    if reduce != "prod":
+    if reduce != "prod" or not (input.is_floating_point() or input.is_complex()):
         return torch.scatter_reduce(input, dim, index, src, reduce, include_self=include_self)
     # what torch refuses, it refuses itself
     torch.scatter_reduce(input.detach(), dim, index, src.detach(), reduce, include_self=include_self)

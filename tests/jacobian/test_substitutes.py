@@ -23,12 +23,19 @@ LOGITS = torch.cat([random(3, 4), torch.full((1, 4), -torch.inf)]).double()
 LABELS = torch.tensor([[1, 2, 4], [4, 4, 1], [2, 2, 0]])
 ENDED = torch.tensor([[1, 0, -1, 3, 4], [-1, 0, 0, 0, 0], [4, 3, 2, 1, 0]])
 REDUCTIONS = ("none", "mean", "sum")
+TARGETS = torch.tensor([[0, 3, 3, 1, 0, 3], [2, 2, 2, 2, 4, 0]])  # one row fewer than what it writes to
 CALLS: list[tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]] = [
     (torch._weight_norm, (random(3, 5, 2), random(3, 1, 1)), {}),
     (torch._weight_norm, (random(3, 5), random(1)[0], -1), {}),
     (torch._weight_norm, (random(3, 5), random(1, 5), 1), {}),
     (torch.bilinear, (random(3, 2), random(3, 5), random(7, 2, 5), random(7)), {}),
     (torch.bilinear, (random(3, 4, 2), random(3, 4, 5), random(7, 2, 5), None), {}),
+    *[
+        (torch.scatter_reduce, (start, 1, TARGETS, sources, reduce), {"include_self": own})
+        for start, sources in [(random(3, 5), random(5, 7)), (torch.arange(15).view(3, 5), torch.arange(35).view(5, 7))]
+        for reduce in ("prod", "amax")
+        for own in (True, False)
+    ],
     (F.glu, (random(3, 4),), {"dim": 1}),
     (F.hardsigmoid, (5 * random(3, 4),), {}),
     (F.hardsigmoid, (5 * random(3, 4),), {"inplace": True}),
