@@ -6,7 +6,13 @@ project = "pullgeo"
 author = "The pullgeo authors"
 copyright = "2026, The pullgeo authors"
 release = __version__
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    # Brings MathJax itself, so that formulas need no network.
+    "sphinx-mathjax-offline",
+]
 exclude_patterns = ["_build"]
 default_role = "code"
 html_theme = "furo"
