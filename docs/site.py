@@ -1,6 +1,6 @@
 """Checks a built site: every link inside it leads somewhere, and nothing is loaded from elsewhere.
 
-    python docs/site.py docs/_build
+Run ``python docs/site.py docs/_build``.
 """
 
 import sys

@@ -6,6 +6,7 @@ import secrets
 import socket
 import webbrowser
 from collections.abc import Callable
+from contextlib import closing, suppress
 from importlib import import_module
 from threading import Thread
 from types import FrameType
@@ -17,7 +18,7 @@ _INSTALL = 'pip install "pullgeo[app]"'
 
 
 def listen(
-    page: str,
+    draw: Callable[[], str],
     exact: Exact,
     *,
     host: str = "127.0.0.1",
@@ -32,7 +33,8 @@ def listen(
     The address has a random token, without which nothing is answered. Nothing is served from disk.
 
     Args:
-        page: its HTML, which asks ``solve`` beside it; see `pullgeo.app.application`.
+        draw: makes its HTML, which asks ``solve`` beside it, see `pullgeo.app.application`; called once the address is
+            had, since it may take a while.
         exact: answers its questions.
         host: the address to bind to; with another one than 127.0.0.1 whoever reaches this machine and knows the token
             can have geodesics solved.
@@ -54,9 +56,9 @@ def listen(
     from pullgeo.app.pool import Pool
     from pullgeo.app.server import application
 
-    with _bound(host, port) as bound:
+    with _bound(host, port) as bound, closing(Pool(threads, limit)) as pool:
         token = secrets.token_urlsafe(24)
-        pool = Pool(threads, limit)
+        page = draw()
 
         class Server(uvicorn.Server):
             def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -77,12 +79,8 @@ def listen(
         announce(address)
         if browser:
             webbrowser.open(address)
-        try:
+        with suppress(KeyboardInterrupt):  # the way to end it
             Server(config).run(sockets=[bound])
-        except KeyboardInterrupt:
-            pass  # the way to end it
-        finally:
-            pool.close()
 
 
 def check_installed() -> None:

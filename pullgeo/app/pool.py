@@ -36,6 +36,7 @@ class Interrupted(BaseException):
 class _Job:
     client: str
     task: Task
+    limit: float | int
     done: "Future[Answer]" = field(default_factory=Future)
     thread: Thread | None = None
     deadline: float = 0.0
@@ -93,9 +94,12 @@ class Pool:
             self._fill()
         Thread(target=self._watch, name="pullgeo-watch", daemon=True).start()
 
-    def submit(self, client: str, task: Task) -> "Future[Answer]":
-        """Solve for a client; the future always gets an answer, at once where the request is refused."""
-        job = _Job(client, task)
+    def submit(self, client: str, task: Task, limit: float | None = None) -> "Future[Answer]":
+        """Solve for a client; the future always gets an answer, at once where the request is refused.
+
+        ``limit`` is that of this task alone, in seconds.
+        """
+        job = _Job(client, task, self.limit if limit is None else limit)
         with self._lock:
             if self._closed:
                 job.answer(_said("CLOSED", "the server is shutting down"))
@@ -168,7 +172,7 @@ class Pool:
                     if client not in self._running:
                         del self._waiting[client]
                         self._running[client] = job
-                        job.thread, job.deadline = current_thread(), time.monotonic() + self.limit
+                        job.thread, job.deadline = current_thread(), time.monotonic() + job.limit
                         self._change.notify_all()
                         return job
                 self._change.wait()
@@ -226,7 +230,7 @@ class Pool:
                     job.answer(
                         _said(
                             "TIMEOUT",
-                            f"not solved within {self.limit:g} s, and given up: the decoder hangs or is slow, or the "
+                            f"not solved within {job.limit:g} s, and given up: the decoder hangs or is slow, or the "
                             "search is long. --time-limit allows for more",
                         )
                     )

@@ -1,6 +1,7 @@
 """The living map of a latent space beside a server that solves exactly."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pullgeo.app.listen import check_installed, listen
@@ -44,7 +45,7 @@ def serve(
         manifold: the latent space.
         latents: ``(n, d)``.
         labels: the class of each latent, if there are classes.
-        plane: what is shown of more than two dimensions, as for `explore`.
+        plane: what is shown first of more than two dimensions, as for `explore`; others can be chosen on the page.
         image_shape: ``(height, width)`` or ``(channels, height, width)`` of what the decoder returns, seen along the
             geodesic; outputs of such a shape need not be told.
         solver: how geodesics are found exactly; `Newton()` if ``None``.
@@ -70,13 +71,22 @@ def serve(
     check_manifold("serve", manifold)
     z = as_points("serve", latents)
     shown = slice_of(z.double().cpu(), plane)
-    exact = Exact(manifold, shown, z, solver or Newton())
-    page = _page(payload_of(manifold, z, labels, plane=shown, image_shape=image_shape, title=title))
-    listen(page, exact, host=host, port=port, threads=threads, limit=limit, announce=announce, browser=browser)
+    draw = partial(payload_of, manifold, z, labels, image_shape=image_shape, title=title)
+    exact = Exact(manifold, shown, z, solver or Newton(), lambda plane: draw(plane=plane))
+    listen(
+        lambda: _page(draw(plane=shown)),
+        exact,
+        host=host,
+        port=port,
+        threads=threads,
+        limit=limit,
+        announce=announce,
+        browser=browser,
+    )
 
 
 def _page(payload: dict[str, Any]) -> str:
     """The page: everything but the answers is inside it, and its policy lets it ask this server alone."""
     host = f"{bundle('hosts/server.js')}\nglobalThis.pullgeoHost = serverHost();"
     promise = "Where the pointer rests, the server beside it solves exactly."
-    return explorer_html(payload, title=payload["title"], policy=_POLICY, host=host, promise=promise)
+    return explorer_html({"": payload}, title=payload["title"], policy=_POLICY, host=host, promise=promise)

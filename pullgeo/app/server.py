@@ -25,6 +25,8 @@ MAX_BODY = 2**18
 
 _DRAINED = 2**26
 _PATIENCE = 10.0
+_DRAWING = 300.0
+"""Seconds that the map of another plane may take."""
 _LONGEST_CLIENT = 64
 
 _HEADERS = {
@@ -67,7 +69,8 @@ def application(page: str, exact: Exact, pool: Pool, token: str, host: str = "12
             task = exact.task(message)
         except (ValueError, RecursionError) as error:
             return JSONResponse(_reason("REFUSED", _what(error)), 400)
-        answer = await asyncio.wrap_future(pool.submit(client, task))
+        limit = _DRAWING if message["kind"] == "map" else None
+        answer = await asyncio.wrap_future(pool.submit(client, task, limit))
         return JSONResponse(answer, 503 if answer["status"] in ("BUSY", "CLOSED") else 200)
 
     async def refuse(request: Request, error: Exception) -> Response:

@@ -99,6 +99,11 @@ example: a model in my_model.py, in the folder you are in
 A geodesic that was not found is drawn dashed and red, and the page says why and what to do.
 """
 
+_PLANE = (
+    "what to show of more than two dimensions, counted from 0: components (principal ones; the default), "
+    "components:0,2, dims:3,1, or latents:4,0,7 for the plane through three latents"
+)
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; ``run`` in its result names the module whose ``run`` does the work."""
@@ -122,6 +127,12 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_model(two)
     _add_pictures(two)
+    two.add_argument(
+        "--plane",
+        action="append",
+        metavar="PLANE",
+        help=f"{_PLANE}; give it again for more, to choose from",
+    )
     two.add_argument("--pairs", type=int, default=6, metavar="N", help="how many geodesics (%(default)s)")
     _add_search(two)
     _add_output(two, "pullgeo-report.html")
@@ -136,6 +147,9 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_model(three)
     _add_pictures(three)
+    three.add_argument(
+        "--plane", metavar="PLANE", help=f"{_PLANE}; that is what the map begins with, others are chosen on it"
+    )
     _add_segments(three)
     three.add_argument(
         "--host",

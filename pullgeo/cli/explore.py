@@ -23,6 +23,7 @@ def run(arguments: Namespace) -> None:
         manifold,
         z,
         labels,
+        plane=arguments.plane,
         image_shape=arguments.image_shape,
         solver=solver,
         host=arguments.host,

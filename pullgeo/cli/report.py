@@ -9,6 +9,7 @@ from pullgeo.cli.output import check_output, write_map
 from pullgeo.cli.pairs import choose_pairs, name_pairs
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.solvers.newton import Newton
+from pullgeo.viz.explore.slice import Slice
 from pullgeo.viz.page import Section
 from pullgeo.viz.report import latent_report
 
@@ -34,6 +35,7 @@ def run(arguments: Namespace) -> None:
     solver = Newton(segments=arguments.segments)
     z, labels = load_latents(arguments)
     chosen = choose_pairs(z, labels, arguments.pairs, np.random.default_rng(arguments.seed))
+    planes = {name: Slice.named(z.double(), name) for name in arguments.plane or ()}
     manifold = load_manifold(arguments, z)
 
     print(f"{len(z)} latents of dimension {z.shape[1]}. Solving for {len(chosen)} geodesics ...")
@@ -59,5 +61,6 @@ def run(arguments: Namespace) -> None:
         solution=solution,
         names=names,
         image_shape=arguments.image_shape,
+        plane=planes or None,
         sections=[Section("What this is", lead), *sections],
     )

@@ -5,14 +5,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, EnumType
 from itertools import islice
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeVar
 
+import safetensors
+import safetensors.torch
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from torch import Tensor
 
 from pullgeo._repr import SHOWN, counted, html_table
 from pullgeo.curve.discrete import DiscreteCurve
+from pullgeo.errors import DataError, PullgeoError
+from pullgeo.numerics.atomic_file import write_atomically
 from pullgeo.numerics.batch import Batch
 
 _OLD = {"PATH": "UPPER_BOUND", "UNSETTLED": "NOT_REFINED"}
@@ -93,6 +100,9 @@ class Status(Enum, metaclass=_Named):
 
 S = TypeVar("S", bound="Solution")
 
+_FORMAT = "pullgeo.Solution.1"
+_TENSORS = ("length", "energy", "iterations", "residual", "error_estimate", "speed_ratio", "minima")
+
 
 @dataclass(frozen=True, eq=False)
 class Solution(Batch):
@@ -132,6 +142,68 @@ class Solution(Batch):
         finest = max(part.curve.segments for part in parts)
         curves = (part.curve if part.curve.segments == finest else part.curve.resample(finest) for part in parts)
         return super().cat([replace(part, curve=curve) for part, curve in zip(parts, curves, strict=True)])
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the solution to one safetensors file, which holds numbers and names and no code.
+
+        What it depends on, and so its derivatives, are not written.
+
+        Raises:
+            OSError: the file cannot be written; an older one of this name survives then.
+
+        Example:
+            >>> import tempfile
+            >>> from pullgeo import PullbackManifold
+            >>> solution = PullbackManifold(torch.nn.Linear(2, 5)).geodesic(torch.zeros(3, 2), torch.ones(3, 2))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     solution.save(Path(folder) / "pairs.safetensors")
+            ...     Solution.load(Path(folder) / "pairs.safetensors")
+            Solution(3 pairs: 3 CONVERGED)
+        """
+        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
+        nodes = self.curve.nodes.detach().cpu().contiguous()
+        names = ",".join(status.name for status in self.status)
+        content = safetensors.torch.save({"nodes": nodes, **tensors}, {"format": _FORMAT, "status": names})
+        write_atomically(Path(path), content)
+
+    @classmethod
+    def load(cls: type[S], path: str | PathLike[str], device: torch.device | str = "cpu") -> S:
+        """The solution that `save` wrote.
+
+        Args:
+            path: of the file.
+            device: where the tensors shall live.
+
+        Raises:
+            DataError: the file cannot be read, or holds something else.
+        """
+        where = f"Solution.load: expected a file that Solution.save wrote at {path}"
+        try:
+            with safetensors.safe_open(Path(path), framework="pt") as file:
+                told = file.metadata() or {}
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        except (OSError, ValueError, SafetensorError) as error:
+            raise DataError(f"{where}, got: {error}. Check the path.") from error
+        if told.get("format") != _FORMAT or tensors.keys() != {"nodes", *_TENSORS}:
+            raise DataError(
+                f"{where}, got the format {told.get('format')!r} with {sorted(tensors)}. Was it written by another "
+                "program, or a newer release?"
+            )
+        names = told.get("status", "").split(",") if len(tensors["nodes"]) else []
+        members = Status.__members__
+        unknown = [name for name in names if name not in members]
+        shapes = {name: tuple(tensors[name].shape) for name in _TENSORS}
+        if unknown or len(names) != len(tensors["nodes"]) or set(shapes.values()) != {(len(names),)}:
+            raise DataError(
+                f"{where}, got nodes of shape {tuple(tensors['nodes'].shape)} with {shapes}, {len(names)} statuses, of "
+                f"which unknown: {unknown[:3]}."
+            )
+        try:
+            curve = DiscreteCurve(tensors.pop("nodes").to(device))
+        except PullgeoError as error:
+            raise DataError(f"{where}, got nodes that make no curves: {error}") from error
+        rest = {name: tensor.to(device) for name, tensor in tensors.items()}
+        return cls(curve=curve, status=tuple(members[name] for name in names), **rest)
 
     def __repr__(self) -> str:
         return f"Solution({len(self)} pairs: {counted(self.status)})"

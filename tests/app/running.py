@@ -25,7 +25,7 @@ def decode(z):
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    z = torch.randn(7, 2).double()
+    z = torch.randn(7, int(sys.argv[2])).double()
     PullbackManifold(decode).geodesic(z[:1], z[1:2])  # imports what the first solve needs
     serve(PullbackManifold(decode), z, limit=float(sys.argv[1]), announce=lambda address: print(address, flush=True))
     print("ended")
@@ -59,11 +59,11 @@ class Running:
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def start(folder: Path, limit: float) -> Running:
+def start(folder: Path, limit: float, d: int = 2) -> Running:
     program = folder / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
     process = subprocess.Popen(
-        [sys.executable, str(program), str(limit)],
+        [sys.executable, str(program), str(limit), str(d)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -151,23 +151,63 @@ def test_the_page_follows_the_pointer_and_shows_the_exact_answer_or_why_there_is
     assert console == []
 
 
+def test_another_plane_is_drawn_where_one_is_asked_for(tmp_path: Path, chromium: str):
+    playwright = pytest.importorskip("playwright.sync_api")
+    running = start(tmp_path, 60, d=4)
+    try:
+        with playwright.sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            page = browser.new_context().new_page()
+            console: list[str] = []
+            page.on("console", lambda message: console.append(message.text))
+            page.on("pageerror", lambda error: console.append(str(error)))
+            page.goto(running.address)
+            exact = "document.querySelector('.pg-status')?.dataset.exact === 'true'"
+            page.wait_for_function(exact)
+            assert "Principal components 1 and 2" in page.inner_text(".pg-notes")
+            page.get_by_label("Plane").select_option("dimensions")
+            page.get_by_label("Which of them").fill("0, 0")
+            page.get_by_role("button", name="Draw").click()
+            page.wait_for_function("document.querySelector('.pg-planes').textContent.includes('2 different numbers')")
+            page.get_by_label("Which of them").fill("0, 3")
+            page.get_by_role("button", name="Draw").click()
+            page.wait_for_function(
+                "document.querySelector('.pg-notes').textContent.includes('Dimensions 0 and 3 vary')"
+            )
+            page.wait_for_function(exact)
+            # what is solved exactly is on this plane
+            curve, state = page.evaluate("explorer.exact"), page.evaluate("explorer.state")
+            assert [curve["full"][0][k] for k in (0, 3)] == pytest.approx(state["z0"])
+            page.wait_for_function("location.hash.includes('plane=dims')")
+            page.reload()
+            page.wait_for_function(
+                "document.querySelector('.pg-notes')?.textContent.includes('Dimensions 0 and 3 vary')"
+            )
+            assert page.evaluate("explorer.state.z0") == pytest.approx(state["z0"], rel=1e-5)
+            browser.close()
+        assert console == []
+    finally:
+        running.process.kill()
+        running.process.communicate()
+
+
 def test_a_port_that_is_taken(exact: Exact):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(DataError, match="Leave out --port"):
-            listen("page", exact, port=other.getsockname()[1])
+            listen(lambda: "page", exact, port=other.getsockname()[1])
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
 def test_a_port_that_there_is_not(exact: Exact, port: int):
     with pytest.raises(OptionError, match="--port"):
-        listen("page", exact, port=port)
+        listen(lambda: "page", exact, port=port)
 
 
 def test_an_address_that_there_is_not(exact: Exact):
     with pytest.raises(DataError, match="cannot listen"):
-        listen("page", exact, host="192.0.2.1")
+        listen(lambda: "page", exact, host="192.0.2.1")
 
 
 @pytest.mark.parametrize("name", ["starlette", "uvicorn"])

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -24,8 +25,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict:
     """What the server would have been given."""
     given: dict = {}
 
-    def listen(page: str, exact: object, **options: object) -> None:
-        given.update(page=page, exact=exact, **options)
+    def listen(draw: Callable[[], str], exact: object, **options: object) -> None:
+        given.update(page=draw(), exact=exact, **options)
 
     # the function of the same name hides the module
     monkeypatch.setattr(sys.modules["pullgeo.app.serve"], "listen", listen)
@@ -33,7 +34,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict:
 
 
 def payload(page: str) -> dict:
-    return json.loads(re.search(r'<script type="application/json" id="payload">(.*?)</script>', page, re.DOTALL)[1])
+    (found,) = json.loads(re.search(r'<script type="application/json" id="payload">(.*?)</script>', page, re.DOTALL)[1])
+    return found
 
 
 def test_words_of_the_users_are_no_markup(served: dict):
@@ -67,3 +69,15 @@ def test_what_does_not_fit_is_refused_before_anything_listens(served: dict):
     with pytest.raises(OptionError):
         serve(PullbackManifold(picture), Z, image_shape=(0, 2))
     assert not served
+
+
+def test_other_planes_are_drawn_as_the_first_was(served: dict):
+    z = torch.randn(9, 3, generator=torch.Generator().manual_seed(2))
+    serve(PullbackManifold(picture), z, ["a"] * 9, plane="dims:2,0", title="T")
+    first = payload(served["page"])
+    assert (first["plane"]["name"], first["plane"]["dimensions"]) == ("dims:2,0", 3)
+    answer = served["exact"].task({"kind": "map", "plane": "latents:4,0,7"})()
+    assert (answer["status"], answer["payload"]["plane"]["name"]) == ("DRAWN", "latents:4,0,7")
+    other = answer["payload"]
+    assert (other["title"], other["latents"]["labels"]["names"]) == ("T", ["a"])
+    json.dumps(answer, allow_nan=False)

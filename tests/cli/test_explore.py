@@ -40,6 +40,8 @@ def test_it_serves_what_was_named(folder: Folder, served: list):
         "16",
         "--image-shape",
         "3,5",
+        "--plane",
+        "dims:1,0",
     )
     assert (done.code, done.err) == (0, "")
     assert "http://127.0.0.1:7/token/" in done.out
@@ -50,6 +52,7 @@ def test_it_serves_what_was_named(folder: Folder, served: list):
     assert manifold.decode(z.float()[:3]).shape == (3, 15)
     assert options["solver"].segments == 16
     assert options["image_shape"] == (3, 5)
+    assert options["plane"] == "dims:1,0"
     assert (options["host"], options["port"], options["limit"]) == ("127.0.0.1", 7, 3.5)
     assert not options["browser"]
     assert folder.left() == set()

@@ -9,7 +9,7 @@ import pytest
 from pullgeo import Newton
 from pullgeo.cli import arguments
 from tests.cli.conftest import Folder
-from tests.viz.reading import figures_in, payload_in
+from tests.viz.reading import figures_in, payload_in, payloads_in
 
 
 def table(page: Path) -> list[list[str]]:
@@ -93,6 +93,13 @@ def test_a_latent_space_of_more_dimensions_is_sliced(folder: Folder):
     plane = payload_in(folder.path / "page.html")["plane"]
     assert plane["kind"] == "components"
     assert "geodesics of the slice" in plane["words"]
+    more = ("--plane", "dims:3,1", "--plane", "latents:4,0,6")
+    assert folder.report("--pairs", "1", "--segments", "4", *more, decoder="deep:net").code == 0
+    assert [one["plane"]["name"] for one in payloads_in(folder.path / "page.html")] == ["dims:3,1", "latents:4,0,6"]
+    assert [one["name"] for one in payloads_in(folder.path / "page.html")] == ["dims:3,1", "latents:4,0,6"]
+    done = folder.report("--plane", "rows", decoder="deep:net")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "plane must be" in done.err
 
 
 def test_the_help_names_the_segments_of_the_default_solver() -> None:

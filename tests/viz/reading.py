@@ -50,11 +50,17 @@ def figures_in(page: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in found]
 
 
-def payload_in(page: Path) -> dict[str, Any]:
-    """What the page of a living map carries."""
+def payloads_in(page: Path) -> list[dict[str, Any]]:
+    """The planes that the page of a living map carries."""
     text = page.read_text(encoding="utf-8")
     (found,) = re.findall(r'<script type="application/json" id="payload">(.*?)</script>', text, re.DOTALL)
     return json.loads(found)
+
+
+def payload_in(page: Path) -> dict[str, Any]:
+    """The one plane that it carries."""
+    (found,) = payloads_in(page)
+    return found
 
 
 def array_in(packed: dict[str, Any]) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ class Exact:
         plane: the plane that the page shows.
         latents: the points that a message names by their rows.
         solver: how geodesics are found.
+        draw: what makes the map of another plane, in the form that a page takes; pages stay on their plane without it.
 
     Raises:
         ShapeError: plane and latents do not belong to one latent space.
@@ -54,6 +56,7 @@ class Exact:
     plane: Slice
     latents: Float[Tensor, "n d"]
     solver: Solver = field(default_factory=Newton)
+    draw: Callable[[Slice], dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         d = len(self.plane.origin)
@@ -74,7 +77,10 @@ class Exact:
                 * ``geodesic``: its ends, ``a`` and ``b`` on the page or ``z0`` and ``z1`` in the latent space;
                 * ``exponential``: where it begins, ``a`` or ``z0``, and its velocity, ``v`` on the page or ``u`` in the
                   latent space;
-                * ``mean``: ``rows`` of latents, at most 500.
+                * ``mean``: ``rows`` of latents, at most 500;
+                * ``map``: the map of a ``plane``, which comes as ``payload``.
+
+                Every question may name its ``plane`` as `Slice.named` takes it; without, it is about the first.
 
         Returns:
             A function that solves and never raises an `Exception`: where the library or the decoder does, the answer
@@ -87,6 +93,9 @@ class Exact:
         """
         if not isinstance(message, Mapping):
             raise OptionError(f"the message must be an object with a kind, got a {type(message).__name__}.")
+        name = message.get("plane")
+        if name is not None and name != self.plane.name:
+            return replace(self, plane=self._named(name)).task({**message, "plane": None})
         kind = message.get("kind")
         if kind == "geodesic":
             ends = torch.stack([self._point(message, "a", "z0"), self._point(message, "b", "z1")])
@@ -97,7 +106,17 @@ class Exact:
         if kind == "mean":
             rows = self._rows(message)
             return _safe(lambda: self._mean(rows))
-        raise OptionError(f"kind must be geodesic, exponential or mean, got {_short(kind)}.")
+        if kind == "map" and self.draw is not None:
+            return _safe(partial(self._map, self.draw))
+        raise OptionError(f"kind must be geodesic, exponential, mean or map, got {_short(kind)}.")
+
+    def _named(self, name: object) -> Slice:
+        if not isinstance(name, str):
+            raise OptionError(f"plane must be text such as components:0,1, got {_short(name)}.")
+        return Slice.named(self.latents, name)
+
+    def _map(self, draw: Callable[[Slice], dict[str, Any]]) -> Answer:
+        return {"converged": True, "status": "DRAWN", "text": "the map of this plane", "payload": draw(self.plane)}
 
     def _geodesic(self, ends: Float64[Tensor, "2 d"]) -> Answer:
         solution = self.manifold.geodesic(ends[:1], ends[1:], self.solver)

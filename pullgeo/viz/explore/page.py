@@ -1,7 +1,8 @@
 """The living map as one file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from html import escape
 from os import PathLike
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from pullgeo._version import __version__
+from pullgeo.errors import OptionError
 from pullgeo.geodesic.solution import Solution
 from pullgeo.manifold.base import Manifold
 from pullgeo.numerics.atomic_file import write_atomically
@@ -33,7 +35,7 @@ def explore(
     path: str | PathLike[str] = "map.html",
     solution: Solution | None = None,
     names: Sequence[str] | None = None,
-    plane: Plane = None,
+    plane: Plane | Mapping[str, Plane] = None,
     latent_names: Sequence[str] | None = None,
     pictures: Any = None,
     image_shape: tuple[int, ...] | None = None,
@@ -61,8 +63,10 @@ def explore(
         solution: geodesics, solved in all d dimensions, that the page lists and shows as they are.
         names: a name for each pair of ``solution``.
         plane: what is shown of more than two dimensions: two of them ``(i, j)``, ``"components"`` for the first two
-            principal components (the default), three latents ``(3, d)`` to lay the plane through, or a `Slice`. Curves
-            that are dragged are geodesics of the plane, never shorter than those of the whole space; the page says so.
+            principal components (the default), three latents ``(3, d)`` to lay the plane through, a text as
+            `Slice.named` takes it, such as ``"latents:4,0,7"``, or a `Slice`. A dictionary of several gives a page on
+            which one chooses between them by their names; it is as large as all of them. Curves that are dragged are
+            geodesics of the plane, never shorter than those of the whole space; the page says so.
         latent_names: a name for each latent, to find it by.
         pictures: what the latents were encoded from, in the shape of the decoder's outputs; shown beside what is
             decoded. They are stored at one byte a value.
@@ -103,11 +107,11 @@ def explore(
         True
     """
     check_manifold("explore", manifold)
-    payload = payload_of(
+    draw = partial(
+        payload_of,
         manifold,
         latents,
         labels,
-        plane=plane,
         solution=solution,
         names=names,
         latent_names=latent_names,
@@ -118,13 +122,19 @@ def explore(
         curvature=curvature,
         title=title,
     )
+    if isinstance(plane, Mapping):
+        if not plane:
+            raise OptionError("explore: plane is an empty dictionary; give it at least one plane, or leave it out.")
+        maps = {str(name): draw(plane=one) for name, one in plane.items()}
+    else:
+        maps = {"": draw(plane=plane)}
     target = Path(path)
-    write_atomically(target, explorer_html(payload, title=title, lead=lead, sections=sections))
+    write_atomically(target, explorer_html(maps, title=title, lead=lead, sections=sections))
     return target
 
 
 def explorer_html(
-    payload: dict[str, Any],
+    maps: Mapping[str, dict[str, Any]],
     *,
     title: str,
     lead: str = "",
@@ -133,10 +143,10 @@ def explorer_html(
     host: str = "",
     promise: str = _ALONE,
 ) -> str:
-    """The page of a payload.
+    """The page of a map, or of several to choose from.
 
     Args:
-        payload: from `payload_of`.
+        maps: from `payload_of`, by the names of their planes.
         title: of the page.
         lead: plain text beside it.
         sections: what follows below the map.
@@ -144,6 +154,7 @@ def explorer_html(
         host: JavaScript that sets ``globalThis.pullgeoHost`` for a page that has something behind it.
         promise: the last words.
     """
+    carried = [{"name": name, **one} for name, one in maps.items()]
     return Template(front("page.html")).substitute(
         version=__version__,
         policy=policy,
@@ -152,7 +163,7 @@ def explorer_html(
         css=front("explore.css"),
         frame=front("frame.css"),
         sections="\n".join(section_html(entry) for entry in sections),
-        payload=json.dumps(payload, allow_nan=False).replace("<", "\\u003c"),
+        payload=json.dumps(carried, allow_nan=False).replace("<", "\\u003c"),
         plotly=get_plotlyjs(),
         script=f"{host}\n{bundle('hosts/page.js')}\n{page_script() if sections else ''}",
         promise=promise,

@@ -103,11 +103,7 @@ def slice_of(z: Float[Tensor, "n d"], plane: Plane) -> Slice:
     if plane is None:
         return Slice.of_dims(z) if z.shape[1] <= 2 else Slice.of_components(z)
     if isinstance(plane, str):
-        if plane != "components":
-            raise OptionError(
-                f"explore: plane must be 'components', two dimensions, three latents or a Slice, got {plane!r}."
-            )
-        return Slice.of_components(z)
+        return Slice.named(z, plane)
     if isinstance(plane, Tensor | np.ndarray):
         return Slice.through(as_points("explore", plane, name="plane").double())
     return Slice.of_dims(z, plane)

@@ -1,6 +1,6 @@
 """The two-dimensional planes of a latent space that a map can show."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ class Slice:
         names: what the map writes along x and y.
         kind: ``"everything"`` (d = 2), ``"dims"``, ``"components"`` or ``"points"``.
         words: what a reader has to know of the plane; ``None`` if it is everything.
+        name: what `named` takes to give the plane again; ``None`` if only its numbers tell it.
 
     Example:
         >>> import torch
@@ -49,6 +50,46 @@ class Slice:
     names: tuple[str, str]
     kind: str
     words: str | None
+    name: str | None = None
+
+    @classmethod
+    def named(cls, z: Float[Tensor, "n d"], name: str) -> "Slice":
+        """The plane that a text names.
+
+        Args:
+            z: latents.
+            name: ``"components"`` for the first two principal components, ``"components:0,2"`` for others,
+                ``"dims:3,1"`` for two dimensions, or ``"latents:4,0,7"`` for the plane through three latents, by their
+                rows. All count from 0.
+
+        Raises:
+            OptionError: the text is none of these, names what is not there, or latents that lie on a line.
+            ShapeError: the latent space has one dimension, or there are fewer latents than components.
+
+        Example:
+            >>> z = torch.eye(4)
+            >>> Slice.named(z, "dims:3,1").names
+            ('z3', 'z1')
+        """
+        kind, colon, numbers = name.partition(":")
+        entries = [part.strip() for part in numbers.split(",")]
+        count = {"components": 2, "dims": 2, "latents": 3}.get(kind, 0)
+        if name == "components":
+            entries = ["0", "1"]
+        elif not colon or len(entries) != count or not all(part.isascii() and part.isdecimal() for part in entries):
+            raise OptionError(
+                "plane must be 'components', or components:0,2, dims:3,1 or latents:4,0,7 with numbers of your own "
+                f"that count from 0, got {name[:80]!r}."
+            )
+        chosen = [int(part[:9]) for part in entries]
+        if kind == "components":
+            return cls.of_components(z, (chosen[0], chosen[1]))
+        if kind == "dims":
+            return cls.of_dims(z, tuple(chosen))
+        beyond = [row for row in chosen if row >= len(z)]
+        if beyond:
+            raise OptionError(f"plane {name}: there are {len(z)} latents, and none has the number {beyond[0]}.")
+        return replace(cls.through(z[chosen]), name=f"latents:{','.join(map(str, chosen))}")
 
     @classmethod
     def of_dims(cls, z: Float[Tensor, "n d"], dims: Any = (0, 1), anchor: Any = None) -> "Slice":
@@ -81,7 +122,9 @@ class Slice:
         held = "the other stays" if d == 3 else "the others stay"
         at = "as given" if anchor is not None else "at their mean"
         first = f"Dimensions {entries[0]} and {entries[1]} vary; {held} {at}. " if d > 2 else ""
-        return cls(origin, axes, names, "dims", (first + _WORDS.format(d=d)) if d > 2 else None)
+        words = (first + _WORDS.format(d=d)) if d > 2 else None
+        name = f"dims:{entries[0]},{entries[1]}" if anchor is None else None
+        return cls(origin, axes, names, "dims", words, name)
 
     @classmethod
     def of_components(cls, z: Float[Tensor, "n d"], components: tuple[int, int] = (0, 1)) -> "Slice":
@@ -122,6 +165,7 @@ class Slice:
             (f"PC {first + 1}", f"PC {second + 1}"),
             "components",
             words + _WORDS.format(d=d) if d > 2 else None,
+            f"components:{first},{second}",
         )
 
     @classmethod
@@ -192,6 +236,8 @@ class Slice:
             "names": list(self.names),
             "words": self.words,
             "kind": self.kind,
+            "name": self.name,
+            "dimensions": len(self.origin),
         }
 
 

@@ -1,6 +1,7 @@
 """The living map in a notebook. Its packages come with ``pullgeo[notebook]``."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import anywidget
@@ -19,6 +20,7 @@ from pullgeo.viz.classes import Labels, classes_of
 from pullgeo.viz.explore.bundle import bundle, front
 from pullgeo.viz.explore.exact import Exact, refusal
 from pullgeo.viz.explore.payload import Plane, payload_of, slice_of
+from pullgeo.viz.explore.slice import Slice
 
 _CSS = ".pg { height: 700px; }"
 
@@ -37,7 +39,7 @@ class Explorer(anywidget.AnyWidget):
         manifold: the latent space.
         latents: ``(n, d)``.
         labels: the class of each latent, if there are classes.
-        plane: what is shown of more than two dimensions, as for `explore`.
+        plane: what is shown first of more than two dimensions, as for `explore`; others can be chosen on the map.
         image_shape: ``(height, width)`` or ``(channels, height, width)`` of what the decoder returns, seen along the
             geodesic; outputs of such a shape need not be told.
         solver: how geodesics are found exactly; `Newton()` if ``None``.
@@ -52,6 +54,8 @@ class Explorer(anywidget.AnyWidget):
         pins: the pairs that were pinned, a list of dictionaries with ``z0`` and ``z1`` on the map, and ``name`` if they
             have one.
         layer: what is shown behind the latents.
+        plane: the name of the plane that is shown, as `Slice.named` takes it; setting it draws another one. Empty for
+            a plane that was given by its points.
 
     Raises:
         DataError: anywidget is missing (``pip install "pullgeo[notebook]"``).
@@ -79,6 +83,8 @@ class Explorer(anywidget.AnyWidget):
     pins = traitlets.Any([], help="pairs that were pinned").tag(sync=True)
     layer = traitlets.Unicode("", help="what is shown behind the latents").tag(sync=True)
 
+    plane = traitlets.Unicode("", help="the plane that is shown")
+
     _payload = traitlets.Dict({}).tag(sync=True)
     _a = traitlets.Any(None).tag(sync=True)
     _b = traitlets.Any(None).tag(sync=True)
@@ -101,11 +107,24 @@ class Explorer(anywidget.AnyWidget):
         if labels is not None:
             classes_of(where, labels, len(z))
         self._plane = slice_of(z.double().cpu(), plane)
+        self._draw = partial(payload_of, manifold, z, labels, image_shape=image_shape, title=title)
         self._exact = Exact(manifold, self._plane, z, solver or Newton())
-        payload = payload_of(manifold, z, labels, plane=self._plane, image_shape=image_shape, title=title)
+        payload = self._draw(plane=self._plane)
         self._esm, self._css = _script(), f"{front('explore.css')}\n{_CSS}"
-        super().__init__(_payload=payload)
+        super().__init__(_payload=payload, plane=self._plane.name or "")
         self.on_msg(self._answer)
+
+    @traitlets.validate("plane")
+    def _check_plane(self, proposal: Any) -> str:
+        name = proposal["value"]
+        if name == (self._plane.name or ""):
+            return name
+        plane = Slice.named(self._exact.latents, name)
+        payload = self._draw(plane=plane)
+        self.pins, self.selection = [], ()
+        self.z0 = self.z1 = None
+        self._plane, self._payload = plane, payload
+        return plane.name or ""
 
     @traitlets.validate("z0", "z1")
     def _check_end(self, proposal: Any) -> tuple[float, ...] | None:
@@ -184,8 +203,13 @@ class Explorer(anywidget.AnyWidget):
         """A question of the map's."""
         if not isinstance(content, dict) or not isinstance(content.get("id"), str):
             return
+        question = content.get("question")
         try:
-            answer = self._exact.task(content.get("question"))()
+            if isinstance(question, dict) and question.get("kind") == "map":
+                self.plane = str(question.get("plane"))
+                answer = {"converged": True, "status": "DRAWN", "text": "the map of this plane"}
+            else:
+                answer = self._exact.task(question)()
         except PullgeoError as error:
             answer = refusal(error)
         self.send({"id": content["id"], "answer": answer})

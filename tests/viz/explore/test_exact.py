@@ -180,3 +180,32 @@ def test_a_refusal_explains_every_error():
     assert refusal(ZeroDivisionError("division by zero"))["text"] == "ZeroDivisionError: division by zero"
     assert "Error" in refusal(Raises.Error())["text"]
     assert len(refusal(PullgeoError("x" * 10_000))["text"]) == 2000
+
+
+def test_a_question_about_another_plane_is_answered_on_it():
+    asked = exact()
+    plane = Slice.named(asked.latents, "latents:4,0,7")
+    answer = asked.task({"kind": "geodesic", "a": [0.25, -0.5], "b": [-1, 0.75], "plane": "latents:4,0,7"})()
+    ends = plane.lift(torch.tensor([[0.25, -0.5], [-1, 0.75]]))
+    assert answer["length"] == pytest.approx(float(asked.manifold.dist(*ends)), rel=1e-9)
+    assert answer["nodes"][-1] == pytest.approx([-1, 0.75])
+    # one that has no name is meant by questions that name none
+    assert asked.task({"kind": "mean", "rows": [1, 2], "plane": None})()["converged"]
+    for wrong in (3, "rows", "dims:0,9"):
+        with pytest.raises(OptionError, match=r"plane|from 0 to 2"):
+            asked.task({"kind": "geodesic", "a": [0, 0], "b": [1, 1], "plane": wrong})
+
+
+def test_maps_of_other_planes_are_drawn_where_something_draws():
+    asked = exact()
+    with pytest.raises(OptionError, match="kind must be"):
+        asked.task({"kind": "map", "plane": "dims:0,2"})
+    drawing = Exact(asked.manifold, asked.plane, asked.latents, draw=lambda plane: {"names": list(plane.names)})
+    answer = drawing.task({"kind": "map", "plane": "dims:0,2"})()
+    assert (answer["status"], answer["payload"]) == ("DRAWN", {"names": ["z0", "z2"]})
+
+    def fails(plane: Slice) -> dict:
+        raise ShapeError("nowhere finite")
+
+    refused = Exact(asked.manifold, asked.plane, asked.latents, draw=fails).task({"kind": "map"})()
+    assert (refused["status"], refused["text"]) == ("FAILED", "nowhere finite")

@@ -17,7 +17,7 @@ from pullgeo import MetricManifold, PullbackManifold, datasets, viz, zoo
 from pullgeo.errors import OptionError, ShapeError
 from pullgeo.testing.charts import HalfPlane
 from pullgeo.viz.explore.bundle import bundle, front, modules
-from tests.viz.reading import payload_in
+from tests.viz.reading import payload_in, payloads_in
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -61,7 +61,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory, quick: None) -> dict[str, Pa
     )  # fmt: skip
     half = MetricManifold(HalfPlane().metric)
     given = viz.explore(half, torch.rand(40, 2, generator=generator) + 0.5, path=folder / "metric.html")
-    return {"digits": digits, "deep": sliced, "hostile": hostile, "metric": given}
+    pictures, large = datasets.mnist5000(), zoo.mnist_vae(10)
+    means = large.encode(pictures.images[::50]).detach()
+    mnist = viz.explore(
+        PullbackManifold(large.decoder), means, pictures.labels[::50], plane={"Components": None, "z2 & z7": (2, 7)},
+        path=folder / "mnist.html", title="MNIST in ten dimensions",
+    )  # fmt: skip
+    return {"digits": digits, "deep": sliced, "hostile": hostile, "metric": given, "mnist": mnist}
 
 
 @dataclass
@@ -329,6 +335,30 @@ def test_a_slice_says_so_and_shows_exact_geodesics(visit: Any, pages: dict[str, 
     np.testing.assert_allclose(decoded, deep(z[None].float())[0].detach().numpy(), atol=5e-3)
 
 
+def test_ten_dimensions_of_mnist_and_the_choice_of_a_plane(visit: Any, pages: dict[str, Path]):
+    seen = visit("mnist")
+    first, second = payloads_in(pages["mnist"])
+    seen.page.keyboard.press("Tab")
+    curve, strip = (
+        seen.page.get_attribute("path.pg-geodesic", "d"),
+        seen.pixels(".pg-strip-geodesic canvas:nth-child(9)"),
+    )
+    seen.drag(".pg-knob-b .pg-dot", (-60, -80))
+    assert seen.page.get_attribute("path.pg-geodesic", "d") != curve
+    assert seen.pixels(".pg-strip-geodesic canvas:nth-child(9)") != strip
+    assert seen.state("z0") == pytest.approx(first["start"]["z0"])
+    seen.page.get_by_label("Plane").select_option("z2 & z7")
+    seen.page.wait_for_selector(".pg[data-ready=true]")
+    assert "Dimensions 2 and 7 vary" in seen.page.inner_text(".pg-notes")
+    assert seen.state("z0") == pytest.approx(second["start"]["z0"])
+    seen.drag(".pg-knob-a .pg-dot", (40, 30))
+    seen.page.wait_for_function("location.hash.includes('plane=z2')")
+    end, address = seen.state("z0"), seen.page.evaluate("location.hash")
+    again = visit("mnist", address)
+    assert again.page.get_by_label("Plane").evaluate("node => node.selectedOptions[0].text") == "z2 & z7"
+    assert again.state("z0") == pytest.approx(end, rel=1e-5)
+
+
 def test_names_are_text_never_markup(visit: Any):
     seen = visit("hostile")
     assert seen.page.title() == HOSTILE[0]
@@ -385,6 +415,7 @@ def top_level(text: str) -> list[str]:
     ("options", "error", "message"),
     [
         ({"plane": "rows"}, OptionError, "plane must be 'components'"),
+        ({"plane": {}}, OptionError, "an empty dictionary"),
         ({"plane": (0, 0)}, OptionError, "two different whole numbers"),
         ({"features": ["a"]}, ShapeError, "name each of the 4 outputs"),
         ({"latent_names": ["a"]}, ShapeError, "one entry for each of the 9 latents"),

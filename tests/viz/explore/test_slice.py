@@ -1,5 +1,7 @@
 """Planes of a latent space."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -105,3 +107,41 @@ def test_what_is_no_plane_is_refused(latents: Tensor) -> None:
         Slice.of_components(latents, (0, 7))
     with pytest.raises(NonFiniteError, match="hold NaN"):
         Slice.of_components(torch.full((5, 3), float("nan")))
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("components", lambda z: Slice.of_components(z)),
+        ("components: 2, 0", lambda z: Slice.of_components(z, (2, 0))),
+        ("dims:3,1", lambda z: Slice.of_dims(z, (3, 1))),
+        ("latents:4,0,6", lambda z: Slice.through(z[[4, 0, 6]])),
+    ],
+)
+def test_names_of_planes(latents: Tensor, name: str, same: Callable[[Tensor], Slice]) -> None:
+    plane, expected = Slice.named(latents, name), same(latents)
+    assert torch.equal(plane.origin, expected.origin)
+    assert torch.equal(plane.axes, expected.axes)
+    again = Slice.named(latents, plane.name)
+    assert (again.name, again.words) == (plane.name, plane.words)
+    assert torch.equal(again.axes, plane.axes)
+    assert plane.payload()["dimensions"] == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "got ''"), ("rows", "plane must be"), ("dims", "plane must be"), ("dims:1", "plane must be"),
+        ("dims:1,2,3", "plane must be"), ("dims:-1,2", "plane must be"), ("dims:1,1", "two different"),
+        ("dims:0,99", "from 0 to 4"), ("components:0,5", "from 0 to 4"), ("latents:0,1,99", "the number 99"),
+        ("latents:1,1,2", "lie on a line"), ("dims:٣,1", "plane must be"), ("dims:0," + "9" * 5000, "from 0 to 4"),
+    ],
+)  # fmt: skip
+def test_names_of_no_plane(latents: Tensor, name: str, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        Slice.named(latents, name)
+
+
+def test_planes_given_by_numbers_have_no_name(latents: Tensor) -> None:
+    assert Slice.through(latents[:3]).name is None
+    assert Slice.of_dims(latents, anchor=latents[0]).name is None

@@ -18,7 +18,7 @@ pytest.importorskip("anywidget")
 
 Z = torch.randn(13, 3, generator=torch.Generator().manual_seed(3))
 
-SAMPLED: dict[int, dict] = {}
+SAMPLED: dict[tuple[int, str], dict] = {}
 
 
 def decode(z: torch.Tensor) -> torch.Tensor:
@@ -32,9 +32,10 @@ def payloads(monkeypatch: pytest.MonkeyPatch) -> None:
     real = widget.payload_of
 
     def kept(manifold, z, *more, **options):
-        if z.shape[1] not in SAMPLED:
-            SAMPLED[z.shape[1]] = real(manifold, z, *more, **options)
-        return SAMPLED[z.shape[1]]
+        key = (z.shape[1], options["plane"].name)
+        if key not in SAMPLED:
+            SAMPLED[key] = real(manifold, z, *more, **options)
+        return SAMPLED[key]
 
     monkeypatch.setattr(widget, "payload_of", kept)
 
@@ -246,3 +247,25 @@ def test_the_script_draws_follows_and_asks_without_a_network(tmp_path: Path, chr
         browser.close()
     assert console == []
     assert set(asked) == set(files)
+
+
+def test_planes_are_chosen_in_python_and_on_the_map():
+    widget = explorer(3)
+    assert widget.plane == "dims:0,1"
+    widget.z0, widget.selection, widget.pins = Z[4], [2], [{"z0": [0, 1], "z1": [1, 1]}]
+    widget.plane = "dims:2,0"
+    # what was chosen on the old plane means nothing on the new one
+    assert (widget.z0, widget.selection, widget.pins) == (None, (), [])
+    assert widget.get_state()["_payload"]["plane"]["name"] == "dims:2,0"
+    from_map(widget, _a=[0.25, -0.5])
+    assert (widget.z0[2], widget.z0[0]) == (0.25, -0.5)
+    assert widget.z0[1] == pytest.approx(float(Z[:, 1].mean()))
+    (sent,) = ask(widget, {"id": "x", "question": {"kind": "map", "plane": "dims:1,2"}})
+    assert sent["answer"]["status"] == "DRAWN"
+    assert widget.plane == "dims:1,2"
+    assert widget.get_state()["_payload"]["plane"]["name"] == "dims:1,2"
+    (sent,) = ask(widget, {"id": "y", "question": {"kind": "map", "plane": "dims:1,9"}})
+    assert "from 0 to 2" in sent["answer"]["text"]
+    with pytest.raises(OptionError, match="plane must be"):
+        widget.plane = "rows"
+    assert widget.plane == "dims:1,2"

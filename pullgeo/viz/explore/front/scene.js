@@ -29,9 +29,10 @@ const TOOL_WORDS = {
 };
 
 /**
- * @typedef {{exact?: (ends: {a: number[], b: number[], signal: AbortSignal}) => Promise<any>,
- *   shoot?: (arrow: {a: number[], v: number[], signal: AbortSignal}) => Promise<any>,
- *   mean?: (rows: {rows: number[], signal: AbortSignal}) => Promise<any>, plotly?: any, address?: boolean}} Host
+ * @typedef {{plane?: string, signal: AbortSignal}} Asked `plane` is missing where the host knows it
+ * @typedef {{exact?: (ends: {a: number[], b: number[]} & Asked) => Promise<any>,
+ *   shoot?: (arrow: {a: number[], v: number[]} & Asked) => Promise<any>,
+ *   mean?: (rows: {rows: number[]} & Asked) => Promise<any>, plotly?: any, address?: boolean, chooser?: HTMLElement | null, plane?: string}} Host
  */
 
 /**
@@ -96,7 +97,10 @@ export class Explorer {
   beginning() {
     const { x, y } = this.surface;
     const inside = (/** @type {number[]} */ z) => this.surface.inside(z[0], z[1]);
-    const named = this.host.address === false ? { pins: [] } : hashToState(globalThis.location?.hash ?? "");
+    /** @type {ReturnType<typeof hashToState>} */
+    let named = this.host.address === false ? { pins: [] } : hashToState(globalThis.location?.hash ?? "");
+    // places on another plane mean nothing on this one
+    if ((named.plane ?? "") !== (this.host.plane ?? "")) named = { pins: [] };
     const given = this.payload.start ?? {};
     const middle = (/** @type {number} */ s) => [x[0] + s * (x[1] - x[0]), y[0] + s * (y[1] - y[0])];
     const pick = (/** @type {any} */ fromAddress, /** @type {any} */ fromPayload, /** @type {number} */ s) =>
@@ -160,7 +164,7 @@ export class Explorer {
       onchange: () => this.find(parts.search.value) });
     parts.solid = make("div", { class: "pg-solid", hidden: true });
     parts.toSolid = button("3-D", () => this.toggleSolid(), { "aria-pressed": "false", disabled: this.surface.r < 1 });
-    const bar = make("div", { class: "pg-bar" }, parts.tools,
+    const bar = make("div", { class: "pg-bar" }, parts.tools, this.host.chooser ?? "",
       make("label", {}, "Layer ", parts.layer), make("label", {}, parts.balls, " unit balls"), parts.toSolid);
     const panel = make("aside", { class: "pg-panel", "aria-label": "The chosen pair" },
       make("dl", { class: "pg-numbers" },
@@ -290,7 +294,7 @@ export class Explorer {
     clearTimeout(this.remembering);
     this.remembering = setTimeout(() => {
       try {
-        globalThis.history?.replaceState(null, "", stateToHash(this.state));
+        globalThis.history?.replaceState(null, "", stateToHash(this.state, this.host.plane));
       } catch {
         // some hosts forbid it; the address can still be copied
       }
@@ -455,7 +459,7 @@ export class Explorer {
     const asking = (this.asking = new AbortController());
     this.parts.status.dataset.asking = "true";
     try {
-      const answer = await question(/** @type {any} */ ({ a: z0, b: z1, v: this.arrow, signal: asking.signal }));
+      const answer = await question(/** @type {any} */ ({ a: z0, b: z1, v: this.arrow, plane: this.plane(), signal: asking.signal }));
       if (asking.signal.aborted) return;
       this.exact = answer;
       this.showNumbers();
@@ -585,12 +589,12 @@ export class Explorer {
 
   async copyAddress() {
     const { location } = globalThis;
-    const text = `${location.href.split("#")[0]}${stateToHash(this.state)}`;
+    const text = `${location.href.split("#")[0]}${stateToHash(this.state, this.host.plane)}`;
     try {
       await navigator.clipboard.writeText(text);
       this.parts.status.textContent = "The address is copied.";
     } catch {
-      globalThis.history?.replaceState(null, "", stateToHash(this.state));
+      globalThis.history?.replaceState(null, "", stateToHash(this.state, this.host.plane));
       this.parts.status.textContent = "The address bar has the state; copy it from there.";
     }
   }
@@ -683,7 +687,7 @@ export class Explorer {
     const asking = (this.askingMean = new AbortController());
     const words = panel.querySelector("p");
     try {
-      const answer = await /** @type {any} */ (this.host.mean)({ rows, signal: asking.signal });
+      const answer = await /** @type {any} */ (this.host.mean)({ rows, plane: this.plane(), signal: asking.signal });
       if (asking.signal.aborted) return;
       this.mean = answer;
       this.map.show({ means: { frechet: answer.point, euclid: answer.euclidean } });
@@ -724,6 +728,11 @@ export class Explorer {
   }
 
   // listeners ---------------------------------------------------------------------------------------------------------
+
+  /** What a host calls the plane that is shown, unless it is the one it knows. */
+  plane() {
+    return this.payload.plane.name ?? undefined;
+  }
 
   ink() {
     return this.dark ? "#e6eaf0" : "#1b2129";

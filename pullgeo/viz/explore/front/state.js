@@ -14,12 +14,14 @@ export const TOOLS = ["move", "shoot", "reach", "lasso"];
  * The state in the fragment of an address. Pins are named by their ends alone: their curves are solved again.
  *
  * @param {State} state
+ * @param {string} [plane] of which it is, where there are several
  * @returns {string}
  */
-export function stateToHash(state) {
+export function stateToHash(state, plane = "") {
   const pair = (/** @type {number[]} */ z) => z.map((v) => Number(v.toPrecision(7))).join(",");
   const parts = [`z0=${pair(state.z0)}`, `z1=${pair(state.z1)}`, `t=${Number(state.t.toFixed(3))}`];
   parts.push(`layer=${encodeURIComponent(state.layer)}`);
+  if (plane) parts.unshift(`plane=${encodeURIComponent(plane)}`);
   if (state.tool !== "move") parts.push(`tool=${state.tool}`);
   if (state.balls) parts.push("balls=1");
   if (state.hidden.length) parts.push(`hidden=${state.hidden.join(",")}`);
@@ -31,7 +33,7 @@ export function stateToHash(state) {
  * What an address says; nothing of what it says wrongly.
  *
  * @param {string} hash
- * @returns {{z0?: number[], z1?: number[], t?: number, layer?: string, tool?: string, balls?: boolean, hidden?: number[],
+ * @returns {{plane?: string, z0?: number[], z1?: number[], t?: number, layer?: string, tool?: string, balls?: boolean, hidden?: number[],
  *   pins: {name: string, z0: number[], z1: number[]}[]}}
  */
 export function hashToState(hash) {
@@ -47,6 +49,7 @@ export function hashToState(hash) {
     const values = numbers(text);
     if ((name === "z0" || name === "z1") && finite(values, 2)) found[name] = values;
     else if (name === "t" && finite(values, 1)) found.t = Math.min(1, Math.max(0, values[0]));
+    else if (name === "plane") found.plane = decoded(text);
     else if (name === "layer") found.layer = decoded(text);
     else if (name === "tool" && TOOLS.includes(text)) found.tool = text;
     else if (name === "balls") found.balls = text === "1";

@@ -30,8 +30,21 @@ test("a server is asked for a geodesic, and its answer is passed on", async () =
   assert.deepEqual(asked[2].question.rows, [2, 5]);
   assert.equal(asked[2].question.client, question.client);
   const other = serverHost();
-  await other.exact({ a: [0, 0], b: [1, 1] });
+  await other.exact({ a: [0, 0], b: [1, 1], plane: "dims:0,3" });
   assert.notEqual(asked[3].question.client, question.client);
+  assert.deepEqual([question.plane, asked[3].question.plane], [undefined, "dims:0,3"]);
+});
+
+test("the map of another plane is asked for beside other questions", async () => {
+  const asked = served({ status: "DRAWN", text: "", payload: { title: "T" } });
+  const host = serverHost();
+  assert.equal((await host.map({ plane: "dims:0,3" })).payload.title, "T");
+  assert.deepEqual([asked[0].question.kind, asked[0].question.plane], ["map", "dims:0,3"]);
+  served(CURVE);
+  await host.exact({ a: [0, 0], b: [1, 1] });
+  const again = served(CURVE);
+  await host.exact({ a: [0, 0], b: [1, 1] });
+  assert.notEqual(asked[0].question.client, again[0].question.client);
 });
 
 test("a curve that did not converge is an answer, and a reason without a curve an error", async () => {

@@ -1,10 +1,12 @@
-/** The host of a page that stands alone in a file. */
+/** The host of a page that stands alone in a file, or beside a server. */
 
-import { mount } from "../scene.js";
+import { mountAtlas } from "../atlas.js";
 
 const place = document.querySelector("#explorer");
 const data = document.querySelector("#payload");
 if (place && data) {
-  const host = /** @type {any} */ (globalThis).pullgeoHost ?? {};
-  /** @type {any} */ (globalThis).explorer = mount(/** @type {HTMLElement} */ (place), JSON.parse(data.textContent ?? "{}"), host);
+  const globals = /** @type {any} */ (globalThis);
+  mountAtlas(/** @type {HTMLElement} */ (place), JSON.parse(data.textContent ?? "[]"), globals.pullgeoHost ?? {}, (explorer) => {
+    globals.explorer = explorer;
+  });
 }

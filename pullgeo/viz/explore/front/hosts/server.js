@@ -20,15 +20,16 @@ export function serverHost(address = "solve") {
   /**
    * @param {Record<string, unknown>} question
    * @param {AbortSignal} [signal]
+   * @param {string} [asker] another name, for a question that does not take the place of others
    * @returns {Promise<any>}
    */
-  async function ask(question, signal) {
+  async function ask(question, signal, asker = client) {
     let answer;
     try {
       const response = await fetch(address, {
         method: "POST",
         headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ client, ...question }),
+        body: JSON.stringify({ client: asker, ...question }),
         cache: "no-store",
         credentials: "omit",
         signal,
@@ -38,16 +39,18 @@ export function serverHost(address = "solve") {
       if (signal?.aborted) throw error;
       throw new Error("The server does not answer. Is it still running?");
     }
-    if (!("full" in answer)) throw new Error(answer.text);
+    if (!("full" in answer || "payload" in answer)) throw new Error(answer.text);
     return answer;
   }
 
   return {
-    /** @param {{a: number[], b: number[], signal?: AbortSignal}} ends @returns {Promise<ExactCurve>} */
-    exact: ({ a, b, signal }) => ask({ kind: "geodesic", a: [...a], b: [...b] }, signal),
-    /** @param {{a: number[], v: number[], signal?: AbortSignal}} arrow @returns {Promise<ExactCurve>} */
-    shoot: ({ a, v, signal }) => ask({ kind: "exponential", a: [...a], v: [...v] }, signal),
-    /** @param {{rows: number[], signal?: AbortSignal}} lasso @returns {Promise<ExactMean>} */
-    mean: ({ rows, signal }) => ask({ kind: "mean", rows: [...rows] }, signal),
+    /** @param {{a: number[], b: number[], plane?: string, signal?: AbortSignal}} ends @returns {Promise<ExactCurve>} */
+    exact: ({ a, b, plane, signal }) => ask({ kind: "geodesic", a: [...a], b: [...b], plane }, signal),
+    /** @param {{a: number[], v: number[], plane?: string, signal?: AbortSignal}} arrow @returns {Promise<ExactCurve>} */
+    shoot: ({ a, v, plane, signal }) => ask({ kind: "exponential", a: [...a], v: [...v], plane }, signal),
+    /** @param {{rows: number[], plane?: string, signal?: AbortSignal}} lasso @returns {Promise<ExactMean>} */
+    mean: ({ rows, plane, signal }) => ask({ kind: "mean", rows: [...rows], plane }, signal),
+    /** @param {{plane: string, signal?: AbortSignal}} which @returns {Promise<{payload: any}>} the map of another plane */
+    map: ({ plane, signal }) => ask({ kind: "map", plane }, signal, `${client}-map`),
   };
 }

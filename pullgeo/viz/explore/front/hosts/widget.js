@@ -1,5 +1,5 @@
 // The host of a widget in a notebook: answers come through the kernel, and the state is shared with Python.
-import { mount } from "../scene.js";
+import { mountAtlas } from "../atlas.js";
 
 /**
  * What the kernel answers. One question is on its way at a time, since a kernel answers one after the other; while it
@@ -19,7 +19,7 @@ export function kernelHost(model) {
     if (asked === null || message.id !== asked.id) return;
     const { resolve, reject } = asked;
     asked = null;
-    if ("full" in message.answer) resolve(message.answer);
+    if ("full" in message.answer || message.answer.status === "DRAWN") resolve(message.answer);
     else reject(new Error(message.answer.text));
     if (next !== null) {
       asked = next;
@@ -52,12 +52,14 @@ export function kernelHost(model) {
 
   model.on("msg:custom", receive);
   return {
-    /** @param {{a: number[], b: number[], signal?: AbortSignal}} ends */
-    exact: ({ a, b, signal }) => ask({ kind: "geodesic", a: [...a], b: [...b] }, signal),
-    /** @param {{a: number[], v: number[], signal?: AbortSignal}} arrow */
-    shoot: ({ a, v, signal }) => ask({ kind: "exponential", a: [...a], v: [...v] }, signal),
-    /** @param {{rows: number[], signal?: AbortSignal}} lasso */
-    mean: ({ rows, signal }) => ask({ kind: "mean", rows: [...rows] }, signal),
+    /** @param {{a: number[], b: number[], plane?: string, signal?: AbortSignal}} ends */
+    exact: ({ a, b, plane, signal }) => ask({ kind: "geodesic", a: [...a], b: [...b], plane }, signal),
+    /** @param {{a: number[], v: number[], plane?: string, signal?: AbortSignal}} arrow */
+    shoot: ({ a, v, plane, signal }) => ask({ kind: "exponential", a: [...a], v: [...v], plane }, signal),
+    /** @param {{rows: number[], plane?: string, signal?: AbortSignal}} lasso */
+    mean: ({ rows, plane, signal }) => ask({ kind: "mean", rows: [...rows], plane }, signal),
+    /** @param {{plane: string, signal?: AbortSignal}} which the kernel shares its map with all views, this one too */
+    map: ({ plane, signal }) => ask({ kind: "map", plane }, signal),
     close: () => model.off("msg:custom", receive),
   };
 }
@@ -71,7 +73,6 @@ const SHARED_STATE = { z0: "_a", z1: "_b", selection: "selection", pins: "pins",
  */
 export function render({ model, el }) {
   const host = kernelHost(model);
-  const explorer = mount(el, model.get("_payload"), { ...host, address: false });
   let listening = true;
 
   /** @param {string[]} names those of the model that are set */
@@ -86,18 +87,28 @@ export function render({ model, el }) {
     if (Object.keys(change).length) explorer.setState(change);
   }
 
-  explorer.on("change", (state) => {
+  /** @param {import("../scene.js").Explorer} shown */
+  function listen(shown) {
+    explorer = shown;
+    explorer.on("change", changed);
+    explorer.on("geodesic", solved);
+  }
+
+  /** @param {any} state */
+  function changed(state) {
     if (!listening) return;
-    let changed = false;
+    let news = false;
     for (const [own, theirs] of Object.entries(SHARED_STATE)) {
       const value = JSON.parse(JSON.stringify(state[own] ?? null));
       if (value === null || JSON.stringify(value) === JSON.stringify(model.get(theirs))) continue;
       model.set(theirs, value);
-      changed = true;
+      news = true;
     }
-    if (changed) model.save_changes();
-  });
-  explorer.on("geodesic", (curve) => {
+    if (news) model.save_changes();
+  }
+
+  /** @param {any} curve */
+  function solved(curve) {
     const { nodes, full = null, length = null, error = null, status, text } = curve;
     /** @param {any} list nodes, one by one or as flat numbers */
     const plain = (list) => {
@@ -108,8 +119,23 @@ export function render({ model, el }) {
     const finite = (/** @type {any} */ x) => (Number.isFinite(x) ? x : null);
     model.set("_curve", { nodes: plain(nodes), full: plain(full), length: finite(length), error: finite(error), status, text });
     model.save_changes();
-  });
+  }
 
+  function draw() {
+    return mountAtlas(el, [model.get("_payload")], { ...host, address: false });
+  }
+
+  /** Another plane: what is shared of the old one means nothing on it. */
+  function redraw() {
+    explorer.destroy();
+    listen(draw());
+    const { z0, z1 } = explorer.state;
+    explorer.setState({ z0, z1, pins: [], selection: [] });
+  }
+
+  let explorer = draw();
+  listen(explorer);
+  model.on("change:_payload", redraw);
   const names = Object.values(SHARED_STATE);
   const handlers = names.map((name) => [`change:${name}`, () => take([name])]);
   for (const [event, handler] of handlers) model.on(event, handler);
@@ -118,6 +144,7 @@ export function render({ model, el }) {
   explorer.setState({ z0, z1 });
   return () => {
     listening = false;
+    model.off("change:_payload", redraw);
     for (const [event, handler] of handlers) model.off(event, handler);
     host.close();
     explorer.destroy();
