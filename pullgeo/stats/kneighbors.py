@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float64, Int
 from joblib import Parallel, delayed
 from scipy.sparse import csr_array
-from scipy.spatial import cKDTree
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.neighbour_graph import nearest
 from pullgeo.stats.arguments import check_count, check_generator, check_manifold
 from pullgeo.stats.geodesic_distances import solve_pairs
 from pullgeo.stats.graph_distances import GraphReport, edge_lengths
@@ -174,15 +174,9 @@ def kneighbors_graph(
 
 def _nearest_in_chart(points: Tensor, targets: Tensor, count: int) -> Int[np.ndarray, "n c"]:
     """For each point the nearest targets; where these are the points themselves, all but itself."""
-    n, m = len(points), len(targets)
-    among_themselves = targets is points
-    tree = cKDTree(targets.numpy(force=True))
-    found = tree.query(points.numpy(force=True), [*range(1, count + 1 + among_themselves)])[1]
-    if bool((found == m).any()):
-        raise NonFiniteError(
-            "kneighbors_graph: points are so far apart that the squares of their distances overflow, so that they have "
-            "no neighbours. Use smaller units."
-        )
+    n, among_themselves = len(points), targets is points
+    wanted = count + among_themselves
+    found = nearest("kneighbors_graph", points.numpy(force=True), targets.numpy(force=True), wanted)
     if not among_themselves:
         return found
     own = found == np.arange(n)[:, None]

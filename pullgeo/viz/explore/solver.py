@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from pullgeo.geodesic.descent.newton import Descent, descend, reached
 from pullgeo.geodesic.energy.base import QuadraticModel, relative_rounding, scale_free, speed_ratio
 from pullgeo.numerics.banded.matrix import BlockBanded
+from pullgeo.numerics.neighbour_graph import PathGraph
 from pullgeo.viz.explore.splines import Spline
 from pullgeo.viz.explore.surface import Surface
 
@@ -216,19 +215,11 @@ def _lattice_paths(space: ChordSpace, a: Tensor, b: Tensor, segments: int) -> Te
     usable = torch.stack(
         [surface.inside(segment[:, 0] + t * (segment[:, 1] - segment[:, 0])) for t in (0, 0.25, 0.5, 0.75, 1)]
     ).all(0)
-    keep = (usable & torch.isfinite(lengths)).numpy()
-    weights = lengths.numpy()[keep].clip(min=1e-300)
-    graph = csr_matrix((weights, (begin[keep], end[keep])), shape=(len(tips), len(tips)))
-    _, previous = dijkstra(graph, directed=False, indices=np.arange(count, count + pairs), return_predecessors=True)
-    paths = []
-    for i in range(pairs):
-        way = [count + pairs + i]
-        while way[-1] != count + i and way[-1] >= 0:
-            way.append(int(previous[i, way[-1]]))
-        if way[-1] < 0:
-            way = [count + pairs + i, count + i]
-        paths.append(_resampled(space, tips[way[::-1]], segments))
-    return torch.stack(paths)
+    weights = torch.where(usable, lengths, torch.inf).numpy()
+    graph = PathGraph(len(tips), np.stack([begin, end], 1), weights)
+    sources = count + np.arange(pairs)
+    ways = graph.paths(sources, sources + pairs)
+    return torch.stack([_resampled(space, tips[way], segments) for way in ways])
 
 
 def _around(surface: Surface, gx: np.ndarray, gy: np.ndarray, place: np.ndarray) -> np.ndarray:
