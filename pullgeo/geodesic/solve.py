@@ -18,6 +18,7 @@ from pullgeo.geodesic.single_precision import precision, rough
 from pullgeo.geodesic.solution import Solution, Status
 from pullgeo.geodesic.solver import Discretising, Refining, SearchResult, Solver
 from pullgeo.geodesic.solvers.newton import Newton
+from pullgeo.numerics.chunking import MANY
 from pullgeo.numerics.comparison import less, ranked
 
 ROUNDING = 100
@@ -43,9 +44,6 @@ MORE = 1e-4
 
 UNSEEN_ENDS = (Status.DEGENERATE, Status.STALLED, Status.MAX_STEPS, Status.MISSED)
 """Ends of searches that may have seen nothing but rounding errors."""
-
-POINTS = 2**13
-"""Points that are measured together."""
 
 
 @checkpoints_kept()  # solvers take gradients of the decoder, which reentrant checkpoints refuse
@@ -215,8 +213,8 @@ def _noise(
 def _measured(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"], finer: int) -> Float[Tensor, " p"]:
     """Lengths of curves, measured with so many nodes for each of theirs."""
     segments = finer * (nodes.shape[1] - 1)
-    parts = nodes.split(max(1, POINTS // segments))
-    return root(torch.cat([space.energy(DiscreteCurve(part).resample(segments).nodes) for part in parts]))
+    parts = MANY.split(nodes, each=segments)
+    return root(torch.cat([space.energy(DiscreteCurve(part).resample(segments).nodes) for (part,) in parts]))
 
 
 def _refined(space: DiscreteEnergy, solver: Refining, solution: Solution, z0: Tensor, z1: Tensor) -> Solution:

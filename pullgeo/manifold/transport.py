@@ -11,6 +11,7 @@ from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import GeometryError, ShapeError
 from pullgeo.manifold.exponential import Connection
+from pullgeo.numerics.chunking import POINTS
 from pullgeo.numerics.directional_derivative import directional
 from pullgeo.numerics.ode.gauss_legendre import gauss
 
@@ -25,8 +26,6 @@ ROUGH_RTOL = 1e-5
 
 SEGMENTS = 8
 MAX_SEGMENTS = 4096
-BATCH = 4096
-"""So many points, at most, go through a connection at once."""
 
 CurveFunction = Callable[[Tensor], Tensor]
 """Times ``(m,)`` to points ``(b, m, d)``: b curves."""
@@ -116,5 +115,4 @@ def _matrices(connection: Connection, z: Tensor, u: Tensor) -> Tensor:
     n, d = z.shape
     basis = torch.eye(d, dtype=z.dtype, device=z.device).repeat(n, 1)
     stacks = (z.repeat_interleave(d, 0), u.repeat_interleave(d, 0), basis)
-    parts = zip(*(a.split(BATCH) for a in stacks), strict=True)
-    return torch.cat([connection(*part) for part in parts]).reshape(n, d, d).mT
+    return torch.cat([connection(*part) for part in POINTS.split(*stacks)]).reshape(n, d, d).mT

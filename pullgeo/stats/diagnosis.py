@@ -16,6 +16,7 @@ from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import Solver
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.pullback import PullbackManifold
+from pullgeo.numerics.chunking import DISTANCES, FEW
 from pullgeo.stats.arguments import check_count, check_generator, check_manifold
 from pullgeo.stats.kinks import jumps
 from pullgeo.stats.lengths import cumulative_lengths, curve_points, straight_lengths, straight_lines
@@ -224,7 +225,7 @@ def diagnose(
         solution = manifold.geodesic(z[chosen[:, 0]], z[chosen[:, 1]], solver)
         double = manifold.in_double()
         few = z[torch.randperm(len(z), generator=generator, device=generator.device)[:512].to(z.device)]
-        eigenvalues = torch.cat([torch.linalg.eigvalsh(double.metric(part).dense()) for part in few.split(64)])
+        eigenvalues = torch.cat([torch.linalg.eigvalsh(double.metric(part).dense()) for (part,) in FEW.split(few)])
         scale = eigenvalues.clamp(min=0).mean(1).sqrt()
         singular = eigenvalues[:, 0] <= z.shape[1] * torch.finfo(torch.float64).eps ** 0.75 * eigenvalues[:, -1]
         spacing = _nearest(few, z, 2).median()
@@ -278,8 +279,8 @@ def _pairs(n: int, count: int, generator: torch.Generator) -> Tensor:
 
 def _nearest(points: Float[Tensor, "m d"], z: Float[Tensor, "n d"], k: int = 1) -> Float[Tensor, " m"]:
     """Distance to the k-th nearest latent."""
-    rows = max(1, 2**22 // len(z))
-    return torch.cat([torch.cdist(part, z).kthvalue(k, dim=1).values for part in points.split(rows)])
+    parts = DISTANCES.split(points, each=len(z))
+    return torch.cat([torch.cdist(part, z).kthvalue(k, dim=1).values for (part,) in parts])
 
 
 def _gaps(curves: Float[Tensor, "b t d"], z: Float[Tensor, "n d"]) -> Float[Tensor, "b t"]:

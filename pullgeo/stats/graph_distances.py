@@ -15,16 +15,11 @@ from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.starts.base import StraightLine
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.chunking import POINTS, SOURCES
 from pullgeo.numerics.comparison import less
 from pullgeo.numerics.neighbour_graph import Edges, PathGraph, joined, neighbour_edges
 from pullgeo.stats.arguments import check_count, check_generator
 from pullgeo.stats.points import Points, as_points
-
-EDGES = 4096
-"""Edges that are measured together."""
-
-SOURCES = 256
-"""Points from which shortest paths are sought in one task."""
 
 QUADRATURE = 8
 """Chords along an edge; two resolutions of them are extrapolated."""
@@ -152,11 +147,11 @@ def _measured(
     tasks = (
         delayed(edge_lengths)(
             manifold,
-            torch.from_numpy(nodes[edges[i : i + EDGES, 0]]).to(device),
-            torch.from_numpy(nodes[edges[i : i + EDGES, 1]]).to(device),
+            torch.from_numpy(nodes[edges[part, 0]]).to(device),
+            torch.from_numpy(nodes[edges[part, 1]]).to(device),
             graph.edges,
         )
-        for i in range(0, len(edges), EDGES)
+        for part in POINTS.slices(len(edges))
     )
     return np.concatenate(Parallel()(tasks))
 
@@ -165,8 +160,8 @@ def edge_lengths(manifold: Manifold, a: Tensor, b: Tensor, kind: str) -> Float64
     """Lengths of edges, straight or geodesic; infinite where the decoder is not finite along them."""
     # what is kept is allocated before what is large and goes, or the C library's heap grows with every part
     lengths = np.empty(len(a))
-    for i in range(0, len(a), EDGES):
-        lengths[i : i + EDGES] = _lengths(manifold, a[i : i + EDGES], b[i : i + EDGES], kind)
+    for part in POINTS.slices(len(a)):
+        lengths[part] = _lengths(manifold, a[part], b[part], kind)
     return lengths
 
 
@@ -187,9 +182,7 @@ def _lengths(manifold: Manifold, a: Tensor, b: Tensor, kind: str) -> np.ndarray:
 
 
 def _shortest(network: PathGraph, sources: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    tasks = (
-        delayed(_from_sources)(network, sources[i : i + SOURCES], columns) for i in range(0, len(sources), SOURCES)
-    )
+    tasks = (delayed(_from_sources)(network, sources[part], columns) for part in SOURCES.slices(len(sources)))
     found = np.concatenate(Parallel()(tasks))
     return found[np.searchsorted(sources, rows)]
 

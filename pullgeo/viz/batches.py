@@ -12,9 +12,7 @@ from pullgeo.errors import NonFiniteError
 from pullgeo.geodesic.energy.base import SingleSpace
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.pullback import PullbackManifold
-
-# Numbers held at once: 64 MB in float64.
-_BUDGET = 2**23
+from pullgeo.numerics.chunking import OUTPUTS
 
 
 def evaluated(manifold: Manifold) -> Manifold:
@@ -41,8 +39,7 @@ def evaluate(manifold: Manifold, function: Callable[[Tensor], Tensor], z: Float[
     with torch.no_grad():
         # a decoder may write into the latents that it is given
         size = manifold.decode(z[:1].clone()).numel() if isinstance(manifold, PullbackManifold) else d * d
-        rows = max(1, _BUDGET // max(1, size * (d + 1)))
-        return torch.cat([function(batch.clone()) for batch in z.split(rows)])
+        return torch.cat([function(batch.clone()) for (batch,) in OUTPUTS.split(z, each=size * (d + 1))])
 
 
 def log_volumes(manifold: Manifold, z: Float[Tensor, "n d"], where: str) -> Float64[np.ndarray, " n"]:

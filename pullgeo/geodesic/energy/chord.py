@@ -17,14 +17,9 @@ from pullgeo.geodesic.energy.base import (
 )
 from pullgeo.metric.base import Metric
 from pullgeo.numerics.banded.matrix import BlockBanded
+from pullgeo.numerics.chunking import CHORDS, POINTS
 
 Apply = Callable[[Tensor], Tensor]
-
-CHUNK_BYTES = 2**21
-"""Tangents in the output that are held at a time: with the activations on the way to them they stay in cache."""
-
-POINTS = 2**12
-"""Points whose activations are held at a time where nothing else is kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,11 +86,8 @@ class ChordEnergy:
         p, _, d = nodes.shape
         fixed = self.decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
         size = nodes[0].numel() * fixed.shape[2] * nodes.element_size() if p else 1
-        step = max(1, CHUNK_BYTES // size)
         metric = self._metric
-        parts = [
-            _expand(self.expand, metric, nodes[i : i + step], fixed[i : i + step]) for i in range(0, max(p, 1), step)
-        ]
+        parts = [_expand(self.expand, metric, *part) for part in CHORDS.split(nodes, fixed, each=size)]
         return QuadraticModel.cat(parts)
 
     def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
@@ -107,7 +99,7 @@ class ChordEnergy:
         root = None if self.matrix is None else self.matrix.root()
 
         def images(points: Tensor) -> Tensor:
-            values = torch.cat([self.decode(part) for part in points.reshape(-1, d).split(POINTS)])
+            values = torch.cat([self.decode(part) for (part,) in POINTS.split(points.reshape(-1, d))])
             return (values if root is None else values @ root).unflatten(0, points.shape[:-1])
 
         ends = layers[:, [0, -1]]

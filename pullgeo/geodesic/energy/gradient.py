@@ -8,9 +8,7 @@ from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.geodesic.energy.base import DiscreteEnergy, EnergyGradient, SlopedSpace
-
-CURVES = 64
-"""Curves whose activations are kept at a time."""
+from pullgeo.numerics.chunking import FEW
 
 
 def slope(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> EnergyGradient:
@@ -20,8 +18,7 @@ def slope(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> EnergyGradien
     """
     nodes = nodes.detach()
     of = space.slope if isinstance(space, SlopedSpace) else lambda part: slope_by_autograd(space.energy, part)
-    parts = [of(part) for part in nodes.split(CURVES)]
-    return EnergyGradient.cat(parts)
+    return EnergyGradient.cat([of(part) for (part,) in FEW.split(nodes)])
 
 
 def slope_by_autograd(energy: Callable[[Tensor], Tensor], nodes: Float[Tensor, "p n d"]) -> EnergyGradient:

@@ -14,16 +14,11 @@ from pullgeo.geodesic.energy.base import DiscreteEnergy
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult
 from pullgeo.geodesic.starts.base import Candidates
+from pullgeo.numerics.chunking import FEW, POINTS
 from pullgeo.numerics.neighbour_graph import Edges, PathGraph, nearest, neighbour_edges
 
 PIECES = 4
 """Chords by which the length of an edge is measured."""
-
-CHUNK = 4096
-"""Edges that are measured at a time."""
-
-BLOCK = 64
-"""Pairs whose paths are searched at a time: each holds a distance to every point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +104,7 @@ class GraphPath:
         graph = _Graph.of(space, points, self.neighbours)
         even = [
             polygon.at_equal_arcs(polygon.nodes.diff(dim=1).norm(dim=2), PIECES * segments).nodes
-            for a, b in zip(z0.split(BLOCK), z1.split(BLOCK), strict=True)
+            for a, b in FEW.split(z0, z1)
             for polygon in graph.polygons(space, a, b, self.neighbours, 2 * self.segments)
         ]
         # without pairs there is nothing to join
@@ -179,6 +174,6 @@ def _edge_lengths(space: DiscreteEnergy, a: Tensor, b: Tensor, pieces: int = PIE
     """Lengths of straight edges."""
     lengths = [
         space.chord_lengths(straight_line(x, y, pieces).nodes.unsqueeze(2)).flatten(1).sum(1)
-        for x, y in zip(a.split(CHUNK), b.split(CHUNK), strict=True)
+        for x, y in POINTS.split(a, b)
     ]
     return torch.cat(lengths)

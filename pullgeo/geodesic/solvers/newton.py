@@ -21,6 +21,7 @@ from pullgeo.geodesic.solvers.proposals import propose, propose_shortest
 from pullgeo.geodesic.starts.base import Candidates, Start, StraightLine
 from pullgeo.geodesic.starts.lattice import LatticeSearch
 from pullgeo.geodesic.starts.waves import Waves
+from pullgeo.numerics.chunking import HESSIANS
 from pullgeo.numerics.comparison import less
 
 SINGLE = 1e-3
@@ -43,9 +44,6 @@ EFFORTS = ("quick", "thorough")
 
 NEAR = 1e-4
 """Residual at which a curve is so near to its minimiser that the Hessian need not be computed again."""
-
-CHUNK_BYTES = 2**28
-"""Size of the Hessians, with what is computed from them, that are held at a time."""
 
 
 UNSET: Any = object()
@@ -165,11 +163,11 @@ class Newton:
         p, d = z0.shape
         if d >= LARGE:
             return self._free(space, proposed, p)
-        step = max(1, CHUNK_BYTES // (80 * self.segments * d * d))
         parts = []
-        for i in range(0, max(p, 1), step):
-            begin, end = z0[i : i + step], z1[i : i + step]
-            best = self._best(rough, proposed.between(i, i + step), len(begin), self._race)
+        # without pairs there is one part all the same
+        for part in HESSIANS.slices(max(p, 1), 80 * self.segments * d * d):
+            begin, end = z0[part], z1[part]
+            best = self._best(rough, proposed.between(part.start, part.stop), len(begin), self._race)
             best = self._searched_again(rough, best, begin, end)
             found = self._polished(space, rough, best)
             parts.append(self._retried(space, rough, found, begin, end))

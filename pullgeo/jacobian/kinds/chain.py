@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import CACHE_BYTES, CHUNK_BYTES, Jacobian, LinearKind, chunks
+from pullgeo.jacobian.base import Jacobian, LinearKind
 from pullgeo.jacobian.kinds.linear_map import Move, Reshape
 from pullgeo.jacobian.signature import Signature
+from pullgeo.numerics.chunking import working_set
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +109,7 @@ class Chain(Jacobian):
     def _in_chunks(self, move: Move, stack: Tensor) -> Tensor:
         s = self.signature
         widest = max(max(stage.signature.n_in, stage.signature.n_out) for stage in self.stages)
-        budget = CACHE_BYTES if s.device.type == "cpu" else CHUNK_BYTES
-        parts = list(chunks(len(stack), widest * stack.shape[1] * stack.element_size(), budget))
+        parts = list(working_set(s.device).slices(len(stack), widest * stack.shape[1] * stack.element_size()))
         return torch.cat([move(stack[part]) for part in parts]) if len(parts) > 1 else move(stack)
 
 

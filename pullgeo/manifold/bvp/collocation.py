@@ -8,6 +8,7 @@ from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.manifold.bvp.corrections import KRYLOV_ROUNDS, LARGE, Slopes, newton, slopes_at
 from pullgeo.manifold.bvp.pieces import Collocated, Pieces
 from pullgeo.manifold.equation import Equation, inverse
+from pullgeo.numerics.chunking import COLLOCATION
 from pullgeo.numerics.ode.piecewise import STAGES
 
 PIECES = 8
@@ -20,9 +21,6 @@ GROWTH = 1.5
 
 SPARSE = 3
 """Pieces at whose Gauss points derivatives are taken first; they are interpolated to all others."""
-
-NUMBERS = 2**24
-"""So many, at most, are held in the matrices of the pieces at once."""
 
 SETTLED = 1e-9
 """By how much, relatively, more pieces may still change the curve."""
@@ -70,11 +68,9 @@ def _in_parts(equation: Equation, begin: Pieces) -> list[tuple[Tensor, Collocate
     b, d = begin.origin.shape
     # matrices of the pieces, or Krylov spaces
     each = (STAGES * d) ** 2 if d < LARGE else KRYLOV_ROUNDS * STAGES * d
-    size = max(1, NUMBERS // (MAX_PIECES * each))
     parts = []
-    for start in range(0, b, size):
-        chosen = torch.arange(start, min(start + size, b), device=begin.origin.device)
-        parts += [(index + start, found) for index, found in _refined(equation, begin[chosen])]
+    for part in COLLOCATION.slices(b, MAX_PIECES * each):
+        parts += [(index + part.start, found) for index, found in _refined(equation, begin[part])]
     return parts
 
 

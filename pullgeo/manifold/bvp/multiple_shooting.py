@@ -10,14 +10,12 @@ from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import NonFiniteError, SingularMetricError
 from pullgeo.manifold.exponential import Connection, shoot
 from pullgeo.numerics.batch import Batch
+from pullgeo.numerics.chunking import MANY
 from pullgeo.numerics.damped_newton import STEP_LENGTH, Iterate, damped_newton
 from pullgeo.numerics.ode.dop853 import RTOL
 
 WINDOWS = 16
 """Number of short geodesics that make up a long one."""
-
-ROWS = 8192
-"""So many short geodesics, at most, are followed at once."""
 
 PROBE = 3e-5
 """How far apart neighbours are shot for a derivative, relative to the velocity: between rounding and curvature."""
@@ -61,8 +59,7 @@ def multiple_shooting(
     Source: Ascher, Mattheij, Russell, *Numerical Solution of Boundary Value Problems*, chapter 4.
     """
     d = curve.nodes.shape[2]
-    size = max(1, ROWS // (WINDOWS * (2 * d + 1)))
-    parts = [_meet(connection, curve[start : start + size], max_rounds) for start in range(0, len(curve), size)]
+    parts = [_meet(connection, curve[part], max_rounds) for part in MANY.slices(len(curve), WINDOWS * (2 * d + 1))]
     if not parts:
         return curve.nodes[:, :, None, :].expand(-1, -1, 2, -1), curve.nodes[:, 0, 0]
     states, mismatches = zip(*parts, strict=True)

@@ -9,15 +9,13 @@ from torch import Tensor
 
 from pullgeo.errors import NonFiniteError, SingularMetricError
 from pullgeo.numerics.batch import Batch
+from pullgeo.numerics.chunking import DERIVED
 
 Field = Callable[[Tensor], Tensor]
 """``(b, k, d) -> (b, k, d)``: the slope of every state."""
 
 PROBES = 16
 """Into so many parts a stretch of time is cut at once."""
-
-ROWS = 1024
-"""So many states, at most, go through a field at once in a search."""
 
 FINE = 0.1
 """Error of stepping over a jump, in units of the tolerance, below which its time is known well enough."""
@@ -74,12 +72,9 @@ def locate(
 
     Cost: the field at 17 points a round, in some six rounds.
     """
-    size = max(1, ROWS // (PROBES + 1))
     with torch.no_grad():
-        parts = [
-            _locate(field, *part) for part in zip(*(a.split(size) for a in (state, slope, h, tolerance)), strict=True)
-        ]
-    return Jumps.cat(parts)
+        parts = DERIVED.split(state, slope, h, tolerance, each=PROBES + 1)
+        return Jumps.cat([_locate(field, *part) for part in parts])
 
 
 def _locate(field: Field, state: Tensor, slope: Tensor, h: Tensor, tolerance: Tensor) -> Jumps:

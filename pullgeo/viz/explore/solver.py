@@ -10,6 +10,7 @@ from torch import Tensor
 from pullgeo.geodesic.descent.newton import Descent, descend, reached
 from pullgeo.geodesic.energy.base import QuadraticModel, relative_rounding, scale_free, speed_ratio
 from pullgeo.numerics.banded.matrix import BlockBanded
+from pullgeo.numerics.chunking import POINTS
 from pullgeo.numerics.neighbour_graph import PathGraph
 from pullgeo.viz.explore.splines import Spline
 from pullgeo.viz.explore.surface import Surface
@@ -211,7 +212,7 @@ def _lattice_paths(space: ChordSpace, a: Tensor, b: Tensor, segments: int) -> Te
     extra = np.repeat(np.arange(count, count + 2 * pairs), [len(n) for n in near])
     begin, end = np.concatenate([begin, extra]), np.concatenate([end, *near])
     segment = torch.stack([tips[torch.from_numpy(begin)], tips[torch.from_numpy(end)]], 1)
-    lengths = torch.cat([space.squares(part).sqrt().sum(1) for part in segment.split(4096)])
+    lengths = torch.cat([space.squares(part).sqrt().sum(1) for (part,) in POINTS.split(segment)])
     usable = torch.stack(
         [surface.inside(segment[:, 0] + t * (segment[:, 1] - segment[:, 0])) for t in (0, 0.25, 0.5, 0.75, 1)]
     ).all(0)
