@@ -9,7 +9,7 @@ from torch import Tensor
 from pullgeo._torch.grad_mode import check_grad_mode
 from pullgeo.errors import ShapeError
 from pullgeo.manifold.exponential import Connection
-from pullgeo.manifold.frame import orthonormal_frame
+from pullgeo.manifold.frame import Frame
 from pullgeo.metric.base import Metric
 from pullgeo.numerics.directional_derivative import depends_on_others, variable
 
@@ -30,16 +30,16 @@ def laplace_beltrami(
 ) -> Float[Tensor, " b"]:
     """``Δf = Σ_a (f''(E_a, E_a) - df(Γ(E_a, E_a)))`` over an orthonormal frame ``E_a``: the trace of the Hessian."""
     b, d = z.shape
-    frame = orthonormal_frame(metric(z), b).mT  # [b, a, k]: vector a
+    frame = Frame.of(metric(z), b).vectors.mT  # [b, a, k]: vector a
     slope, bends = _second_derivatives(function, z, frame)
     flat = frame.reshape(-1, d)
     return bends.sum(1) - torch.einsum("bk,bak->b", slope, _diagonal_turns(connection, z, flat).reshape(b, d, d))
 
 
-def mean_turn(connection: Connection, z: Float[Tensor, "b d"], frame: Float[Tensor, "b d d"]) -> Float[Tensor, "b d"]:
-    """``Σ_a Γ(E_a, E_a) = G^ij Γ^k_ij`` for the columns of an orthonormal frame."""
-    flat = frame.mT.reshape(-1, z.shape[1])
-    return _diagonal_turns(connection, z, flat).reshape(frame.shape).sum(1)
+def mean_turn(connection: Connection, z: Float[Tensor, "b d"], frame: Frame) -> Float[Tensor, "b d"]:
+    """``Σ_a Γ(E_a, E_a) = G^ij Γ^k_ij`` for an orthonormal frame."""
+    flat = frame.vectors.mT.reshape(-1, z.shape[1])
+    return _diagonal_turns(connection, z, flat).reshape(frame.vectors.shape).sum(1)
 
 
 def _diagonal_turns(connection: Connection, z: Tensor, flat: Tensor) -> Tensor:
