@@ -9,12 +9,12 @@ from torch import Tensor
 from pullgeo._torch.checkpoint import checkpoints_kept
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.energy.base import DiscreteEnergy, GuardedSpace, MeasuredSpace
+from pullgeo.geodesic.energy.base import DiscreteEnergy, GuardedEnergy, MetricEnergy
 from pullgeo.geodesic.energy.near import Near, near_energy, near_pairs
 from pullgeo.geodesic.extrapolated import extrapolated, root
 from pullgeo.geodesic.implicit_diff import differentiable
 from pullgeo.geodesic.problem import BoundaryValue
-from pullgeo.geodesic.single_precision import precision, rough
+from pullgeo.geodesic.single_precision import precision, single_precision
 from pullgeo.geodesic.solution import Solution, Status
 from pullgeo.geodesic.solver import Discretising, Refining, SearchResult, Solver
 from pullgeo.geodesic.solvers.newton import Newton
@@ -78,9 +78,9 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
     if isinstance(solver, Discretising):
         space = solver.discretised(space)
     with torch.no_grad():
-        if isinstance(guarded := space, GuardedSpace):
+        if isinstance(guarded := space, GuardedEnergy):
             guarded.check_ends(torch.cat([z0, z1]))
-        near = space if isinstance(solver, Discretising) else rough(problem.manifold, space, z0)
+        near = space if isinstance(solver, Discretising) else single_precision(problem.manifold, space, z0)
         found = solver.minimise(space, near, z0.detach(), z1.detach())
     solution = _solution(space, near, found, z0, z1, problem.z0.dtype)
     if isinstance(solver, Refining):
@@ -115,7 +115,7 @@ def _solution(
     found, tight = _known_by_metric(space, found)
     status = tuple(Status.COINCIDENT if point else end for point, end in zip(same.tolist(), found.status, strict=True))
     nodes, energy, coarse_energy = differentiable(space, found, z0, z1)
-    if len(tight.index) and isinstance(space, MeasuredSpace):
+    if len(tight.index) and isinstance(space, MetricEnergy):
         exact = near_energy(space, z0[tight.index], z1[tight.index])
         energy, coarse_energy = (e.index_put((tight.index,), exact) for e in (energy, coarse_energy))
     # second derivatives do not vanish with the energy
@@ -188,8 +188,8 @@ def _between(
         smooth = change + noise <= SMOOTH * (length - coarse_length).abs()
         error = UNSEEN[2] * change
         # what float32 cannot measure, it says nothing about
-        rough = ~smooth & (change > ROUNDING * noise) & torch.isfinite(change)
-        for which, measure in ((rough, near), (~smooth & ~rough, space)):
+        kinked = ~smooth & (change > ROUNDING * noise) & torch.isfinite(change)
+        for which, measure in ((kinked, near), (~smooth & ~kinked, space)):
             rest = which.nonzero().squeeze(1)
             if len(rest):
                 change = ranked((_measured(measure, found.nodes[rest], 4) - length[rest]).abs())

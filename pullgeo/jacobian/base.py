@@ -100,8 +100,8 @@ class Jacobian(ShortRepr, ABC):
         """
         k = u.shape[2]
         U = combined(X[:k], u)
-        bent = self.second_push(U, U if w is u else combined(X[:k], w))
-        return add_second_order(self.push(X), k, bent)
+        second_order = self.second_push(U, U if w is u else combined(X[:k], w))
+        return add_second_order(self.push(X), k, second_order)
 
     def __repr__(self) -> str:
         s = self.signature
@@ -354,9 +354,11 @@ class Transpose(LinearKind):
         return bounded
 
 
-def add_second_order(jet: Float[Tensor, "m b *n"], k: int, bend: Float[Tensor, "l b *n"]) -> Float[Tensor, "n b *n"]:
+def add_second_order(
+    jet: Float[Tensor, "m b *n"], k: int, second_order: Float[Tensor, "l b *n"]
+) -> Float[Tensor, "n b *n"]:
     """A jet of k tangents, see `Jacobian.push_jet`, with something added to its second derivatives."""
-    return torch.cat([jet[:k], jet[k:] + bend if len(jet) > k else bend])
+    return torch.cat([jet[:k], jet[k:] + second_order if len(jet) > k else second_order])
 
 
 def added_up(terms: Iterator[Tensor]) -> Tensor | None:

@@ -20,7 +20,7 @@ from pullgeo.manifold.bvp.transport import transport_pieces
 from pullgeo.manifold.chart import Chart, rows
 from pullgeo.manifold.equation import Equation
 from pullgeo.manifold.exponential import follow
-from pullgeo.manifold.logarithm import SAME_SPEED, Found, Logarithm, logarithm
+from pullgeo.manifold.logarithm import SAME_SPEED, Logarithm, LogarithmSearch, logarithm
 from pullgeo.manifold.regular import regular_geodesic
 
 
@@ -166,7 +166,7 @@ class Manifold(Chart):
         rounding = torch.where((vector != 0).any(-1), torch.finfo(x.dtype).eps, 0.0)
         return Logarithm(vector, found.status, torch.maximum(found.error.reshape(x.shape[:-1]), rounding))
 
-    def _logarithms(self, where: str, x: Tensor, y: Tensor) -> Found:
+    def _logarithms(self, where: str, x: Tensor, y: Tensor) -> LogarithmSearch:
         """Logarithms in float64, and the curves along which they were found."""
         check_transforms(where, x, y)
         double = self.in_double()
@@ -195,7 +195,7 @@ class Manifold(Chart):
         velocity = found.logarithm.vector
         begin, end, w = (rows(a).double() for a in (x, y, v))
         equation = Equation(self.in_double())
-        carried = torch.full_like(velocity, torch.nan)
+        transported = torch.full_like(velocity, torch.nan)
         # where there is no logarithm there may be no connection either
         rest = torch.isfinite(velocity).all(1)
         for index, pieces in found.curves:
@@ -204,15 +204,15 @@ class Manifold(Chart):
             good = torch.isfinite(moved).all(1)
             index, moved, speed = index[good], moved[good], pieces.ends[good, -1, 1]
             known = (end[index].detach(), speed, moved)
-            carried = carried.index_put(
+            transported = transported.index_put(
                 (index,), follow(equation, begin[index], velocity[index], w[index], ends=known)[2]
             )
             rest = rest.index_put((index,), torch.zeros_like(good[good]))
         index = rest.nonzero().squeeze(1)
         if len(index):
             moved = self._follow("transp", begin[index], velocity[index], w[index])[2]
-            carried = carried.index_put((index,), moved)
-        return carried.reshape(x.shape).to(x.dtype)
+            transported = transported.index_put((index,), moved)
+        return transported.reshape(x.shape).to(x.dtype)
 
     def parallel_transport(self, curve: transport.CurveFunction, v: Tensor) -> Tensor:
         """``w(1)`` where ``ẇ = -Γ(ż, w)``, ``w(0) = v``, along any curves on [0, 1].
@@ -404,15 +404,15 @@ class Manifold(Chart):
 
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """``exp_x(u)`` and the parallel transport of ``v`` there, in one integration."""
-        end, _, carried = self._follow("expmap_transp", x, u, v)
-        return end, carried
+        end, _, transported = self._follow("expmap_transp", x, u, v)
+        return end, transported
 
     def transp_follow_expmap(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """Parallel transport of ``v`` along ``t -> exp_x(t u)`` to ``t = 1``."""
         return self.expmap_transp(x, u, v)[1]
 
-    def _follow(self, where: str, x: Tensor, u: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
-        lead, flat = self._flat(where, x, u, *carried)
+    def _follow(self, where: str, x: Tensor, u: Tensor, *transported: Tensor) -> tuple[Tensor, ...]:
+        lead, flat = self._flat(where, x, u, *transported)
         flat = [t.double() for t in flat]
         self._check_points(where, flat[0])
         double = self.in_double()

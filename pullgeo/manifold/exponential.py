@@ -60,7 +60,7 @@ def shoot(
     connection: Connection,
     z: Float[Tensor, "b d"],
     velocity: Float[Tensor, "b d"],
-    *carried: Float[Tensor, "b d"],
+    *transported: Float[Tensor, "b d"],
     duration: float = 1.0,
     rtol: float = RTOL,
     max_steps: int = MAX_STEPS,
@@ -82,12 +82,12 @@ def shoot(
         return torch.cat([own[:, 1:2], own[:, 1:]], 1)
 
     return integrate(
-        field, torch.stack([z, velocity, *carried], 1), size, duration=duration, rtol=rtol, max_steps=max_steps
+        field, torch.stack([z, velocity, *transported], 1), size, duration=duration, rtol=rtol, max_steps=max_steps
     ).unbind(1)
 
 
 def arrive(
-    equation: Equation, z: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], *carried: Float[Tensor, "b d"]
+    equation: Equation, z: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], *transported: Float[Tensor, "b d"]
 ) -> tuple[Float[Tensor, "b d"], ...]:
     """`shoot` for unit time: by collocation, a long stretch of each geodesic at a time, where they are smooth.
 
@@ -95,17 +95,17 @@ def arrive(
     geodesic with which that happens too often, as it does where second derivatives jump, is followed step by step from
     where it is.
     """
-    state = torch.stack([z, velocity, *carried], 1)
+    state = torch.stack([z, velocity, *transported], 1)
     left = torch.ones_like(z[:, 0])
-    bend = _bend(equation, z, velocity)
+    acceleration = _acceleration(equation, z, velocity)
     # the time in which it turns by so much, if it goes on as it begins; a guess that is corrected
-    time = (TURN * velocity.norm(dim=1) / bend.norm(dim=1)).nan_to_num(nan=1.0)
+    time = (TURN * velocity.norm(dim=1) / acceleration.norm(dim=1)).nan_to_num(nan=1.0)
     soon = (SOON * time.clamp(max=1.0)).unsqueeze(1)
-    after = _bend(equation, z + soon * (velocity + soon * bend / 2), velocity + soon * bend)
-    outlook = Outlook.ahead(bend, (after - bend) / soon)
+    after = _acceleration(equation, z + soon * (velocity + soon * acceleration / 2), velocity + soon * acceleration)
+    outlook = Outlook.ahead(acceleration, (after - acceleration) / soon)
     bound, worst = torch.full_like(left, torch.inf), torch.full_like(left, torch.inf)
     failed = torch.zeros_like(left, dtype=torch.long)
-    going = torch.isfinite(bend).all(1).nonzero().squeeze(1)
+    going = torch.isfinite(acceleration).all(1).nonzero().squeeze(1)
     for _ in range(MAX_STRETCHES):
         if not len(going):
             break
@@ -114,11 +114,13 @@ def arrive(
         # nothing short is left at the end
         now = torch.where(now > NEARLY_ALL * ahead, ahead, now)
         h = now.view(-1, 1, 1)
-        found = stretch(equation, state[going, 0], (h * state[going, 1:2]).squeeze(1), h * h * here.bends(now, COARSE))
+        found = stretch(
+            equation, state[going, 0], (h * state[going, 1:2]).squeeze(1), h * h * here.accelerations(now, COARSE)
+        )
         index = (found.error < SETTLED).nonzero().squeeze(1)
         pieces = found.pieces[index]
         tangents = state[going[index], 2:]
-        if carried:
+        if transported:
             tangents = transport_pieces(equation, pieces, tangents)
         ends = pieces.ends[:, -1]
         end = torch.cat([(pieces.origin + ends[:, 0]).unsqueeze(1), ends[:, 1:] / h[index], tangents], 1)
@@ -154,7 +156,7 @@ def arrive(
     return state.unbind(1)
 
 
-def _bend(equation: Equation, z: Tensor, u: Tensor) -> Float[Tensor, "b d"]:
+def _acceleration(equation: Equation, z: Tensor, u: Tensor) -> Float[Tensor, "b d"]:
     """``z̈`` of geodesics; NaN where there is none."""
     return -where_defined(lambda z, u: equation.manifold.connection(z, u, u), z.shape[1:], z, u)
 
@@ -163,7 +165,7 @@ def follow(
     equation: Equation,
     z: Float[Tensor, "b d"],
     velocity: Float[Tensor, "b d"],
-    *carried: Float[Tensor, "b d"],
+    *transported: Float[Tensor, "b d"],
     ends: tuple[Float[Tensor, "b d"], ...] | None = None,
 ) -> tuple[Float[Tensor, "b d"], ...]:
     """`arrive`, differentiable to its arguments and to the weights behind the connection.
@@ -176,7 +178,7 @@ def follow(
         equation: of the geodesics.
         z: where they begin.
         velocity: with which velocity.
-        carried: tangents that go along.
+        transported: tangents that go along.
         ends: what is returned, if that is known.
 
     Raises:
@@ -185,11 +187,11 @@ def follow(
     """
     if ends is None:
         with torch.no_grad():
-            ends = arrive(equation, z, velocity, *carried)
+            ends = arrive(equation, z, velocity, *transported)
     connection = equation.manifold.connection
     if not torch.is_grad_enabled() or not len(z):
         return ends
-    start = (z, velocity, *carried)
+    start = (z, velocity, *transported)
     weights = leaves(connection(z[:1].detach(), velocity[:1].detach(), velocity[:1].detach()))
     if not (weights or any(a.requires_grad for a in start)):
         return ends

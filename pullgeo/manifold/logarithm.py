@@ -80,7 +80,7 @@ class Logarithm:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class LogarithmSearch:
     """Logarithms, and the curves along which they were found.
 
     Attributes:
@@ -94,7 +94,7 @@ class Found:
 
 def logarithm(
     equation: Equation, norm: Norm, geodesic: Geodesic, x: Float[Tensor, "b d"], y: Float[Tensor, "b d"]
-) -> Found:
+) -> LogarithmSearch:
     """The initial velocities of shortest geodesics, in float64.
 
     A discrete geodesic leads to the exact one by collocation, or by shooting where the connection jumps. What is found
@@ -120,7 +120,7 @@ def logarithm(
     return replace(found, logarithm=replace(found.logarithm, vector=vector))
 
 
-def _search(equation: Equation, norm: Norm, geodesic: Geodesic, x: Tensor, y: Tensor) -> Found:
+def _search(equation: Equation, norm: Norm, geodesic: Geodesic, x: Tensor, y: Tensor) -> LogarithmSearch:
     apart = (x != y).any(1)
     status = [Status.COINCIDENT] * len(x)
     found = _Smooth.nothing(x, apart)
@@ -140,7 +140,7 @@ def _search(equation: Equation, norm: Norm, geodesic: Geodesic, x: Tensor, y: Te
     index = near.nonzero().squeeze(1)
     if len(index):
         found = _along_lines(equation, norm, x, y, index, status, found)
-    return Found(Logarithm(found.velocity, tuple(status), found.error), found.curves)
+    return LogarithmSearch(Logarithm(found.velocity, tuple(status), found.error), found.curves)
 
 
 def _between(

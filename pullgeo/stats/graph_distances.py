@@ -10,7 +10,7 @@ from joblib import Parallel, delayed
 from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError
-from pullgeo.geodesic.energy.base import GuardedSpace
+from pullgeo.geodesic.energy.base import GuardedEnergy
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.starts.base import StraightLine
@@ -115,7 +115,7 @@ def graph_distances(
         NonFiniteError: points are so far apart that the squares of their distances overflow.
     """
     space = manifold.in_double()
-    if isinstance(space, GuardedSpace):
+    if isinstance(space, GuardedEnergy):
         with torch.no_grad():
             space.check_ends(points[:1].double())
     sets = [points.double()] if others is None else [points.double(), others.double()]

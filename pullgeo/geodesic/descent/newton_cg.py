@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.geodesic.descent.newton import ROUNDING_MARGIN
-from pullgeo.geodesic.energy.base import DiscreteEnergy, MeasuredSpace, scale_free
+from pullgeo.geodesic.energy.base import DiscreteEnergy, MetricEnergy, scale_free
 from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.geodesic.energy.near import squared_lengths
 from pullgeo.geodesic.solution import Status
@@ -241,7 +241,7 @@ def _weight(space: DiscreteEnergy, nodes: Tensor) -> Float[Tensor, "p m"]:
     Differences of nearly equal outputs are left to spaces that have no metric tensors.
     """
     inner = nodes[:, 1:-1]
-    if isinstance(space, MeasuredSpace):
+    if isinstance(space, MetricEnergy):
         signs = _signs((PROBES, *inner.shape[1:]), nodes).unsqueeze(1).expand(-1, len(nodes), -1, -1)
         values = squared_lengths(space, inner.flatten(0, 1), signs.flatten(1, 2))
         return (values.mean(0) / nodes.shape[2]).reshape(inner.shape[:2])

@@ -107,8 +107,8 @@ def _expand(
     ones = torch.ones_like(pieces)
     pulled = J.pull(ones.unsqueeze(0)).reshape(p, n - 1, 2, D)
     slope = pulled[:, :-1, 1] + pulled[:, 1:, 0]
-    columns, bent = at.derivatives(slope.flatten(0, 1))
-    tangents, bent = columns.unflatten(1, (p, n - 2)), bent.unflatten(0, (p, n - 2))
+    columns, curvature = at.derivatives(slope.flatten(0, 1))
+    tangents, curvature = columns.unflatten(1, (p, n - 2)), curvature.unflatten(0, (p, n - 2))
     # a segment's begin moves along the tangents of the node there, its end along those of the next; end points stay
     rest = tangents.new_zeros(d, p, 1, D)
     begin, end = torch.cat([rest, tangents], 2), torch.cat([tangents, rest], 2)
@@ -127,7 +127,7 @@ def _expand(
         gradient=gradient,
         hessian=BlockBanded(
             (
-                factor * (blocks[:, :-1, 1, :, 1] + blocks[:, 1:, 0, :, 0] + bent),
+                factor * (blocks[:, :-1, 1, :, 1] + blocks[:, 1:, 0, :, 0] + curvature),
                 factor * blocks[:, 1:-1, 0, :, 1],
             )
         ),

@@ -26,11 +26,11 @@ Apply = Callable[[Tensor], Tensor]
 class ChordEnergy:
     """``E = T (Σ Δ_iᵀ M Δ_i + ¹⁄₁₂ Σ w_i r_iᵀ M r_i)``: chords, corrected for what they cut off where the curve bends.
 
-    Here ``Δ_i = f(z_{i+1}) - f(z_i)`` are the T chords of the image and ``r_i = Δ_{i-1} - Δ_i`` the bends at its
-    T - 1 inner nodes; ``w_i`` is 1, but ³⁄₂ at the first and the last of them. The energy of chords alone is too small
-    by ``T⁻²/12 ∫ f̈ᵀ M f̈ dt`` to leading order, and the second sum is that integral. So E is the energy of the curve up
-    to O(T⁻⁴), where chords reach O(T⁻²), it needs no further points, and being a sum of squares it never rewards a
-    curve for cutting a bend. Its minimisers run at uniform speed by themselves.
+    Here ``Δ_i = f(z_{i+1}) - f(z_i)`` are the T chords of the image and ``r_i = Δ_{i-1} - Δ_i`` its second differences
+    at the T - 1 inner nodes; ``w_i`` is 1, but ³⁄₂ at the first and the last of them. The energy of chords alone is too
+    small by ``T⁻²/12 ∫ f̈ᵀ M f̈ dt`` to leading order, and the second sum is that integral. So E is the energy of the
+    curve up to O(T⁻⁴), where chords reach O(T⁻²), it needs no further points, and being a sum of squares it never
+    rewards a curve for cutting a bend. Its minimisers run at uniform speed by themselves.
 
     Args:
         decode: points ``(n, d)`` to outputs ``(n, D)``.
@@ -159,10 +159,10 @@ def _expand(
 
 @dataclass(frozen=True, eq=False)
 class _Polygon:
-    """Chords ``Δ_i``, bends ``r_i`` and weights ``w_i`` of curves in the output."""
+    """Chords ``Δ_i``, second differences ``r_i`` and weights ``w_i`` of curves in the output."""
 
     chords: Float[Tensor, "p s D"]
-    bends: Float[Tensor, "p m D"]
+    second_differences: Float[Tensor, "p m D"]
     weights: Float[Tensor, " m"]
 
     @staticmethod
@@ -176,16 +176,16 @@ class _Polygon:
 
     def cut_off(self, metric: Apply | None) -> Float[Tensor, " p"]:
         """``¹⁄₁₂ Σ w_i r_iᵀ M r_i``."""
-        return (self.bends * _applied(metric, self.bends)).sum(2) @ self.weights / 12
+        return (self.second_differences * _applied(metric, self.second_differences)).sum(2) @ self.weights / 12
 
     def energy(self, metric: Apply | None) -> Float[Tensor, " p"]:
         """``E``."""
         return self.chords.shape[1] * (self.pieces(metric).sum(1) + self.cut_off(metric))
 
     def pull(self, metric: Apply | None) -> Float[Tensor, "p m D"]:
-        """``M q_i`` for the inner nodes: bends, less a twelfth of the second differences of the weighted ones."""
-        weighted = self.bends * (self.weights / 12)[:, None]
-        pull = self.bends.add(weighted, alpha=2)
+        """``M q_i`` for the inner nodes: second differences, less a twelfth of those of the weighted ones."""
+        weighted = self.second_differences * (self.weights / 12)[:, None]
+        pull = self.second_differences.add(weighted, alpha=2)
         pull[:, 1:] -= weighted[:, :-1]
         pull[:, :-1] -= weighted[:, 1:]
         return _applied(metric, pull)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
-from pullgeo.geodesic.energy.base import DiscreteEnergy, EnergyGradient, SlopedSpace
+from pullgeo.geodesic.energy.base import DiscreteEnergy, EnergyGradient, GradientEnergy
 from pullgeo.numerics.chunking import FEW
 
 
@@ -17,7 +17,7 @@ def slope(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> EnergyGradien
     Cost: a forward and a backward pass for each node, and half a forward pass more if the space has no shorter way.
     """
     nodes = nodes.detach()
-    of = space.slope if isinstance(space, SlopedSpace) else lambda part: slope_by_autograd(space.energy, part)
+    of = space.slope if isinstance(space, GradientEnergy) else lambda part: slope_by_autograd(space.energy, part)
     return EnergyGradient.cat([of(part) for (part,) in FEW.split(nodes)])
 
 

@@ -68,8 +68,8 @@ def _expand(expand: Callable[[Tensor], Expansion], members: int, nodes: Tensor, 
     values = torch.cat([ends[:, :1], at.value.unflatten(0, (p, n - 2)), ends[:, 1:]], 1)
     mean, rest = _split(values, members)
     # 2 y - P(before + after), without the difference of large numbers
-    bend = 2 * mean[:, 1:-1] - mean[:, :-2] - mean[:, 2:]
-    q = (2 * rest[:, 1:-1] + bend).flatten(2)
+    second_difference = 2 * mean[:, 1:-1] - mean[:, :-2] - mean[:, 2:]
+    q = (2 * rest[:, 1:-1] + second_difference).flatten(2)
     tangents, curvature = at.derivatives(q.flatten(0, 1))
     columns = tangents.transpose(0, 1).unflatten(0, (p, n - 2))
     # a tangent's average over members, once: its product with another average is S times that of the entries

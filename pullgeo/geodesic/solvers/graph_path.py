@@ -112,14 +112,14 @@ class GraphPath:
         return Candidates.at_uniform_speed(space, curve, segments)
 
     def minimise(
-        self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+        self, space: DiscreteEnergy, single: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
     ) -> SearchResult:
         """The shortest path of each pair, never said to be a geodesic unless it is one.
 
         Raises:
             ShapeError: the points are of another dimension than the pairs.
         """
-        nodes = self.candidates(rough, z0, z1, self.segments).nodes
+        nodes = self.candidates(single, z0, z1, self.segments).nodes
         steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
         found = assess(space, nodes, 1e-8, steps)
         return found.ending(~found.converged & ~found.ended(Status.NON_FINITE), Status.UPPER_BOUND)

@@ -151,7 +151,7 @@ class Newton:
             object.__setattr__(self, "max_segments", self.segments)
 
     def minimise(
-        self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+        self, space: DiscreteEnergy, single: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
     ) -> SearchResult:
         """Discrete geodesics with T segments.
 
@@ -159,7 +159,7 @@ class Newton:
             ShapeError: given starts do not fit the pairs.
         """
         starts = (*self.starts, *THOROUGH) if self.search == "thorough" else self.starts
-        proposed = propose(starts, rough, z0, z1, self.segments)
+        proposed = propose(starts, single, z0, z1, self.segments)
         p, d = z0.shape
         if d >= LARGE:
             return self._free(space, proposed, p)
@@ -167,10 +167,10 @@ class Newton:
         # without pairs there is one part all the same
         for part in HESSIANS.slices(max(p, 1), 80 * self.segments * d * d):
             begin, end = z0[part], z1[part]
-            best = self._best(rough, proposed.between(part.start, part.stop), len(begin), self._race)
-            best = self._searched_again(rough, best, begin, end)
-            found = self._polished(space, rough, best)
-            parts.append(self._retried(space, rough, found, begin, end))
+            best = self._best(single, proposed.between(part.start, part.stop), len(begin), self._race)
+            best = self._searched_again(single, best, begin, end)
+            found = self._polished(space, single, best)
+            parts.append(self._retried(space, single, found, begin, end))
         return SearchResult.cat(parts)
 
     @property
@@ -197,26 +197,26 @@ class Newton:
         """Where a descent with full Newton steps ends."""
         return descend(space, begin, self.tol, self.max_steps).result(self.tol)
 
-    def _best(self, rough: DiscreteEnergy, proposed: Candidates, pairs: int, race: int | None) -> Descent:
+    def _best(self, single: DiscreteEnergy, proposed: Candidates, pairs: int, race: int | None) -> Descent:
         """The candidate with the least energy of each pair, near its minimiser, and how many minimisers were seen."""
         goal = max(self.tol, NEAR)
         every = proposed
         if race == 0:
             proposed = proposed.shortest(pairs)
-        now = Descent.begin(rough, proposed.nodes)
+        now = Descent.begin(single, proposed.nodes)
         if race == 0 and not bool(torch.isfinite(now.at.energy).all()):
             # its length was finite, but not all nodes are since they have moved along it
             proposed = every
-            now = Descent.begin(rough, proposed.nodes)
+            now = Descent.begin(single, proposed.nodes)
         if race is None or len(proposed.pair) > pairs:
-            now = descend(rough, now, goal, self.max_steps if race is None else min(race, self.max_steps))
+            now = descend(single, now, goal, self.max_steps if race is None else min(race, self.max_steps))
         best = now[proposed.least(now.at.energy, pairs)]
         if race is None:
             ended = reached(now.at.residual, now.at.rounding, goal)
-            best = replace(best, minima=count_minima(rough, proposed, now.nodes, now.at.energy, ended, pairs))
-        return descend(rough, best, goal, self.max_steps)
+            best = replace(best, minima=count_minima(single, proposed, now.nodes, now.at.energy, ended, pairs))
+        return descend(single, best, goal, self.max_steps)
 
-    def _searched_again(self, rough: DiscreteEnergy, begun: Descent, z0: Tensor, z1: Tensor) -> Descent:
+    def _searched_again(self, single: DiscreteEnergy, begun: Descent, z0: Tensor, z1: Tensor) -> Descent:
         """A closer search around the curves that run unevenly, whose sharp bends make many minima."""
         d = z0.shape[1]
         many = 2 if d <= 2 else 3
@@ -227,11 +227,11 @@ class Newton:
         if not closer or not len(again):
             return begun
         old = begun[again]
-        proposed = propose(closer, rough, z0[again], z1[again], self.segments)
+        proposed = propose(closer, single, z0[again], z1[again], self.segments)
         race = None if self._race is None else max(self._race, LONG_RACE[many])
-        new = self._best(rough, proposed, len(again), race)
+        new = self._best(single, proposed, len(again), race)
         # a coarse curve may be short for hopping over what lies between its nodes
-        better = less(new.at.energy, old.at.energy) & less(_doubled(rough, new.nodes), _doubled(rough, old.nodes))
+        better = less(new.at.energy, old.at.energy) & less(_doubled(single, new.nodes), _doubled(single, old.nodes))
         better = better & (new.at.residual <= goal)
         return begun.put(again, replace(new.where(better, old), minima=new.minima.maximum(old.minima)))
 
@@ -243,9 +243,9 @@ class Newton:
         minima = count_minima(space, proposed, found.nodes, found.energy, found.converged, pairs)
         return replace(found[proposed.least(found.energy, pairs)], minima=minima)
 
-    def _polished(self, space: DiscreteEnergy, rough: DiscreteEnergy, begun: Descent) -> SearchResult:
+    def _polished(self, space: DiscreteEnergy, single: DiscreteEnergy, begun: Descent) -> SearchResult:
         """Curves near their minimisers brought to the tolerance."""
-        found = polish(space, rough, begun, self.tol, self.max_steps)
+        found = polish(space, single, begun, self.tol, self.max_steps)
         rest = (~(found.residual <= self.tol)).nonzero().squeeze(1)
         if not len(rest):
             return found
@@ -254,13 +254,13 @@ class Newton:
         return found.put(rest, self._minimum(space, start))
 
     def _retried(
-        self, space: DiscreteEnergy, rough: DiscreteEnergy, found: SearchResult, z0: Tensor, z1: Tensor
+        self, space: DiscreteEnergy, single: DiscreteEnergy, found: SearchResult, z0: Tensor, z1: Tensor
     ) -> SearchResult:
         """A second search, from the straight line, where the first one failed or ended longer than it."""
         straight = straight_line(z0, z1, self.segments)
         length = found.energy.sqrt()
         # chords are shorter than what they span: a curve that is shorter than a few of them is shorter than the line
-        chords = rough.chord_lengths(straight.nodes[:, ::2].unsqueeze(2)).flatten(1).sum(1)
+        chords = single.chord_lengths(straight.nodes[:, ::2].unsqueeze(2)).flatten(1).sum(1)
         close = (~(length <= (1 - SINGLE) * chords)).nonzero().squeeze(1)
         longer = torch.zeros_like(found.converged)
         if len(close):

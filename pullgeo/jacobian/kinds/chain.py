@@ -71,8 +71,8 @@ class Chain(Jacobian):
             if isinstance(stage, LinearKind):
                 T = stage.push(T)
             else:
-                T, bent = stage.push_with_second(T, delta.squeeze(0))
-                total = total + bent
+                T, second_order = stage.push_with_second(T, delta.squeeze(0))
+                total = total + second_order
         return T, total
 
     def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
@@ -81,8 +81,8 @@ class Chain(Jacobian):
         for stage in self.stages:
             C = None if C is None else stage.push(C)
             if not isinstance(stage, LinearKind):
-                bent = stage.second_push(T, S)
-                C = bent if C is None else C + bent
+                second_order = stage.second_push(T, S)
+                C = second_order if C is None else C + second_order
             same = S is T
             T = stage.push(T)
             S = T if same else stage.push(S)

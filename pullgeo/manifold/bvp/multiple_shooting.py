@@ -59,7 +59,7 @@ def multiple_shooting(
     Source: Ascher, Mattheij, Russell, *Numerical Solution of Boundary Value Problems*, chapter 4.
     """
     d = curve.nodes.shape[2]
-    parts = [_meet(connection, curve[part], max_rounds) for part in MANY.slices(len(curve), WINDOWS * (2 * d + 1))]
+    parts = [_joined(connection, curve[part], max_rounds) for part in MANY.slices(len(curve), WINDOWS * (2 * d + 1))]
     if not parts:
         return curve.nodes[:, :, None, :].expand(-1, -1, 2, -1), curve.nodes[:, 0, 0]
     states, mismatches = zip(*parts, strict=True)
@@ -75,7 +75,7 @@ class _Joints(Batch):
     mismatch: Float[Tensor, " b"]
 
 
-def _meet(connection: Connection, curve: DiscreteCurve, max_rounds: int) -> tuple[Tensor, Tensor]:
+def _joined(connection: Connection, curve: DiscreteCurve, max_rounds: int) -> tuple[Tensor, Tensor]:
     target = curve.end
     t = torch.arange(WINDOWS, dtype=curve.nodes.dtype, device=curve.nodes.device) / WINDOWS
     states = torch.stack([curve(t), curve.velocity(t)], 2)

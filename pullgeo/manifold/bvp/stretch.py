@@ -70,13 +70,18 @@ class Stretch:
     def tail(self) -> Float[Tensor, " b"]:
         """The part of the velocity's change that the highest degrees make; the error at the end is about its square."""
         top = torch.einsum(
-            "km,bmd->bkd", like(self.pieces.rule.legendre[-2:], self.pieces.bends), self.pieces.bends[:, 0]
+            "km,bmd->bkd",
+            like(self.pieces.rule.legendre[-2:], self.pieces.accelerations),
+            self.pieces.accelerations[:, 0],
         )
         return top.norm(dim=2).amax(1) / self.pieces.size
 
 
 def stretch(
-    equation: Equation, origin: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], bends: Float[Tensor, "b c d"]
+    equation: Equation,
+    origin: Float[Tensor, "b d"],
+    velocity: Float[Tensor, "b d"],
+    accelerations: Float[Tensor, "b c d"],
 ) -> Stretch:
     """Geodesics from initial values, for unit time, by Gauss collocation and Newton's method.
 
@@ -88,7 +93,7 @@ def stretch(
         equation: of the geodesics.
         origin: where they begin.
         velocity: with which velocity.
-        bends: a guess of ``z̈`` at six Gauss points.
+        accelerations: a guess of ``z̈`` at six Gauss points.
 
     Cost: covariant derivatives at some 100 points for each geodesic, in some ten batches; ``12 d`` of them are for
     derivatives, or as many for products from 12 dimensions on.
@@ -98,7 +103,7 @@ def stretch(
     """
     by_products = origin.shape[1] >= LARGE
     rough = _by_products if by_products else _with_few_derivatives if origin.shape[1] >= COSTLY else _roughly
-    now, slopes, error, guessed = rough(equation, Pieces.free(origin, velocity, bends))
+    now, slopes, error, guessed = rough(equation, Pieces.free(origin, velocity, accelerations))
     found = now.refined(FINEST)
     errors = torch.full_like(guessed, torch.inf)
     index = (error < LOST).nonzero().squeeze(1)
@@ -116,7 +121,7 @@ def stretch(
     if by_products:
         goal = torch.full_like(error, GAINED)
         step = krylov_step(equation, finest, force, turned, slopes.inverse, goal, free=True)
-        finest = finest.with_bends(finest.bends + step, free=True)
+        finest = finest.with_accelerations(finest.accelerations + step, free=True)
     else:
         finest = finest.moved(correction(finest, turned, slopes, free=True), torch.ones_like(error))
     change = GAINED * (finest.away_from(now) + error)

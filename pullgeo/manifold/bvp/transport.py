@@ -53,7 +53,7 @@ def transport_pieces(equation: Equation, at: Pieces, w: Float[Tensor, "b k d"]) 
 
 def _by_matrices(equation: Equation, at: Pieces, w: Tensor) -> tuple[Tensor, Float[Tensor, "b S s k d"]]:
     """By the propagators of the pieces."""
-    b, S, s, d = at.bends.shape
+    b, S, s, d = at.accelerations.shape
     z, u = at.stages
     z = at.origin[:, None, None] + z
     basis = torch.eye(d, dtype=z.dtype, device=z.device).view(d, 1, 1, 1, d).expand(d, b, S, s, d)
@@ -77,7 +77,7 @@ def _by_matrices(equation: Equation, at: Pieces, w: Tensor) -> tuple[Tensor, Flo
 def _by_products(equation: Equation, at: Pieces, w: Tensor) -> tuple[Tensor, Float[Tensor, "b S s k d"]]:
     """By a Krylov method for the rates of all pieces at once, each tangent a problem of its own."""
     b, k, d = w.shape
-    S, s = at.bends.shape[1:3]
+    S, s = at.accelerations.shape[1:3]
     z, u = at.stages
     z = at.origin[:, None, None] + z
     half = at.points + at.durations * at.velocities / 2

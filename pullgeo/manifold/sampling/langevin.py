@@ -12,7 +12,7 @@ from pullgeo.errors import NonFiniteError, ShapeError
 from pullgeo.manifold.chart import Chart
 from pullgeo.manifold.frame import Frame
 from pullgeo.manifold.sampling.options import check_count, check_step_size
-from pullgeo.manifold.volume import mean_turn
+from pullgeo.manifold.volume import mean_christoffel
 from pullgeo.numerics.batch import Batch
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -116,7 +116,7 @@ def _at(manifold: Chart, z: Tensor, value: Tensor, slope: Tensor, h: float) -> _
     frame = Frame.of(manifold.metric(z), len(z))
     E = frame.vectors
     gradient = torch.einsum("bki,bji,bj->bk", E, E, slope)
-    mean = z + h / 2 * (gradient - mean_turn(manifold.connection, z, frame))
+    mean = z + h / 2 * (gradient - mean_christoffel(manifold.connection, z, frame))
     return _State(z, value, mean, frame)
 
 

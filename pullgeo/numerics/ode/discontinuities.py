@@ -92,7 +92,7 @@ def _locate(field: Field, state: Tensor, slope: Tensor, h: Tensor, tolerance: Te
         reach = REACH * h.view(-1, 1, 1)
         turn = (field(state + reach * slope) - slope) / reach
         # by how much the slope turns until then, relative to itself: its square is what the polynomial leaves out
-        bend = turn.abs().amax((1, 2)) / slope.abs().amax((1, 2)).clamp(min=torch.finfo(h.dtype).tiny)
+        turning = turn.abs().amax((1, 2)) / slope.abs().amax((1, 2)).clamp(min=torch.finfo(h.dtype).tiny)
         for _ in range(MAX_ROUNDS):
             t = (low.unsqueeze(1) + (high - low).unsqueeze(1) * at).view(n, -1, 1, 1)
             path = state.unsqueeze(1) + t * (slope.unsqueeze(1) + t / 2 * turn.unsqueeze(1))
@@ -105,7 +105,7 @@ def _locate(field: Field, state: Tensor, slope: Tensor, h: Tensor, tolerance: Te
             width = (high - low) / PROBES
             low = low + width * place
             high = low + width
-            margin = low * ((bend * low).square()).clamp(max=0.1)
+            margin = low * ((turning * low).square()).clamp(max=0.1)
             if bool(((jump * width < FINE) | (width < margin)).all()):
                 break
     except (NonFiniteError, SingularMetricError):

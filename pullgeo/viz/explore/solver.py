@@ -71,12 +71,12 @@ class ChordSpace:
         jets = self.coordinates.jet(nodes.reshape(-1, 2)).unflatten(1, (p, n))
         c, J, second = jets[0], jets[1:3], jets[3:]
         squares = c.diff(dim=1).square().sum(-1)
-        bend = 2 * c[:, 1:-1] - c[:, :-2] - c[:, 2:]
+        second_difference = 2 * c[:, 1:-1] - c[:, :-2] - c[:, 2:]
         inner = J[:, :, 1:-1]
         G = torch.einsum("apnk,bpnk->pnab", J, J)
-        curved = torch.einsum("qpnk,pnk->qpn", second[:, :, 1:-1], bend)
+        curved = torch.einsum("qpnk,pnk->qpn", second[:, :, 1:-1], second_difference)
         curved = torch.stack([curved[[0, 1]], curved[[1, 2]]]).permute(2, 3, 0, 1)
-        gradient = torch.einsum("apnk,pnk->pna", inner, bend)
+        gradient = torch.einsum("apnk,pnk->pna", inner, second_difference)
         diagonal = 2 * G[:, 1:-1] + curved
         off = -torch.einsum("apnk,bpnk->pnab", inner[:, :, :-1], inner[:, :, 1:])
         scale = 2 * G.diagonal(dim1=2, dim2=3)
@@ -135,9 +135,9 @@ class ChordSpace:
         lowered = torch.einsum("psab,psb->psa", R, step)
         slope = torch.einsum("cpsab,psa,psb->psc", first, step, step) / 4
         turn = torch.einsum("cpsab,psb->psac", first, step)
-        bent = torch.einsum("cepsab,psa,psb->psce", second, step, step) / 8
+        second_order = torch.einsum("cepsab,psa,psb->psce", second, step, step) / 8
         even, odd = (turn + turn.mT) / 2, (turn - turn.mT) / 2
-        at_begin, at_end = R - even + bent, R + even + bent
+        at_begin, at_end = R - even + second_order, R + even + second_order
         own = R.diagonal(dim1=2, dim2=3)
         scale = scale.clone()
         scale[:, :-1] += own
@@ -146,7 +146,7 @@ class ChordSpace:
             squares + (lowered * step).sum(-1),
             gradient + (lowered + slope)[:, :-1] + (slope - lowered)[:, 1:],
             diagonal + at_end[:, :-1] + at_begin[:, 1:],
-            off + (-R - odd + bent)[:, 1:-1],
+            off + (-R - odd + second_order)[:, 1:-1],
             scale,
         )
 
