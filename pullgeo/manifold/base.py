@@ -1,6 +1,8 @@
 """What every learned manifold can do along geodesics, by the names of geoopt's contract."""
 
+import warnings
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,6 +13,7 @@ from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.errors import GeometryError, NonFiniteError
 from pullgeo.geodesic.energy.base import DiscreteEnergy, EnergyGradient, QuadraticModel
 from pullgeo.geodesic.energy.gradient import slope
+from pullgeo.geodesic.energy.of_methods import NAMES, EnergyOfMethods
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solve import solve
@@ -31,6 +34,21 @@ class Manifold(Chart):
     one; everything else follows. It is a geoopt manifold, so `geoopt.ManifoldParameter` and Riemannian optimisers take
     it. Where nothing else is said, points and tangents may have any leading dimensions ``*b``, which broadcast.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let classes that state their energy by methods, without `discretise`, work for one release more."""
+        super().__init_subclass__(**kwargs)
+        stated = all(getattr(cls, name) is not getattr(Manifold, name) for name in NAMES)
+        if stated and cls.discretise is Manifold.discretise:
+            warnings.warn(
+                f"{cls.__name__}: a manifold now states its discrete energy by discretise(self), which returns an "
+                "object with the methods energy, expand_energy and chord_lengths, such as "
+                "pullgeo.geodesic.energy.segment.SegmentEnergy(squared_length). Methods of the class itself are taken "
+                "until the next release.",
+                DeprecationWarning,
+                stacklevel=3,
+            )
+            cls.discretise = _stated_by_methods  # type: ignore[method-assign]
 
     @abstractmethod
     def in_double(self) -> "Manifold":
@@ -441,3 +459,7 @@ class Manifold(Chart):
                 "geodesic equation does not see the kinks of ReLU and similar activations: use a smooth activation "
                 "such as Softplus or SiLU. geodesic() and dist() need none."
             )
+
+
+def _stated_by_methods(self: Manifold) -> DiscreteEnergy:
+    return EnergyOfMethods(self.energy, self.expand_energy, self.chord_lengths)
