@@ -23,7 +23,8 @@ from pullgeo.manifold.bvp.transport import transport_pieces
 from pullgeo.manifold.chart import Chart, rows
 from pullgeo.manifold.equation import Equation
 from pullgeo.manifold.exponential import follow
-from pullgeo.manifold.logarithm import SAME_SPEED, Logarithm, LogarithmSearch, logarithm
+from pullgeo.manifold.logarithm import SETTINGS as LOGARITHMS
+from pullgeo.manifold.logarithm import Logarithm, LogarithmSearch, logarithm
 from pullgeo.manifold.regular import regular_geodesic
 
 
@@ -451,7 +452,7 @@ class Manifold(Chart):
             )
 
     def _check_speed(self, where: str, before: Float[Tensor, " b"], after: Float[Tensor, " b"]) -> None:
-        changed = (after - before).abs() > SAME_SPEED * torch.maximum(before, after)
+        changed = (after - before).abs() > LOGARITHMS.same_speed * torch.maximum(before, after)
         if bool(changed.any()):
             raise GeometryError(
                 f"{type(self).__name__}.{where}: {int(changed.sum())} of {len(before)} geodesics, the first at index "

@@ -15,22 +15,31 @@ from pullgeo.numerics.damped_newton import STEP_LENGTH, TWICE, Iterate, damped_n
 from pullgeo.numerics.gmres import gmres
 from pullgeo.numerics.ode.piecewise import interpolated, like, resampled
 
-LARGE = 12
-"""Dimension from which on linear systems are solved by their products alone."""
 
-PROBE = 3e-6
-"""How far a point or velocity is moved for a derivative, relative to the velocity."""
+@dataclass(frozen=True)
+class NewtonSettings:
+    """How Newton's method on one mesh takes derivatives and solves its systems.
 
-TOL = 1e-11
-"""Relative residual that ends the search on one mesh."""
+    Attributes:
+        large: dimension from which on linear systems are solved by their products alone. Set by hand.
+        probe: how far a point or velocity is moved for a derivative, relative to the velocity. About the cube root of
+            the precision, where rounding errors and curvature balance.
+        tol: relative residual that ends the search on one mesh. Near the rounding errors of float64.
+        max_rounds: bound on the corrections on one mesh. Set by hand.
+        krylov_rounds: bound on the products for one linear system. As many vectors are held.
+        loose: relative residual of a linear system that is good enough far from the solution. A step gains no more
+            digits there.
+    """
 
-MAX_ROUNDS = 14
+    large: int = 12
+    probe: float = 3e-6
+    tol: float = 1e-11
+    max_rounds: int = 14
+    krylov_rounds: int = 40
+    loose: float = 1e-2
 
-KRYLOV_ROUNDS = 40
-"""Bound on the products for one linear system."""
 
-LOOSE = 1e-2
-"""Relative residual of a linear system that is good enough far from the solution."""
+SETTINGS = NewtonSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +64,13 @@ class Slopes(Batch):
 
 
 def newton(
-    equation: Equation, begin: Pieces, slopes: Slopes, force: Tensor | None = None, *, free: bool, tol: float = TOL
+    equation: Equation,
+    begin: Pieces,
+    slopes: Slopes,
+    force: Tensor | None = None,
+    *,
+    free: bool,
+    tol: float = SETTINGS.tol,
 ) -> tuple[Pieces, Slopes, Float[Tensor, " b"]]:
     """Newton's method on one mesh.
 
@@ -75,7 +90,7 @@ def newton(
     Returns:
         What was found, the derivatives in use at the end, and relative residuals.
     """
-    by_products = begin.origin.shape[1] >= LARGE
+    by_products = begin.origin.shape[1] >= SETTINGS.large
     begin = begin.with_accelerations(begin.accelerations, free=free) if by_products else begin
     force = force_at(equation, begin) if force is None else force
     turned, error = residual(begin, force, slopes.inverse, free)
@@ -84,7 +99,7 @@ def newton(
         at=Residual(begin, force, turned, error), slopes=slopes, fresh=never, ended=never, **STEP_LENGTH.begin(error)
     )
     problem = (_ByProducts if by_products else _ByMatrices)(equation, free, tol)
-    found = damped_newton(problem, start, STEP_LENGTH, MAX_ROUNDS)
+    found = damped_newton(problem, start, STEP_LENGTH, SETTINGS.max_rounds)
     return found.at.curve, found.slopes, found.at.error
 
 
@@ -189,13 +204,13 @@ def krylov_step(
         # of the change, both ends stay where they are, or the initial values do
         change = zero[index].with_accelerations(v.reshape(here.accelerations.shape) / weight[index], free=free)
         size = change.stages[1].norm(dim=3).flatten(1).amax(1).clamp(min=torch.finfo(v.dtype).tiny)
-        reach = PROBE * here.size / size
+        reach = SETTINGS.probe * here.size / size
         there = force_at(equation, here.moved(change, reach))
         slope = (there - force[index]) / reach.view(-1, 1, 1, 1)
         return (weight[index] * torch.einsum("bSmij,bSmj->bSmi", metric[index], slope)).flatten(1)
 
-    goal = torch.minimum(error, torch.full_like(error, LOOSE)).clamp(min=1e-4)
-    step, _ = gmres(product, -(weight * turned).flatten(1), goal, KRYLOV_ROUNDS)
+    goal = torch.minimum(error, torch.full_like(error, SETTINGS.loose)).clamp(min=1e-4)
+    step, _ = gmres(product, -(weight * turned).flatten(1), goal, SETTINGS.krylov_rounds)
     return step.reshape(at.accelerations.shape) / weight
 
 
@@ -226,12 +241,12 @@ def slopes_at(equation: Equation, at: Pieces) -> tuple[Slopes, Float[Tensor, "b 
     z, a = at.origin[:, None, None] + z, at.accelerations
     d = z.shape[3]
     size = at.size.view(-1, 1, 1, 1)
-    reach = PROBE * size
+    reach = SETTINGS.probe * size
     ways = torch.eye(d, dtype=z.dtype, device=z.device).view(d, 1, 1, 1, d) * size
     still = torch.zeros_like(ways)
     # all in one batch: here, beside, faster, and turning more
-    points = torch.cat([z.unsqueeze(0), z + PROBE * ways, z + still, z + still])
-    velocities = torch.cat([u.unsqueeze(0), u + still, u + PROBE * ways, u + still])
+    points = torch.cat([z.unsqueeze(0), z + SETTINGS.probe * ways, z + still, z + still])
+    velocities = torch.cat([u.unsqueeze(0), u + still, u + SETTINGS.probe * ways, u + still])
     accelerations = torch.cat([a.unsqueeze(0), a + still, a + still, a + ways])
     force = equation.lowered(points, velocities, velocities, accelerations)
     by = (force[1:] - force[0]).movedim(0, 4)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.manifold.bvp.corrections import KRYLOV_ROUNDS, LARGE
+from pullgeo.manifold.bvp.corrections import SETTINGS as NEWTON
 from pullgeo.manifold.bvp.pieces import Pieces
 from pullgeo.manifold.equation import Equation, inverse
 from pullgeo.numerics.gmres import gmres
@@ -34,7 +34,7 @@ def transport_pieces(equation: Equation, at: Pieces, w: Float[Tensor, "b k d"]) 
     """
     moved = torch.full_like(w, torch.nan)
     index = torch.arange(len(w), device=w.device)
-    solve = _by_matrices if w.shape[2] < LARGE else _by_products
+    solve = _by_matrices if w.shape[2] < NEWTON.large else _by_products
     for number in range(HALVINGS + 1):
         found, rates = solve(equation, at, w[index])
         top = torch.einsum("nm,bSmkd->bSnkd", like(at.rule.legendre[-2:], rates), rates)
@@ -104,7 +104,7 @@ def _by_products(equation: Equation, at: Pieces, w: Tensor) -> tuple[Tensor, Flo
 
     right = -derivative(begin, still, pairs).flatten(1)
     size = begin.norm(dim=1) / right.norm(dim=1).clamp(min=torch.finfo(w.dtype).tiny)
-    found, left = gmres(product, right, GOAL * size.clamp(min=1.0), KRYLOV_ROUNDS)
+    found, left = gmres(product, right, GOAL * size.clamp(min=1.0), NEWTON.krylov_rounds)
     rates = found.reshape(still.shape) / weight[pairs]
     end = begin + (h[pairs] * outer.view(-1, 1) * rates).sum((1, 2))
     # what is not solved is not finite
