@@ -154,6 +154,7 @@ def test_no_file_names_a_path_of_the_machine_it_was_written_on():
         ("geodesic", "EnergyExpansion", "QuadraticModel"),
         ("geodesic", "EnergySlope", "EnergyGradient"),
         ("geodesic", "Minimised", "SearchResult"),
+        ("geodesic", "Space", "ManifoldEnergy"),
         ("manifold", "Onto", "ProjectOnto"),
         ("metric", "Gaussian", "GaussianProbe"),
         ("metric", "RootMetric", "FactoredMetric"),

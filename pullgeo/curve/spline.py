@@ -17,9 +17,9 @@ def moments(nodes: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
     n = nodes.shape[1]
     if n < 3:
         return torch.zeros_like(nodes)
-    bends = nodes[:, :-2] - 2 * nodes[:, 1:-1] + nodes[:, 2:]
+    second_differences = nodes[:, :-2] - 2 * nodes[:, 1:-1] + nodes[:, 2:]
     if n == 3:
-        return bends.expand(-1, 3, -1)
+        return second_differences.expand(-1, 3, -1)
     matrix = 4 * torch.eye(n, dtype=nodes.dtype, device=nodes.device)
     inner = torch.arange(1, n - 1, device=nodes.device)
     matrix[inner, inner - 1] = matrix[inner, inner + 1] = 1
@@ -28,7 +28,7 @@ def moments(nodes: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
     matrix[0, :3] = matrix[-1, -3:] = not_a_knot
     zero = torch.zeros_like(nodes[:, :1])
     # one system with all curves as right-hand sides, rather than the same matrix factorised for each of them
-    right = torch.cat([zero, 6 * bends, zero], 1).transpose(0, 1)
+    right = torch.cat([zero, 6 * second_differences, zero], 1).transpose(0, 1)
     return torch.linalg.solve(matrix, right.flatten(1)).reshape(right.shape).transpose(0, 1)
 
 

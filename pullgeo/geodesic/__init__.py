@@ -1,7 +1,7 @@
 """Geodesics: a boundary value problem, solvers as values, the function `solve`, solutions that explain themselves."""
 
 from pullgeo._lazy import renamed
-from pullgeo.geodesic.energy.base import DiscreteEnergy, EnergyGradient, QuadraticModel, Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy, EnergyGradient, ManifoldEnergy, QuadraticModel
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.solution import Solution, Status
 from pullgeo.geodesic.solve import solve
@@ -32,6 +32,7 @@ __all__ = [
     "GraphPath",
     "InitialCurve",
     "LatticeSearch",
+    "ManifoldEnergy",
     "Newton",
     "QuadraticModel",
     "Race",
@@ -39,7 +40,6 @@ __all__ = [
     "Shooting",
     "Solution",
     "Solver",
-    "Space",
     "Start",
     "Status",
     "StraightLine",
@@ -56,5 +56,6 @@ __getattr__ = renamed(
         "Given": "InitialCurve",
         "Line": "StraightLine",
         "Minimised": "SearchResult",
+        "Space": "ManifoldEnergy",
     },
 )

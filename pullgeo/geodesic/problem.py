@@ -8,7 +8,7 @@ from torch import Tensor
 from pullgeo._torch.grad_mode import check_grad_mode, check_transforms
 from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.errors import DtypeError, NonFiniteError, ShapeError
-from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.base import ManifoldEnergy
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class BoundaryValue:
             found; or an end point has a tangent of forward mode.
     """
 
-    manifold: Space
+    manifold: ManifoldEnergy
     z0: Tensor
     z1: Tensor
 

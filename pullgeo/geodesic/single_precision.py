@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import DiscreteEnergy, QuadraticModel, SingleSpace
+from pullgeo.geodesic.energy.base import DiscreteEnergy, QuadraticModel, SinglePrecisionEnergy
 
 
 class InSingle:
@@ -26,17 +26,17 @@ class InSingle:
         return self.space.chord_lengths(layers.float()).double()
 
 
-def rough(manifold: DiscreteEnergy, space: DiscreteEnergy, z: Float[Tensor, "p d"]) -> DiscreteEnergy:
+def single_precision(manifold: DiscreteEnergy, space: DiscreteEnergy, z: Float[Tensor, "p d"]) -> DiscreteEnergy:
     """The manifold in float32, if it offers that, for what need not be exact; else the space.
 
-    A decoder may lower its precision further, as ``torch.autocast`` within it does: too rough for a search.
+    A decoder may lower its precision further, as ``torch.autocast`` within it does: too far for a search.
 
     Args:
         manifold: as it was given.
         space: the same in float64.
         z: points, of which one is tried.
     """
-    single = manifold.in_single() if isinstance(manifold, SingleSpace) else None
+    single = manifold.in_single() if isinstance(manifold, SinglePrecisionEnergy) else None
     if single is None or not len(z):
         return space
     point = z[:1].detach().float().unsqueeze(1).expand(-1, 3, -1)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import DiscreteEnergy, MeasuredSpace
+from pullgeo.geodesic.energy.base import DiscreteEnergy, MetricEnergy
 from pullgeo.numerics.bisect_batch import where_defined
 
 ROUNDING = 64
@@ -31,7 +31,7 @@ def singular(G: Float[Tensor, "n d d"]) -> Bool[Tensor, " n"]:
 
 def singular_at(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> Bool[Tensor, "p n"]:
     """At which nodes of curves the metric is singular; nowhere if the space has no metric tensors."""
-    if not isinstance(space, MeasuredSpace):
+    if not isinstance(space, MetricEnergy):
         return torch.zeros(nodes.shape[:2], dtype=torch.bool, device=nodes.device)
     d = nodes.shape[2]
     G = where_defined(lambda z: space.metric(z).dense().expand(len(z), d, d), (d, d), nodes.flatten(0, 1))

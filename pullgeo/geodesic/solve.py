@@ -3,49 +3,28 @@
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo._torch.checkpoint import checkpoints_kept
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.energy.base import DiscreteEnergy, GuardedSpace, MeasuredSpace
+from pullgeo.geodesic.energy.base import DiscreteEnergy, GuardedEnergy, MetricEnergy
 from pullgeo.geodesic.energy.near import Near, near_energy, near_pairs
+from pullgeo.geodesic.error_estimate import SETTINGS, longer_than_line, noise, unseen
 from pullgeo.geodesic.extrapolated import extrapolated, root
 from pullgeo.geodesic.implicit_diff import differentiable
 from pullgeo.geodesic.problem import BoundaryValue
-from pullgeo.geodesic.single_precision import precision, rough
+from pullgeo.geodesic.single_precision import single_precision
 from pullgeo.geodesic.solution import Solution, Status
 from pullgeo.geodesic.solver import Discretising, Refining, SearchResult, Solver
 from pullgeo.geodesic.solvers.newton import Newton
-from pullgeo.numerics.comparison import less, ranked
-
-ROUNDING = 100
-"""Change of a length, in units of rounding errors, that is more than these."""
-
-SMOOTH = 0.25
-"""Change of a length with twice the nodes, over that with half of them, that an error of second order has."""
-
-UNSEEN = {2: 3.0, 4: 1.5}
-"""Error of a length over its change with so many times the nodes: 2 and 4/3 at first order, and chance hides some."""
 
 LOOSE = 0.02
 """Relative error estimate from which on a curve is solved once more with twice the segments."""
 
-DOUBTFUL = 1e-3
-"""Relative error estimate from which on a curve might be longer than the line although its energy is less."""
-
-FINER = 8
-"""Chords for each segment, by which curves are compared with lines."""
-
-MORE = 1e-4
-"""By how much a curve may be longer than the line: neither has been measured exactly."""
-
 UNSEEN_ENDS = (Status.DEGENERATE, Status.STALLED, Status.MAX_STEPS, Status.MISSED)
 """Ends of searches that may have seen nothing but rounding errors."""
-
-POINTS = 2**13
-"""Points that are measured together."""
 
 
 @checkpoints_kept()  # solvers take gradients of the decoder, which reentrant checkpoints refuse
@@ -80,9 +59,9 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
     if isinstance(solver, Discretising):
         space = solver.discretised(space)
     with torch.no_grad():
-        if isinstance(guarded := space, GuardedSpace):
+        if isinstance(guarded := space, GuardedEnergy):
             guarded.check_ends(torch.cat([z0, z1]))
-        near = space if isinstance(solver, Discretising) else rough(problem.manifold, space, z0)
+        near = space if isinstance(solver, Discretising) else single_precision(problem.manifold, space, z0)
         found = solver.minimise(space, near, z0.detach(), z1.detach())
     solution = _solution(space, near, found, z0, z1, problem.z0.dtype)
     if isinstance(solver, Refining):
@@ -117,7 +96,7 @@ def _solution(
     found, tight = _known_by_metric(space, found)
     status = tuple(Status.COINCIDENT if point else end for point, end in zip(same.tolist(), found.status, strict=True))
     nodes, energy, coarse_energy = differentiable(space, found, z0, z1)
-    if len(tight.index) and isinstance(space, MeasuredSpace):
+    if len(tight.index) and isinstance(space, MetricEnergy):
         exact = near_energy(space, z0[tight.index], z1[tight.index])
         energy, coarse_energy = (e.index_put((tight.index,), exact) for e in (energy, coarse_energy))
     # second derivatives do not vanish with the energy
@@ -127,11 +106,11 @@ def _solution(
     change = (fine - coarse).abs()
     # an energy of first order is there to be compared with, as it is; and rounding errors are not to be extrapolated
     gain = 2**found.order - 1 if found.order > 1 else torch.inf
-    share = torch.where(change > ROUNDING * _noise(space, space, found, fine), 1 / gain, 0.0)
+    share = torch.where(change > SETTINGS.rounding * noise(space, space, found, fine), 1 / gain, 0.0)
     length = extrapolated(energy, coarse_energy, share)
     # a curve too coarse for its bends does not show the order that extrapolation trusts in: assume the least there is
     doubt = change / (3 if found.order > 1 else 1)
-    doubt = torch.maximum(doubt, _between(space, near, found, fine, coarse))
+    doubt = torch.maximum(doubt, unseen(space, near, found, fine, coarse))
     doubt = doubt + torch.where(fine > 0, found.rounding * fine, 0.0)
     doubt = doubt + torch.where(fine > 0, found.excess / torch.where(fine > 0, 2 * fine, 1.0), 0.0)
     doubt = doubt.index_put((tight.index,), tight.error)
@@ -168,57 +147,6 @@ def _known_by_metric(space: DiscreteEnergy, found: SearchResult) -> tuple[Search
     return replace(found, nodes=found.nodes.index_put((near.index,), lines), status=tuple(status)), near
 
 
-def _between(
-    space: DiscreteEnergy,
-    near: DiscreteEnergy,
-    found: SearchResult,
-    length: Float[Tensor, " p"],
-    coarse_length: Float[Tensor, " p"],
-) -> Float[Tensor, " p"]:
-    """Errors of lengths, seen by measuring the curves between their nodes too; 0 if they drown in rounding errors.
-
-    Chords know nothing of what lies between their ends: a curve may be short for hopping over it. A map with kinks, as
-    ReLUs make them, lengthens by O(1/T) at every measurement with more nodes, and all nodes of the curve agree on too
-    short a length. Where float32 cannot tell that a curve is smooth, it is measured in full precision.
-
-    Cost: two decoded points for each segment, and four more where twice the nodes give a length that is not the one
-    that smooth curves would have.
-    """
-    with torch.no_grad():
-        change = (_measured(near, found.nodes, 2) - length).abs()
-        noise = _noise(near, space, found, length)
-        smooth = change + noise <= SMOOTH * (length - coarse_length).abs()
-        error = UNSEEN[2] * change
-        # what float32 cannot measure, it says nothing about
-        rough = ~smooth & (change > ROUNDING * noise) & torch.isfinite(change)
-        for which, measure in ((rough, near), (~smooth & ~rough, space)):
-            rest = which.nonzero().squeeze(1)
-            if len(rest):
-                change = ranked((_measured(measure, found.nodes[rest], 4) - length[rest]).abs())
-                seen = change > ROUNDING * _noise(space, space, found, length)[rest]
-                error = error.index_put((rest,), torch.where(seen, UNSEEN[4] * change, 0.0))
-        return torch.where(length > 0, error, 0.0)
-
-
-def _noise(
-    measure: DiscreteEnergy, space: DiscreteEnergy, found: SearchResult, length: Float[Tensor, " p"]
-) -> Float[Tensor, " p"]:
-    """Rounding errors of measured lengths.
-
-    Errors of neighbouring chords cancel but for the angle between them: unlike those of residuals they do not grow with
-    the number of segments.
-    """
-    units = precision(measure) / precision(space)
-    return (precision(measure) + 4 * found.rounding * units / (found.nodes.shape[1] - 1)) * length
-
-
-def _measured(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"], finer: int) -> Float[Tensor, " p"]:
-    """Lengths of curves, measured with so many nodes for each of theirs."""
-    segments = finer * (nodes.shape[1] - 1)
-    parts = nodes.split(max(1, POINTS // segments))
-    return root(torch.cat([space.energy(DiscreteCurve(part).resample(segments).nodes) for part in parts]))
-
-
 def _refined(space: DiscreteEnergy, solver: Refining, solution: Solution, z0: Tensor, z1: Tensor) -> Solution:
     """The solution with more segments for the pairs whose error estimate is too large."""
     index = list(range(len(solution)))
@@ -228,7 +156,7 @@ def _refined(space: DiscreteEnergy, solver: Refining, solution: Solution, z0: Te
     loose = min(LOOSE, rtol)
     while True:
         relative = solution.error_estimate / solution.length.detach()
-        coarse = (relative > rtol) | _longer_than_line(space, solution)
+        coarse = (relative > rtol) | longer_than_line(space, solution)
         able = solver.rtol is not None and 2 * solution.curve.segments <= solver.max_segments
         wide = coarse | (relative > loose)
         # once is cheap, and lets curves settle that are only a little too coarse
@@ -260,35 +188,3 @@ def _refined(space: DiscreteEnergy, solver: Refining, solution: Solution, z0: Te
 def _zero(energy: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
     """Zeros with the derivatives of the energies, where these are finite."""
     return torch.where(torch.isfinite(energy), energy - energy.detach(), 0.0)
-
-
-def _longer_than_line(space: DiscreteEnergy, solution: Solution) -> Bool[Tensor, " p"]:
-    """Which curves are longer than the straight line, measured between their nodes too.
-
-    The energies of nodes are compared by the solvers; only where the error estimate leaves room can the lengths of the
-    curves themselves be in another order, and only these are measured.
-
-    Cost: where the error is more than a thousandth, a decoded point for each segment of the line; where the length and
-    its error are more than the line's, sixteen.
-    """
-    longer = torch.zeros(len(solution), dtype=torch.bool, device=solution.length.device)
-    doubtful = (solution.error_estimate > DOUBTFUL * solution.length.detach()).nonzero().squeeze(1)
-    if len(doubtful):
-        nodes = solution.curve.nodes.detach()[doubtful].double()
-        segments = nodes.shape[1] - 1
-        # chords are shorter than what they span
-        possible = (solution.length.detach() + solution.error_estimate)[doubtful] > _chorded(
-            space, straight_line(nodes[:, 0], nodes[:, -1], segments)
-        )
-        doubtful, nodes = doubtful[possible], nodes[possible]
-        line = straight_line(nodes[:, 0], nodes[:, -1], FINER * segments)
-        longer[doubtful] = less(
-            (1 + MORE) * _chorded(space, line), _chorded(space, DiscreteCurve(nodes).resample(FINER * segments))
-        )
-    return longer
-
-
-def _chorded(space: DiscreteEnergy, curve: DiscreteCurve) -> Float[Tensor, " p"]:
-    """Lengths by the chords between nodes."""
-    with torch.no_grad():
-        return space.chord_lengths(curve.nodes.unsqueeze(2)).flatten(1).sum(1)

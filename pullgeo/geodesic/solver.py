@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.energy.base import DiscreteEnergy, Space
+from pullgeo.geodesic.energy.base import DiscreteEnergy, ManifoldEnergy
 from pullgeo.geodesic.solution import Status
 from pullgeo.numerics.batch import Batch
 
@@ -96,12 +96,12 @@ def statuses(otherwise: Status, *rules: tuple[Status, Bool[Tensor, " p"]]) -> tu
 class Solver(Protocol):
     """Finds discrete geodesics."""
 
-    def minimise(self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Tensor, z1: Tensor) -> SearchResult:
+    def minimise(self, space: DiscreteEnergy, single: DiscreteEnergy, z0: Tensor, z1: Tensor) -> SearchResult:
         """Curves of an even number of segments between end points ``(p, d)``.
 
         Args:
             space: the manifold in float64.
-            rough: the manifold for what need not be exact: in float32 behind float64, or the same as ``space``.
+            single: the manifold for what need not be exact: in float32 behind float64, or the same as ``space``.
             z0: where the curves begin, in float64.
             z1: where they end.
         """
@@ -111,7 +111,7 @@ class Solver(Protocol):
 class Discretising(Protocol):
     """A solver with a discrete energy of its own."""
 
-    def discretised(self, space: DiscreteEnergy) -> Space:
+    def discretised(self, space: DiscreteEnergy) -> ManifoldEnergy:
         """The space with the solver's energy instead of the manifold's."""
 
 

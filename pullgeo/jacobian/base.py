@@ -16,20 +16,12 @@ from pullgeo.errors import OptionError
 from pullgeo.jacobian.contractions import combined, flat, gram, outer, times
 from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.signature import Signature
+from pullgeo.numerics.chunking import GRAM, Budget, working_set
 
 _Move = Callable[[Tensor], Tensor]
 
 ChunkSize = int | Literal["auto"] | None
 """How many tangents or cotangents are moved at a time; ``"auto"``, and ``None``, bound the memory by bytes."""
-
-CHUNK_BYTES = 2**26
-"""Working set of a contraction that would otherwise hold all K pulled cotangents at once."""
-
-CACHE_BYTES = 2**23
-"""The same on a CPU: what its cache still holds between one stage and the next, and what needs no fresh pages."""
-
-GRAM_BYTES = 2**30
-"""What a Gram matrix may hold besides itself; below, all stacks are moved once, and above every pair of chunks."""
 
 
 class Jacobian(ShortRepr, ABC):
@@ -108,8 +100,8 @@ class Jacobian(ShortRepr, ABC):
         """
         k = u.shape[2]
         U = combined(X[:k], u)
-        bent = self.second_push(U, U if w is u else combined(X[:k], w))
-        return add_second_order(self.push(X), k, bent)
+        second_order = self.second_push(U, U if w is u else combined(X[:k], w))
+        return add_second_order(self.push(X), k, second_order)
 
     def __repr__(self) -> str:
         s = self.signature
@@ -138,8 +130,8 @@ class Jacobian(ShortRepr, ABC):
     def parts(self, k: int, item_bytes: int = 0) -> Iterator[slice]:
         """Slices of ``range(k)`` to move one after the other: of the chunk size, else as many as their bytes allow."""
         if self.chunk_size is not None:
-            return chunks(k, 1, self.chunk_size)
-        return chunks(k, item_bytes, CACHE_BYTES if self.signature.device.type == "cpu" else CHUNK_BYTES)
+            return Budget(self.chunk_size).slices(k)
+        return working_set(self.signature.device).slices(k, item_bytes)
 
     @property
     def item_bytes(self) -> int:
@@ -149,7 +141,7 @@ class Jacobian(ShortRepr, ABC):
 
     def in_one_piece(self, k: int) -> bool:
         """Whether k may be moved at once: within the chunk size, or the memory that a Gram matrix may use."""
-        return k <= self.chunk_size if self.chunk_size is not None else k * self.item_bytes <= GRAM_BYTES
+        return k <= self.chunk_size if self.chunk_size is not None else GRAM.fits(k, self.item_bytes)
 
     def push_in_chunks(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``J T``, at most the chunk size at a time."""
@@ -362,9 +354,11 @@ class Transpose(LinearKind):
         return bounded
 
 
-def add_second_order(jet: Float[Tensor, "m b *n"], k: int, bend: Float[Tensor, "l b *n"]) -> Float[Tensor, "n b *n"]:
+def add_second_order(
+    jet: Float[Tensor, "m b *n"], k: int, second_order: Float[Tensor, "l b *n"]
+) -> Float[Tensor, "n b *n"]:
     """A jet of k tangents, see `Jacobian.push_jet`, with something added to its second derivatives."""
-    return torch.cat([jet[:k], jet[k:] + bend if len(jet) > k else bend])
+    return torch.cat([jet[:k], jet[k:] + second_order if len(jet) > k else second_order])
 
 
 def added_up(terms: Iterator[Tensor]) -> Tensor | None:
@@ -394,10 +388,3 @@ def checked_chunk_size(where: str, size: ChunkSize) -> int | None:
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise OptionError(f'{where}: chunk_size must be a positive number or "auto", got {size!r}.')
     return size
-
-
-def chunks(k: int, item_bytes: int, budget: int = CHUNK_BYTES) -> Iterator[slice]:
-    """Slices of ``range(k)`` of as many items as fit a budget of bytes, at least one."""
-    step = max(1, budget // max(1, item_bytes))
-    for start in range(0, k, step):
-        yield slice(start, min(start + step, k))

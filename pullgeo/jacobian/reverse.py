@@ -112,9 +112,9 @@ class Reverse:
             self._check_twice(T)
             u = self._cotangent()
             pulled = self._back(u, True)
-            bent = [(_derivative(pulled, self.x, t, True) * s).sum() for t, s in zip(T, S, strict=True)]
+            second_order = [(_derivative(pulled, self.x, t, True) * s).sum() for t, s in zip(T, S, strict=True)]
             one = torch.ones((), dtype=self.x.dtype, device=self.x.device)
-            return self._answer(torch.stack([_derivative(value, u, one, self.keep) for value in bent]))
+            return self._answer(torch.stack([_derivative(value, u, one, self.keep) for value in second_order]))
 
     def _answer(self, value: Tensor) -> Tensor:
         return value if self.keep else value.detach()

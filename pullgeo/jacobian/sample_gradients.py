@@ -7,11 +7,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import DtypeError, ModuleError, ShapeError
-from pullgeo.jacobian.base import ChunkSize, checked_chunk_size, chunks
+from pullgeo.jacobian.base import ChunkSize, checked_chunk_size
 from pullgeo.jacobian.linearize import linearize
 from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.weights.parameters import ParameterLayout, from_coordinates
 from pullgeo.jacobian.weights.weight_graph import WeightGraph
+from pullgeo.numerics.chunking import Budget
 from pullgeo.typing import Parameters
 
 Loss = Tensor | Callable[[Tensor], Tensor]
@@ -144,7 +145,7 @@ def _over_samples(
     size = checked_chunk_size(where, chunk_size)
     if size is None or not isinstance(x, Tensor) or x.ndim == 0 or len(x) <= size:
         return answer(*_cotangent(where, module, x, loss, parameters))
-    parts = list(chunks(len(x), 1, size))
+    parts = list(Budget(size).slices(len(x)))
     if isinstance(loss, Tensor):
         w = loss
         if len(w) != len(x):

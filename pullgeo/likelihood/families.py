@@ -52,7 +52,7 @@ class Family:
         except TypeError as error:
             raise OptionError(
                 f"fisher_information: {self.cls.__name__} does not take {', '.join((*self.names, *self.fixed))} as "
-                "arguments. Register its information in the parameters that it is made of."
+                "arguments. Register its information in the parameters that its constructor takes."
             ) from error
 
 

@@ -1,6 +1,8 @@
 """What every learned manifold can do along geodesics, by the names of geoopt's contract."""
 
+import warnings
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,6 +13,7 @@ from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.errors import GeometryError, NonFiniteError
 from pullgeo.geodesic.energy.base import DiscreteEnergy, EnergyGradient, QuadraticModel
 from pullgeo.geodesic.energy.gradient import slope
+from pullgeo.geodesic.energy.of_methods import NAMES, EnergyOfMethods
 from pullgeo.geodesic.problem import BoundaryValue
 from pullgeo.geodesic.solution import Solution
 from pullgeo.geodesic.solve import solve
@@ -20,7 +23,8 @@ from pullgeo.manifold.bvp.transport import transport_pieces
 from pullgeo.manifold.chart import Chart, rows
 from pullgeo.manifold.equation import Equation
 from pullgeo.manifold.exponential import follow
-from pullgeo.manifold.logarithm import SAME_SPEED, Found, Logarithm, logarithm
+from pullgeo.manifold.logarithm import SETTINGS as LOGARITHMS
+from pullgeo.manifold.logarithm import Logarithm, LogarithmSearch, logarithm
 from pullgeo.manifold.regular import regular_geodesic
 
 
@@ -31,6 +35,21 @@ class Manifold(Chart):
     one; everything else follows. It is a geoopt manifold, so `geoopt.ManifoldParameter` and Riemannian optimisers take
     it. Where nothing else is said, points and tangents may have any leading dimensions ``*b``, which broadcast.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let classes that state their energy by methods, without `discretise`, work for one release more."""
+        super().__init_subclass__(**kwargs)
+        stated = all(getattr(cls, name) is not getattr(Manifold, name) for name in NAMES)
+        if stated and cls.discretise is Manifold.discretise:
+            warnings.warn(
+                f"{cls.__name__}: a manifold now states its discrete energy by discretise(self), which returns an "
+                "object with the methods energy, expand_energy and chord_lengths, such as "
+                "pullgeo.geodesic.energy.segment.SegmentEnergy(squared_length). Methods of the class itself are taken "
+                "until the next release.",
+                DeprecationWarning,
+                stacklevel=3,
+            )
+            cls.discretise = _stated_by_methods  # type: ignore[method-assign]
 
     @abstractmethod
     def in_double(self) -> "Manifold":
@@ -166,7 +185,7 @@ class Manifold(Chart):
         rounding = torch.where((vector != 0).any(-1), torch.finfo(x.dtype).eps, 0.0)
         return Logarithm(vector, found.status, torch.maximum(found.error.reshape(x.shape[:-1]), rounding))
 
-    def _logarithms(self, where: str, x: Tensor, y: Tensor) -> Found:
+    def _logarithms(self, where: str, x: Tensor, y: Tensor) -> LogarithmSearch:
         """Logarithms in float64, and the curves along which they were found."""
         check_transforms(where, x, y)
         double = self.in_double()
@@ -195,7 +214,7 @@ class Manifold(Chart):
         velocity = found.logarithm.vector
         begin, end, w = (rows(a).double() for a in (x, y, v))
         equation = Equation(self.in_double())
-        carried = torch.full_like(velocity, torch.nan)
+        transported = torch.full_like(velocity, torch.nan)
         # where there is no logarithm there may be no connection either
         rest = torch.isfinite(velocity).all(1)
         for index, pieces in found.curves:
@@ -204,15 +223,15 @@ class Manifold(Chart):
             good = torch.isfinite(moved).all(1)
             index, moved, speed = index[good], moved[good], pieces.ends[good, -1, 1]
             known = (end[index].detach(), speed, moved)
-            carried = carried.index_put(
+            transported = transported.index_put(
                 (index,), follow(equation, begin[index], velocity[index], w[index], ends=known)[2]
             )
             rest = rest.index_put((index,), torch.zeros_like(good[good]))
         index = rest.nonzero().squeeze(1)
         if len(index):
             moved = self._follow("transp", begin[index], velocity[index], w[index])[2]
-            carried = carried.index_put((index,), moved)
-        return carried.reshape(x.shape).to(x.dtype)
+            transported = transported.index_put((index,), moved)
+        return transported.reshape(x.shape).to(x.dtype)
 
     def parallel_transport(self, curve: transport.CurveFunction, v: Tensor) -> Tensor:
         """``w(1)`` where ``ẇ = -Γ(ż, w)``, ``w(0) = v``, along any curves on [0, 1].
@@ -404,15 +423,15 @@ class Manifold(Chart):
 
     def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """``exp_x(u)`` and the parallel transport of ``v`` there, in one integration."""
-        end, _, carried = self._follow("expmap_transp", x, u, v)
-        return end, carried
+        end, _, transported = self._follow("expmap_transp", x, u, v)
+        return end, transported
 
     def transp_follow_expmap(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """Parallel transport of ``v`` along ``t -> exp_x(t u)`` to ``t = 1``."""
         return self.expmap_transp(x, u, v)[1]
 
-    def _follow(self, where: str, x: Tensor, u: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
-        lead, flat = self._flat(where, x, u, *carried)
+    def _follow(self, where: str, x: Tensor, u: Tensor, *transported: Tensor) -> tuple[Tensor, ...]:
+        lead, flat = self._flat(where, x, u, *transported)
         flat = [t.double() for t in flat]
         self._check_points(where, flat[0])
         double = self.in_double()
@@ -433,7 +452,7 @@ class Manifold(Chart):
             )
 
     def _check_speed(self, where: str, before: Float[Tensor, " b"], after: Float[Tensor, " b"]) -> None:
-        changed = (after - before).abs() > SAME_SPEED * torch.maximum(before, after)
+        changed = (after - before).abs() > LOGARITHMS.same_speed * torch.maximum(before, after)
         if bool(changed.any()):
             raise GeometryError(
                 f"{type(self).__name__}.{where}: {int(changed.sum())} of {len(before)} geodesics, the first at index "
@@ -441,3 +460,7 @@ class Manifold(Chart):
                 "geodesic equation does not see the kinks of ReLU and similar activations: use a smooth activation "
                 "such as Softplus or SiLU. geodesic() and dist() need none."
             )
+
+
+def _stated_by_methods(self: Manifold) -> DiscreteEnergy:
+    return EnergyOfMethods(self.energy, self.expand_energy, self.chord_lengths)

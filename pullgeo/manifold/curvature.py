@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.manifold.chart import Chart
+from pullgeo.manifold.frame import Frame
 from pullgeo.metric.structured import Dense
 from pullgeo.numerics.directional_derivative import directional
 
@@ -76,11 +77,9 @@ def ricci(manifold: Chart, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
         return torch.einsum("biijk->bjk", riemann_tensor(manifold, z))
     forms, M = immersion.all_second_forms(), immersion.ambient
     d, _, b, D = forms.shape
-    L = Dense(M.gram(immersion.tangents)).root()
-    # rows of L⁻¹ are the frame: B[a, j] = II(E_a, ∂_j)
-    inverse = torch.linalg.solve_triangular(L, torch.eye(d, dtype=L.dtype, device=L.device).expand_as(L), upper=False)
-    framed = torch.einsum("bai,ijbo->ajbo", inverse, forms)
-    mean = torch.einsum("baj,ajbo->bo", inverse, framed)
+    E = Frame.of(Dense(M.gram(immersion.tangents)), b).vectors
+    framed = torch.einsum("bia,ijbo->ajbo", E, forms)  # II(E_a, ∂_j)
+    mean = torch.einsum("bja,ajbo->bo", E, framed)
     products = torch.einsum("ajbo,akbo->bjk", framed, M.apply(framed.reshape(d * d, b, D)).reshape(framed.shape))
     return torch.einsum("jkbo,bo->bjk", forms, M.apply(mean)) - products
 

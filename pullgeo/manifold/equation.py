@@ -10,9 +10,7 @@ from torch import Tensor
 
 from pullgeo.geodesic.singular import singular
 from pullgeo.numerics.bisect_batch import where_defined
-
-ROWS = 1024
-"""So many points, at most, go through a manifold at once."""
+from pullgeo.numerics.chunking import DERIVED
 
 
 @runtime_checkable
@@ -76,5 +74,5 @@ def inverse(matrix: Float[Tensor, "*n d d"]) -> Float[Tensor, "*n d d"]:
 
 def _in_parts(function: Callable[..., Tensor], shape: tuple[int, ...], *points: Tensor) -> Tensor:
     lead = points[0].shape[:-1]
-    parts = zip(*(a.reshape(-1, a.shape[-1]).split(ROWS) for a in points), strict=True)
+    parts = DERIVED.split(*(a.reshape(-1, a.shape[-1]) for a in points))
     return torch.cat([where_defined(function, tuple(shape), *part) for part in parts]).reshape(*lead, *shape)

@@ -1,6 +1,7 @@
 """Geodesics and parallel transport from initial values, for any connection."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 from pullgeo._torch.grad_mode import check_same_weights, check_transforms, leaves
 from pullgeo.errors import GeometryError
 from pullgeo.manifold.bvp.outlook import Outlook
-from pullgeo.manifold.bvp.stretch import COARSE, FINE, stretch
+from pullgeo.manifold.bvp.stretch import SETTINGS as POLYNOMIAL
+from pullgeo.manifold.bvp.stretch import stretch
 from pullgeo.manifold.bvp.transport import transport_pieces
 from pullgeo.manifold.equation import Equation
 from pullgeo.numerics.bisect_batch import where_defined
@@ -19,48 +21,60 @@ from pullgeo.numerics.ode.dop853 import MAX_STEPS, RTOL, integrate
 Connection = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``(z, u, w) -> Γ(u, w)`` at points ``(b, d)``."""
 
-TURN = 2.0
-"""The first stretch takes the time in which a geodesic would turn by so much, relative to its velocity."""
 
-SOON = 1e-4
-"""After this part of it, ``z̈`` is looked at again for its derivative."""
+@dataclass(frozen=True)
+class StretchSettings:
+    """How geodesics are cut into stretches of one polynomial each.
 
-SETTLED = 1e-10
-"""Relative error of a stretch that is small enough."""
+    Attributes:
+        turn: the first stretch takes the time in which a geodesic would turn by so much, relative to its velocity. Set
+            by hand; every stretch corrects it.
+        soon: after this part of it, ``z̈`` is looked at again for its derivative. Between rounding errors of the
+            difference and what changes of it.
+        settled: relative error of a stretch that is small enough. A tenth of what `Manifold.expmap` promises, as errors
+            add up.
+        margin: what of the length that the error allows is taken. Set by hand.
+        shorter: the least factor from one stretch to the next. Set by hand.
+        longer: the largest factor. Set by hand.
+        not_exact: the largest factor after a solution that was not good enough. Set by hand.
+        not_solved: the same after none was found. Set by hand.
+        relaxed: what has failed is a bound, which grows by this factor with every stretch that succeeds. Set by hand.
+        easy: relative residual of a guess from which a solution is found soon. Set by hand.
+        slow: a shorter stretch of a smooth geodesic has less than this part of the error. Smooth ones have far less:
+            the method is of order 24.
+        nearly_all: a stretch that is so much of what is left is all of it. A short rest costs as much as a whole
+            stretch.
+        patience: so many stretches may fail one after the other. Set by hand.
+        max_stretches: stretches of a geodesic at most. Set by hand.
+        missed: relative error of a derivative along the geodesic, which is known, that shows that others are wrong too.
+            Far above what these derivatives are exact to.
+    """
 
-MARGIN, SHORTER, LONGER = 0.9, 0.2, 3.0
-"""The next stretch is as much longer as the error allows, within these bounds."""
-
-NOT_EXACT, NOT_SOLVED = 0.8, 0.5
-"""At most so where a solution was not good enough, or none was found."""
-
-RELAXED = 1.3
-"""What has failed is a bound, which grows by this factor with every stretch that succeeds."""
-
-EASY = 0.2
-"""Relative residual of a guess from which a solution is found soon."""
-
-SLOW = 0.1
-"""A shorter stretch of a smooth geodesic has less than this part of the error."""
-
-NEARLY_ALL = 0.9
-"""A stretch that is so much of what is left is all of it."""
-
-PATIENCE = 5
-"""So many stretches may fail one after the other."""
-
-MAX_STRETCHES = 400
+    turn: float = 2.0
+    soon: float = 1e-4
+    settled: float = 1e-10
+    margin: float = 0.9
+    shorter: float = 0.2
+    longer: float = 3.0
+    not_exact: float = 0.8
+    not_solved: float = 0.5
+    relaxed: float = 1.3
+    easy: float = 0.2
+    slow: float = 0.1
+    nearly_all: float = 0.9
+    patience: int = 5
+    max_stretches: int = 400
+    missed: float = 1e-4
 
 
-MISSED = 1e-4
-"""Relative error of a derivative along the geodesic, which is known, that shows that others are wrong too."""
+SETTINGS = StretchSettings()
 
 
 def shoot(
     connection: Connection,
     z: Float[Tensor, "b d"],
     velocity: Float[Tensor, "b d"],
-    *carried: Float[Tensor, "b d"],
+    *transported: Float[Tensor, "b d"],
     duration: float = 1.0,
     rtol: float = RTOL,
     max_steps: int = MAX_STEPS,
@@ -82,12 +96,12 @@ def shoot(
         return torch.cat([own[:, 1:2], own[:, 1:]], 1)
 
     return integrate(
-        field, torch.stack([z, velocity, *carried], 1), size, duration=duration, rtol=rtol, max_steps=max_steps
+        field, torch.stack([z, velocity, *transported], 1), size, duration=duration, rtol=rtol, max_steps=max_steps
     ).unbind(1)
 
 
 def arrive(
-    equation: Equation, z: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], *carried: Float[Tensor, "b d"]
+    equation: Equation, z: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], *transported: Float[Tensor, "b d"]
 ) -> tuple[Float[Tensor, "b d"], ...]:
     """`shoot` for unit time: by collocation, a long stretch of each geodesic at a time, where they are smooth.
 
@@ -95,30 +109,35 @@ def arrive(
     geodesic with which that happens too often, as it does where second derivatives jump, is followed step by step from
     where it is.
     """
-    state = torch.stack([z, velocity, *carried], 1)
+    state = torch.stack([z, velocity, *transported], 1)
     left = torch.ones_like(z[:, 0])
-    bend = _bend(equation, z, velocity)
+    acceleration = _acceleration(equation, z, velocity)
     # the time in which it turns by so much, if it goes on as it begins; a guess that is corrected
-    time = (TURN * velocity.norm(dim=1) / bend.norm(dim=1)).nan_to_num(nan=1.0)
-    soon = (SOON * time.clamp(max=1.0)).unsqueeze(1)
-    after = _bend(equation, z + soon * (velocity + soon * bend / 2), velocity + soon * bend)
-    outlook = Outlook.ahead(bend, (after - bend) / soon)
+    time = (SETTINGS.turn * velocity.norm(dim=1) / acceleration.norm(dim=1)).nan_to_num(nan=1.0)
+    soon = (SETTINGS.soon * time.clamp(max=1.0)).unsqueeze(1)
+    after = _acceleration(equation, z + soon * (velocity + soon * acceleration / 2), velocity + soon * acceleration)
+    outlook = Outlook.ahead(acceleration, (after - acceleration) / soon)
     bound, worst = torch.full_like(left, torch.inf), torch.full_like(left, torch.inf)
     failed = torch.zeros_like(left, dtype=torch.long)
-    going = torch.isfinite(bend).all(1).nonzero().squeeze(1)
-    for _ in range(MAX_STRETCHES):
+    going = torch.isfinite(acceleration).all(1).nonzero().squeeze(1)
+    for _ in range(SETTINGS.max_stretches):
         if not len(going):
             break
         ahead, here = left[going], outlook[going]
         now = torch.minimum(time[going], here.longest)
         # nothing short is left at the end
-        now = torch.where(now > NEARLY_ALL * ahead, ahead, now)
+        now = torch.where(now > SETTINGS.nearly_all * ahead, ahead, now)
         h = now.view(-1, 1, 1)
-        found = stretch(equation, state[going, 0], (h * state[going, 1:2]).squeeze(1), h * h * here.bends(now, COARSE))
-        index = (found.error < SETTLED).nonzero().squeeze(1)
+        found = stretch(
+            equation,
+            state[going, 0],
+            (h * state[going, 1:2]).squeeze(1),
+            h * h * here.accelerations(now, POLYNOMIAL.coarse),
+        )
+        index = (found.error < SETTINGS.settled).nonzero().squeeze(1)
         pieces = found.pieces[index]
         tangents = state[going[index], 2:]
-        if carried:
+        if transported:
             tangents = transport_pieces(equation, pieces, tangents)
         ends = pieces.ends[:, -1]
         end = torch.cat([(pieces.origin + ends[:, 0]).unsqueeze(1), ends[:, 1:] / h[index], tangents], 1)
@@ -126,21 +145,28 @@ def arrive(
         index, pieces, end = index[fine], pieces[fine], end[fine]
         arrived = torch.zeros_like(now, dtype=torch.bool).index_put((index,), fine.new_ones(len(index)))
         # what is good enough, and what is found soon
-        factor = torch.minimum(MARGIN * (SETTLED**0.5 / found.tail) ** (1 / FINE), (EASY / found.guessed) ** (1 / 3))
-        most = torch.where(arrived, LONGER, torch.where(torch.isfinite(found.error), NOT_EXACT, NOT_SOLVED))
-        factor = torch.minimum(factor.nan_to_num(nan=SHORTER), most).clamp(min=SHORTER)
-        limit = torch.where(found.guessed < EASY, factor * now, RELAXED * bound[going])
-        limit = torch.where(arrived, RELAXED * bound[going], limit)
+        factor = torch.minimum(
+            SETTINGS.margin * (SETTINGS.settled**0.5 / found.tail) ** (1 / POLYNOMIAL.fine),
+            (SETTINGS.easy / found.guessed) ** (1 / 3),
+        )
+        most = torch.where(
+            arrived, SETTINGS.longer, torch.where(torch.isfinite(found.error), SETTINGS.not_exact, SETTINGS.not_solved)
+        )
+        factor = torch.minimum(factor.nan_to_num(nan=SETTINGS.shorter), most).clamp(min=SETTINGS.shorter)
+        limit = torch.where(found.guessed < SETTINGS.easy, factor * now, SETTINGS.relaxed * bound[going])
+        limit = torch.where(arrived, SETTINGS.relaxed * bound[going], limit)
         bound = bound.index_put((going,), limit)
         time = time.index_put((going,), torch.minimum(factor * now, limit))
         # what is not smooth hardly becomes better
-        rough = torch.isfinite(found.error) & (found.error > SLOW * worst[going])
-        failed = failed.index_put((going,), torch.where(arrived, 0, torch.where(rough, PATIENCE, failed[going] + 1)))
+        rough = torch.isfinite(found.error) & (found.error > SETTINGS.slow * worst[going])
+        failed = failed.index_put(
+            (going,), torch.where(arrived, 0, torch.where(rough, SETTINGS.patience, failed[going] + 1))
+        )
         worst = worst.index_put((going,), torch.where(arrived, torch.inf, found.error))
         left = left.index_put((going,), torch.where(arrived, torch.where(now < ahead, ahead - now, 0.0), ahead))
         state = state.index_put((going[index],), end)
         outlook = outlook.put(going[index], Outlook.behind(pieces, now[index]))
-        going = going[(left[going] > 0) & (failed[going] < PATIENCE)]
+        going = going[(left[going] > 0) & (failed[going] < SETTINGS.patience)]
     rest = (left > 0).nonzero().squeeze(1)
     if len(rest):
         begin = state[rest]
@@ -154,7 +180,7 @@ def arrive(
     return state.unbind(1)
 
 
-def _bend(equation: Equation, z: Tensor, u: Tensor) -> Float[Tensor, "b d"]:
+def _acceleration(equation: Equation, z: Tensor, u: Tensor) -> Float[Tensor, "b d"]:
     """``z̈`` of geodesics; NaN where there is none."""
     return -where_defined(lambda z, u: equation.manifold.connection(z, u, u), z.shape[1:], z, u)
 
@@ -163,7 +189,7 @@ def follow(
     equation: Equation,
     z: Float[Tensor, "b d"],
     velocity: Float[Tensor, "b d"],
-    *carried: Float[Tensor, "b d"],
+    *transported: Float[Tensor, "b d"],
     ends: tuple[Float[Tensor, "b d"], ...] | None = None,
 ) -> tuple[Float[Tensor, "b d"], ...]:
     """`arrive`, differentiable to its arguments and to the weights behind the connection.
@@ -176,7 +202,7 @@ def follow(
         equation: of the geodesics.
         z: where they begin.
         velocity: with which velocity.
-        carried: tangents that go along.
+        transported: tangents that go along.
         ends: what is returned, if that is known.
 
     Raises:
@@ -185,11 +211,11 @@ def follow(
     """
     if ends is None:
         with torch.no_grad():
-            ends = arrive(equation, z, velocity, *carried)
+            ends = arrive(equation, z, velocity, *transported)
     connection = equation.manifold.connection
     if not torch.is_grad_enabled() or not len(z):
         return ends
-    start = (z, velocity, *carried)
+    start = (z, velocity, *transported)
     weights = leaves(connection(z[:1].detach(), velocity[:1].detach(), velocity[:1].detach()))
     if not (weights or any(a.requires_grad for a in start)):
         return ends
@@ -254,7 +280,7 @@ def check_derivative(where: str, error: Float[Tensor, " b"], size: Float[Tensor,
     Raises:
         GeometryError: there are such geodesics.
     """
-    missed = error.abs() > MISSED * size
+    missed = error.abs() > SETTINGS.missed * size
     if bool(missed.any()):
         raise GeometryError(
             f"the derivative of {where}: {int(missed.sum())} of {len(missed)} geodesics, the first at index "

@@ -23,27 +23,38 @@ from pullgeo.manifold.equation import Equation
 from pullgeo.manifold.exponential import Connection, check_derivative, shoot
 from pullgeo.numerics.bisect_batch import where_defined
 
-GOOD = 1e-7
-"""The largest error, relative to the velocity, with which a logarithm is given."""
 
-ROUGH = 1e-2
-"""An error with which a curve is near enough to the geodesic for shooting to end there."""
+@dataclass(frozen=True)
+class LogarithmSettings:
+    """When a logarithm is good, and what is tried until it is.
 
-STEADY = 1e-5
-"""By how much a speed may change along a geodesic, which keeps it, before the metric is taken to jump on the way."""
+    Attributes:
+        good: the largest error, relative to the velocity, with which a logarithm is given. What is promised.
+        rough: an error with which a curve is near enough to the geodesic for shooting to end there. Set by hand.
+        steady: by how much a speed may change along a geodesic, which keeps it, before the metric is taken to jump on
+            the way. Far above the error of a solution, and far below jumps.
+        same_speed: by how much a geodesic may differ in length from the discrete one, beyond the latter's error. Set by
+            hand.
+        max_segments: so many has a discrete geodesic at most, where one of fewer does not lead to the geodesic. As
+            `Newton` has it.
+        near: points that differ by less than this part of their coordinates have too few digits between them for a
+            curve of many nodes; the straight line between them leads to the geodesic. Set by hand.
+    """
 
-SAME_SPEED = 1e-3
-"""By how much a geodesic may differ in length from the discrete one, beyond the latter's error."""
+    good: float = 1e-7
+    rough: float = 1e-2
+    steady: float = 1e-5
+    same_speed: float = 1e-3
+    max_segments: int = 256
+    near: float = 1e-6
 
-MAX_SEGMENTS = 256
-"""So many has a discrete geodesic at most, where one of fewer does not lead to the geodesic."""
+
+SETTINGS = LogarithmSettings()
+
 
 Norm = Callable[[Tensor, Tensor], Tensor]
 """``(z, u) -> ‖u‖`` at points ``(b, d)``."""
 
-NEAR = 1e-6
-"""Points that differ by less than this part of their coordinates have too few digits between them for a curve of many
-nodes; the straight line between them leads to the geodesic."""
 
 Geodesic = Callable[[Tensor, Tensor, Solver | None], Solution]
 """Discrete geodesics between points ``(b, d)``, by a solver or by the default one."""
@@ -80,7 +91,7 @@ class Logarithm:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class LogarithmSearch:
     """Logarithms, and the curves along which they were found.
 
     Attributes:
@@ -94,7 +105,7 @@ class Found:
 
 def logarithm(
     equation: Equation, norm: Norm, geodesic: Geodesic, x: Float[Tensor, "b d"], y: Float[Tensor, "b d"]
-) -> Found:
+) -> LogarithmSearch:
     """The initial velocities of shortest geodesics, in float64.
 
     A discrete geodesic leads to the exact one by collocation, or by shooting where the connection jumps. What is found
@@ -120,12 +131,12 @@ def logarithm(
     return replace(found, logarithm=replace(found.logarithm, vector=vector))
 
 
-def _search(equation: Equation, norm: Norm, geodesic: Geodesic, x: Tensor, y: Tensor) -> Found:
+def _search(equation: Equation, norm: Norm, geodesic: Geodesic, x: Tensor, y: Tensor) -> LogarithmSearch:
     apart = (x != y).any(1)
     status = [Status.COINCIDENT] * len(x)
     found = _Smooth.nothing(x, apart)
     size = torch.maximum(x.abs().amax(1), y.abs().amax(1))
-    near = apart & ((y - x).abs().amax(1) < NEAR * size)
+    near = apart & ((y - x).abs().amax(1) < SETTINGS.near * size)
     index = (apart & ~near).nonzero().squeeze(1)
     if len(index):
         solution = geodesic(x[index], y[index], None)
@@ -140,7 +151,7 @@ def _search(equation: Equation, norm: Norm, geodesic: Geodesic, x: Tensor, y: Te
     index = near.nonzero().squeeze(1)
     if len(index):
         found = _along_lines(equation, norm, x, y, index, status, found)
-    return Found(Logarithm(found.velocity, tuple(status), found.error), found.curves)
+    return LogarithmSearch(Logarithm(found.velocity, tuple(status), found.error), found.curves)
 
 
 def _between(
@@ -157,7 +168,9 @@ def _between(
     """What discrete geodesics lead to, of more segments if they must be."""
     while len(index):
         smooth = _smooth(equation, norm, solution.curve)
-        same = (smooth.speed - solution.length).abs() <= SAME_SPEED * solution.length + 3 * solution.error_estimate
+        same = (
+            smooth.speed - solution.length
+        ).abs() <= SETTINGS.same_speed * solution.length + 3 * solution.error_estimate
         good = smooth.solved & smooth.steady & same
         found = found.taken(index, smooth, good)
         kinked = smooth.solved & ~smooth.steady
@@ -170,7 +183,7 @@ def _between(
                 status[pair] = Status.SINGULAR
             again = again[~singular]
         segments = 2 * solution.curve.segments
-        if segments > MAX_SEGMENTS or not len(again):
+        if segments > SETTINGS.max_segments or not len(again):
             break
         finer = Newton(segments=segments, starts=(InitialCurve(solution.curve[again]),), rtol=None)
         index = index[again]
@@ -189,7 +202,7 @@ def _along_lines(
     smooth = _smooth(equation, norm, DiscreteCurve(torch.stack([torch.zeros_like(way), way], 1)), begin)
     length = where_defined(norm, (), begin, way)
     # what is as long as the line is shortest
-    geodesic = smooth.steady & ((smooth.speed - length).abs() <= SAME_SPEED * length)
+    geodesic = smooth.steady & ((smooth.speed - length).abs() <= SETTINGS.same_speed * length)
     good = smooth.solved & geodesic
     singular = equation.singular(begin.unsqueeze(1))
     for i, pair in enumerate(index.tolist()):
@@ -223,7 +236,7 @@ class _Smooth:
 
     def put(self, index: Tensor, norm: Norm, z: Tensor, u: Tensor, error: Tensor) -> "_Smooth":
         """Those of some pairs exchanged; they are given by their states at several times."""
-        fine = (torch.isfinite(z) & torch.isfinite(u)).flatten(1).all(1) & (error < GOOD)
+        fine = (torch.isfinite(z) & torch.isfinite(u)).flatten(1).all(1) & (error < SETTINGS.good)
         speeds = torch.full_like(z[:, :, 0], torch.nan)
         if bool(fine.any()):
             speeds[fine] = norm(z[fine].flatten(0, 1), u[fine].flatten(0, 1)).reshape(-1, z.shape[1])
@@ -232,7 +245,7 @@ class _Smooth:
             self.speed.index_put((index,), speeds[:, 0]),
             self.error.index_put((index,), error),
             self.solved.index_put((index,), fine),
-            self.steady.index_put((index,), speeds.amax(1) <= (1 + STEADY) * speeds.amin(1)),
+            self.steady.index_put((index,), speeds.amax(1) <= (1 + SETTINGS.steady) * speeds.amin(1)),
             self.curves,
         )
 
@@ -261,7 +274,7 @@ def _smooth(equation: Equation, norm: Norm, curve: DiscreteCurve, origin: Tensor
         found = found.put(index, norm, part.points, part.velocities, part.error)
         solved = found.solved[index].nonzero().squeeze(1)
         found = replace(found, curves=[*found.curves, (index[solved], part.pieces[solved])])
-        near = ((part.error >= GOOD) & (part.error < ROUGH)).nonzero().squeeze(1)
+        near = ((part.error >= SETTINGS.good) & (part.error < SETTINGS.rough)).nonzero().squeeze(1)
         if len(near):
             rough.append((index[near], part.pieces[near].curve))
     if rough:

@@ -17,12 +17,12 @@ class Immersion:
 
     Args:
         tangents: the columns of ``J``, ``(d, b, D)``.
-        bend: ``f''(T_k, S_k)`` for stacks of k pairs of tangents: ``(k, b, d)`` twice to ``(k, b, D)``.
+        second_derivative: ``f''(T_k, S_k)`` for stacks of k pairs of tangents: ``(k, b, d)`` twice to ``(k, b, D)``.
         ambient: the constant inner product M of the flat space.
     """
 
     tangents: Float[Tensor, "d b D"]
-    bend: Callable[[Tensor, Tensor], Tensor]
+    second_derivative: Callable[[Tensor, Tensor], Tensor]
     ambient: Metric
 
     def second_form(self, T: Float[Tensor, "k b d"], S: Float[Tensor, "k b d"]) -> Float[Tensor, "k b D"]:
@@ -31,7 +31,7 @@ class Immersion:
         Raises:
             SingularMetricError: the map squashes a direction at a point.
         """
-        normal = self.bend(T, S)
+        normal = self.second_derivative(T, S)
         G = Dense(self.ambient.gram(self.tangents))
         # what the first projection leaves tangent by rounding, where G is badly conditioned, the second removes
         for _ in range(2):

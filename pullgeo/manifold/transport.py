@@ -1,6 +1,7 @@
 """Parallel transport along curves that are given."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,22 +12,33 @@ from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import GeometryError, ShapeError
 from pullgeo.manifold.exponential import Connection
+from pullgeo.numerics.chunking import POINTS
 from pullgeo.numerics.directional_derivative import directional
 from pullgeo.numerics.ode.gauss_legendre import gauss
 
-STAGES = 3
-"""Gauss points of a segment: order 6."""
 
-RTOL = 1e-9
-"""By how much, relatively, a result may change when the segments are halved."""
+@dataclass(frozen=True)
+class TransportSettings:
+    """How curves are cut for parallel transport.
 
-ROUGH_RTOL = 1e-5
-"""The same, for a curve that is computed in single precision."""
+    Attributes:
+        stages: gauss points of a segment: order 6. Set by hand.
+        rtol: by how much, relatively, a result may change when the segments are halved. What
+            `Manifold.parallel_transport` promises.
+        rough_rtol: the same, for a curve that is computed in single precision. A hundred rounding errors of float32.
+        segments: to begin with. Set by hand.
+        max_segments: bound on their number. Beyond, a curve is taken to have corners.
+    """
 
-SEGMENTS = 8
-MAX_SEGMENTS = 4096
-BATCH = 4096
-"""So many points, at most, go through a connection at once."""
+    stages: int = 3
+    rtol: float = 1e-9
+    rough_rtol: float = 1e-5
+    segments: int = 8
+    max_segments: int = 4096
+
+
+SETTINGS = TransportSettings()
+
 
 CurveFunction = Callable[[Tensor], Tensor]
 """Times ``(m,)`` to points ``(b, m, d)``: b curves."""
@@ -62,11 +74,11 @@ def parallel_transport(connection: Connection, curve: CurveFunction, v: Float[Te
         # the spline through rounded nodes is smooth, a spline evaluated in single precision is not
         curve, n = curve.to(v.dtype), curve.segments
     else:
-        n = SEGMENTS
+        n = SETTINGS.segments
     precision = curve(v.new_zeros(1)).dtype
-    rtol = RTOL if precision == torch.float64 else ROUGH_RTOL
+    rtol = SETTINGS.rtol if precision == torch.float64 else SETTINGS.rough_rtol
     previous: Tensor | None = None
-    while n <= MAX_SEGMENTS:
+    while n <= SETTINGS.max_segments:
         moved = _transport(connection, curve, v, n)
         if previous is not None:
             change, size = (a.detach().abs().amax(1) for a in (moved - previous, moved))
@@ -81,7 +93,7 @@ def parallel_transport(connection: Connection, curve: CurveFunction, v: Float[Te
 
 def _transport(connection: Connection, curve: CurveFunction, v: Tensor, n: int) -> Tensor:
     b, d = v.shape
-    rule = gauss(STAGES)
+    rule = gauss(SETTINGS.stages)
     nodes, inner, outer = (
         torch.tensor(a, dtype=v.dtype, device=v.device) for a in (rule.points, rule.inner, rule.outer)
     )
@@ -93,12 +105,12 @@ def _transport(connection: Connection, curve: CurveFunction, v: Tensor, n: int) 
             f"{tuple(v.shape)} it must give {(b, len(times), d)}. A curve maps times (m,) to points (b, m, d)."
         )
     # A[w] = -Γ(ż, w) as matrices [b, n, s, k, j], scaled by the length of a segment
-    A = -_matrices(connection, points.reshape(-1, d), speeds.reshape(-1, d)).reshape(b, n, STAGES, d, d) / n
+    A = -_matrices(connection, points.reshape(-1, d), speeds.reshape(-1, d)).reshape(b, n, SETTINGS.stages, d, d) / n
     # stages K_m = A_m (1 + Σ_l a_ml K_l), the propagator is 1 + Σ_m b_m K_m
-    system = torch.eye(STAGES * d, dtype=v.dtype, device=v.device) - torch.einsum("bnmkj,ml->bnmklj", A, inner).reshape(
-        b, n, STAGES * d, STAGES * d
-    )
-    stages = torch.linalg.solve(system, A.reshape(b, n, STAGES * d, d)).reshape(b, n, STAGES, d, d)
+    system = torch.eye(SETTINGS.stages * d, dtype=v.dtype, device=v.device) - torch.einsum(
+        "bnmkj,ml->bnmklj", A, inner
+    ).reshape(b, n, SETTINGS.stages * d, SETTINGS.stages * d)
+    stages = torch.linalg.solve(system, A.reshape(b, n, SETTINGS.stages * d, d)).reshape(b, n, SETTINGS.stages, d, d)
     propagators = torch.eye(d, dtype=v.dtype, device=v.device) + torch.einsum("m,bnmkj->bnkj", outer, stages)
     for propagator in propagators.unbind(1):
         v = torch.einsum("bkj,bj->bk", propagator, v)
@@ -116,5 +128,4 @@ def _matrices(connection: Connection, z: Tensor, u: Tensor) -> Tensor:
     n, d = z.shape
     basis = torch.eye(d, dtype=z.dtype, device=z.device).repeat(n, 1)
     stacks = (z.repeat_interleave(d, 0), u.repeat_interleave(d, 0), basis)
-    parts = zip(*(a.split(BATCH) for a in stacks), strict=True)
-    return torch.cat([connection(*part) for part in parts]).reshape(n, d, d).mT
+    return torch.cat([connection(*part) for part in POINTS.split(*stacks)]).reshape(n, d, d).mT

@@ -9,7 +9,7 @@ from torch import Tensor
 from pullgeo._torch.grad_mode import check_grad_mode
 from pullgeo.errors import ShapeError
 from pullgeo.manifold.exponential import Connection
-from pullgeo.manifold.frame import orthonormal_frame
+from pullgeo.manifold.frame import Frame
 from pullgeo.metric.base import Metric
 from pullgeo.numerics.directional_derivative import depends_on_others, variable
 
@@ -30,19 +30,19 @@ def laplace_beltrami(
 ) -> Float[Tensor, " b"]:
     """``Δf = Σ_a (f''(E_a, E_a) - df(Γ(E_a, E_a)))`` over an orthonormal frame ``E_a``: the trace of the Hessian."""
     b, d = z.shape
-    frame = orthonormal_frame(metric(z), b).mT  # [b, a, k]: vector a
-    slope, bends = _second_derivatives(function, z, frame)
+    frame = Frame.of(metric(z), b).vectors.mT  # [b, a, k]: vector a
+    slope, second = _second_derivatives(function, z, frame)
     flat = frame.reshape(-1, d)
-    return bends.sum(1) - torch.einsum("bk,bak->b", slope, _diagonal_turns(connection, z, flat).reshape(b, d, d))
+    return second.sum(1) - torch.einsum("bk,bak->b", slope, _diagonal_christoffel(connection, z, flat).reshape(b, d, d))
 
 
-def mean_turn(connection: Connection, z: Float[Tensor, "b d"], frame: Float[Tensor, "b d d"]) -> Float[Tensor, "b d"]:
-    """``Σ_a Γ(E_a, E_a) = G^ij Γ^k_ij`` for the columns of an orthonormal frame."""
-    flat = frame.mT.reshape(-1, z.shape[1])
-    return _diagonal_turns(connection, z, flat).reshape(frame.shape).sum(1)
+def mean_christoffel(connection: Connection, z: Float[Tensor, "b d"], frame: Frame) -> Float[Tensor, "b d"]:
+    """``Σ_a Γ(E_a, E_a) = G^ij Γ^k_ij`` for an orthonormal frame."""
+    flat = frame.vectors.mT.reshape(-1, z.shape[1])
+    return _diagonal_christoffel(connection, z, flat).reshape(frame.vectors.shape).sum(1)
 
 
-def _diagonal_turns(connection: Connection, z: Tensor, flat: Tensor) -> Tensor:
+def _diagonal_christoffel(connection: Connection, z: Tensor, flat: Tensor) -> Tensor:
     return connection(z.repeat_interleave(z.shape[1], 0), flat, flat)
 
 
@@ -62,13 +62,13 @@ def _second_derivatives(function: ScalarField, z: Tensor, frame: Tensor) -> tupl
         slope = torch.zeros_like(z)
         if value.requires_grad:
             slope = torch.autograd.grad(value.sum(), z, create_graph=True)[0]
-        bends = []
+        second = []
         for direction in frame.unbind(1):
-            bend = None
+            along = None
             if slope.requires_grad:
-                (bend,) = torch.autograd.grad(
+                (along,) = torch.autograd.grad(
                     slope, z, direction, create_graph=again, retain_graph=True, allow_unused=True
                 )
-            bends.append(torch.zeros_like(value) if bend is None else (bend * direction).sum(1))
-        stacked = torch.stack(bends, 1)
+            second.append(torch.zeros_like(value) if along is None else (along * direction).sum(1))
+        stacked = torch.stack(second, 1)
     return (slope, stacked) if again else (slope.detach(), stacked.detach())

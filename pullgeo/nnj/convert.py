@@ -9,13 +9,13 @@ from torch.nn.utils import parametrize
 
 from pullgeo.errors import ModuleError
 from pullgeo.nnj.classes import PRODUCT_NAMES, class_for, computes
-from pullgeo.nnj.twins import translated
+from pullgeo.nnj.clone_references import redirected
 
 
 def convert_to_nnj(module: nn.Module) -> nn.Module:
-    """A twin of a module, and of all modules in it, whose classes have Jacobian products.
+    """A clone of a module, and of all modules in it, whose classes have Jacobian products.
 
-    The twin holds the very same Parameters and buffers: train one and both are trained. Every setting, train or eval
+    The clone holds the very same Parameters and buffers: train one and both are trained. Every setting, train or eval
     mode, hook, parametrization, name and ``state_dict`` key is kept; a module that appears twice is converted once.
     The original is left as it is. Classes of torch.nn become those of `pullgeo.nnj`; any other class becomes a
     subclass of itself with the products added, where a method of its own under the same name stays in force.
@@ -25,7 +25,7 @@ def convert_to_nnj(module: nn.Module) -> nn.Module:
         module: any `torch.nn.Module`.
 
     Returns:
-        The twin. It can be copied and pickled where the original can.
+        The clone. It can be copied and pickled where the original can.
 
     Raises:
         ModuleError: it is no module, not materialised yet, compiled, or holds a submodule,
@@ -41,14 +41,14 @@ def convert_to_nnj(module: nn.Module) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise ModuleError(f"convert_to_nnj: expected a torch.nn.Module, got {type(module).__name__}.")
     _check(module)
-    twins: dict[int, Any] = {}
+    clones: dict[int, Any] = {}
     for child in module.modules():
-        twins[id(child)] = _empty_twin(child)
+        clones[id(child)] = _empty_clone(child)
     for child in module.modules():
-        twin = twins[id(child)]
+        clone = clones[id(child)]
         for name, value in vars(child).items():
-            vars(twin)[name] = translated(value, twins)
-    return twins[id(module)]
+            vars(clone)[name] = redirected(value, clones)
+    return clones[id(module)]
 
 
 def _check(module: nn.Module) -> None:
@@ -69,9 +69,9 @@ def _check(module: nn.Module) -> None:
             )
 
 
-def _empty_twin(module: nn.Module) -> nn.Module:
+def _empty_clone(module: nn.Module) -> nn.Module:
     cls = type(module)
-    # without a constructor: a twin gets the attributes of the original, whatever made them
+    # without a constructor: a clone gets the attributes of the original, whatever made them
     return object.__new__(class_for(cls) if _gets_products(module) else cls)
 
 

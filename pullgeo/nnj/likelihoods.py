@@ -13,7 +13,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo.errors import OptionError, TargetError
-from pullgeo.jacobian.base import added_up, chunks
+from pullgeo.jacobian.base import added_up
 from pullgeo.jacobian.contractions import flat
 from pullgeo.jacobian.linearize import linearize
 from pullgeo.jacobian.recompute import over_chunks
@@ -28,6 +28,7 @@ from pullgeo.metric.implicit import Implicit
 from pullgeo.metric.over_batch import sum_diag
 from pullgeo.nnj.arguments import checked_wrt
 from pullgeo.nnj.weight_blocks import pull_blocks, sum_blocks, weight_layout
+from pullgeo.numerics.chunking import WORKING_SET
 from pullgeo.typing import Decoder, Parameters, Wrt
 
 _CHOICES = {
@@ -237,7 +238,7 @@ def _summed_pull(J: WeightGraph, W: Tensor) -> Float[Tensor, " p"]:
     found: dict[int, Tensor] = {}
     for own, delta in J.sweep(lambda J, w: J.pull(w), W):
         kind = as_weight_kind(own.J)
-        parts = chunks(kind.signature.batch, kind.signature.n_in * W.element_size())
+        parts = WORKING_SET.slices(kind.signature.batch, kind.signature.n_in * W.element_size())
         terms = over_chunks(parts, lambda part, kind=kind, w=delta: kind.at(part).pull(w[:, part]).sum((0, 1)))  # type: ignore[misc]
         total = added_up(terms)
         for p, piece in own.split(W.new_zeros(kind.signature.n_in) if total is None else total):

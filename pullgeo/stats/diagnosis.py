@@ -16,6 +16,7 @@ from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import Solver
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.pullback import PullbackManifold
+from pullgeo.numerics.chunking import DISTANCES, FEW
 from pullgeo.stats.arguments import check_count, check_generator, check_manifold
 from pullgeo.stats.kinks import jumps
 from pullgeo.stats.lengths import cumulative_lengths, curve_points, straight_lengths, straight_lines
@@ -24,24 +25,38 @@ from pullgeo.stats.points import Points, as_points
 Quantiles = tuple[float, float, float]
 """At 5, 50 and 95 per cent."""
 
-NEAR = 1.01
-"""Ratio of lengths up to which two curves are as good as one."""
-SAME = 1.1
-"""Ratio of the largest to the smallest factor between two distances, up to which one serves as well as the other."""
-SOLVED = 0.95
-"""Share of pairs that must converge."""
-FAR = 4.0
-"""Distance to the nearest latent, in units of that between latents, from which on there are no data."""
-FLAT = 0.02
-"""Output per latent step, in units of that at the data, below which the decoder is flat."""
-UNEVEN = 30.0
-"""Ratio of the decoder's scale between latents that is worth a word."""
-ILL = 1e6
-"""Condition number of the metric that is worth a word."""
-SURER = 1.5
-"""Deviation away from data over that at the data below which it does not tell them apart."""
-_FEW = 0.05
-"""Share of pairs, or of latents, from which on something is said."""
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From where on something is said about a manifold. All are set by hand.
+
+    Attributes:
+        near: ratio of lengths up to which two curves are as good as one.
+        same: ratio of the largest to the smallest factor between two distances, up to which one serves as well as the
+            other.
+        solved: share of pairs that must converge.
+        far: distance to the nearest latent, in units of that between latents, from which on there are no data.
+        flat: output per latent step, in units of that at the data, below which the decoder is flat.
+        uneven: ratio of the decoder's scale between latents that is worth a word.
+        ill: condition number of the metric that is worth a word.
+        surer: deviation away from data over that at the data below which it does not tell them apart.
+        few: share of pairs, or of latents, from which on something is said.
+    """
+
+    near: float = 1.01
+    same: float = 1.1
+    solved: float = 0.95
+    far: float = 4.0
+    flat: float = 0.02
+    uneven: float = 30.0
+    ill: float = 1e6
+    surer: float = 1.5
+    few: float = 0.05
+
+
+LIMITS = Thresholds()
+
+
 _STEPS = 65
 _KINK_LINES = 32
 
@@ -224,13 +239,13 @@ def diagnose(
         solution = manifold.geodesic(z[chosen[:, 0]], z[chosen[:, 1]], solver)
         double = manifold.in_double()
         few = z[torch.randperm(len(z), generator=generator, device=generator.device)[:512].to(z.device)]
-        eigenvalues = torch.cat([torch.linalg.eigvalsh(double.metric(part).dense()) for part in few.split(64)])
+        eigenvalues = torch.cat([torch.linalg.eigvalsh(double.metric(part).dense()) for (part,) in FEW.split(few)])
         scale = eigenvalues.clamp(min=0).mean(1).sqrt()
         singular = eigenvalues[:, 0] <= z.shape[1] * torch.finfo(torch.float64).eps ** 0.75 * eigenvalues[:, -1]
         spacing = _nearest(few, z, 2).median()
         lines, curves = straight_lines(solution, _STEPS), curve_points(solution, _STEPS)
         line_gaps, curve_gaps = (_gaps(points, z) / spacing for points in (lines, curves))
-        away = _gaps(lines, z) > FAR * spacing
+        away = _gaps(lines, z) > LIMITS.far * spacing
         found = solution.converged
         ratio = (straight_lengths(manifold, solution) / solution.length)[found & (solution.length > 0)]
         euclidean = (solution.curve.end - solution.curve.begin).norm(dim=1)
@@ -256,16 +271,16 @@ def diagnose(
 
 
 _RULES: dict[Finding, Callable[[Diagnosis], bool]] = {
-    Finding.UNSOLVED: lambda d: d.converged < SOLVED,
-    Finding.EUCLIDEAN: lambda d: d.line_ratio[2] <= NEAR and d.stretch[2] <= SAME * d.stretch[0],
-    Finding.STRAIGHT: lambda d: d.line_ratio[2] <= NEAR and d.stretch[2] > SAME * d.stretch[0],
-    Finding.FLAT: lambda d: d.flat > _FEW,
-    Finding.OFF_DATA: lambda d: d.curve_gap[1] > max(FAR, 1.5 * d.line_gap[1]),
-    Finding.SINGULAR: lambda d: d.rank_deficient > _FEW,
-    Finding.ILL_CONDITIONED: lambda d: d.rank_deficient <= _FEW and d.condition[1] > ILL,
-    Finding.KINKED: lambda d: d.kinked > _FEW,
-    Finding.UNEVEN: lambda d: d.scale[2] > UNEVEN * d.scale[0],
-    Finding.CONFIDENT: lambda d: d.deviation_ratio is not None and d.deviation_ratio < SURER,
+    Finding.UNSOLVED: lambda d: d.converged < LIMITS.solved,
+    Finding.EUCLIDEAN: lambda d: d.line_ratio[2] <= LIMITS.near and d.stretch[2] <= LIMITS.same * d.stretch[0],
+    Finding.STRAIGHT: lambda d: d.line_ratio[2] <= LIMITS.near and d.stretch[2] > LIMITS.same * d.stretch[0],
+    Finding.FLAT: lambda d: d.flat > LIMITS.few,
+    Finding.OFF_DATA: lambda d: d.curve_gap[1] > max(LIMITS.far, 1.5 * d.line_gap[1]),
+    Finding.SINGULAR: lambda d: d.rank_deficient > LIMITS.few,
+    Finding.ILL_CONDITIONED: lambda d: d.rank_deficient <= LIMITS.few and d.condition[1] > LIMITS.ill,
+    Finding.KINKED: lambda d: d.kinked > LIMITS.few,
+    Finding.UNEVEN: lambda d: d.scale[2] > LIMITS.uneven * d.scale[0],
+    Finding.CONFIDENT: lambda d: d.deviation_ratio is not None and d.deviation_ratio < LIMITS.surer,
 }
 
 
@@ -278,8 +293,8 @@ def _pairs(n: int, count: int, generator: torch.Generator) -> Tensor:
 
 def _nearest(points: Float[Tensor, "m d"], z: Float[Tensor, "n d"], k: int = 1) -> Float[Tensor, " m"]:
     """Distance to the k-th nearest latent."""
-    rows = max(1, 2**22 // len(z))
-    return torch.cat([torch.cdist(part, z).kthvalue(k, dim=1).values for part in points.split(rows)])
+    parts = DISTANCES.split(points, each=len(z))
+    return torch.cat([torch.cdist(part, z).kthvalue(k, dim=1).values for (part,) in parts])
 
 
 def _gaps(curves: Float[Tensor, "b t d"], z: Float[Tensor, "n d"]) -> Float[Tensor, "b t"]:
@@ -290,7 +305,7 @@ def _flat(manifold: Manifold, lines: Float[Tensor, "b t d"], away: Tensor, typic
     """The share of lines that pass, away from the data, over a tenth of their length where the output stays."""
     steps = cumulative_lengths(manifold, lines).diff(dim=1)
     rate = steps / (lines[:, 1:] - lines[:, :-1]).norm(dim=2)
-    still = (rate < FLAT * typical) & away[:, 1:] & away[:, :-1]
+    still = (rate < LIMITS.flat * typical) & away[:, 1:] & away[:, :-1]
     return (still.double().mean(1) > 0.1).double().mean()
 
 

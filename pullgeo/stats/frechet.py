@@ -137,8 +137,9 @@ def center(
     with torch.no_grad():
         space = manifold.in_double()
         p = _start(where, start, z.detach(), w.detach(), group, len(label))
-        finish = solver is None and power == 2
-        solver = solver if solver is not None else Newton()
+        chosen = solver if solver is not None else Newton()
+        finish = power == 2 and chosen is not solver
+        solver = chosen
         solution = manifold.geodesic(p[group], z.detach(), solver)
         steps = torch.zeros(len(label), dtype=torch.long, device=z.device)
         star = Star.of(p, solution.curve.nodes[:, 1:-1], z.detach(), group)

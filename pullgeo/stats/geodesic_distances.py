@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import Solver
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.chunking import Budget
 from pullgeo.stats.checkpoint import Checkpoint
 
 
@@ -31,7 +32,7 @@ def solve_pairs(
     """
     length = np.zeros(len(rows))
     status = np.full(len(rows), Status.CONVERGED, dtype=object)
-    batches = [slice(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)]
+    batches = list(Budget(batch_size).slices(len(rows)))
     todo = []
     for number, batch in enumerate(batches):
         stored = None if checkpoint is None else checkpoint.load(number, batch.stop - batch.start)

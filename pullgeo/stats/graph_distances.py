@@ -7,26 +7,19 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int
 from joblib import Parallel, delayed
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components, dijkstra
-from scipy.spatial import cKDTree
 from torch import Tensor
 
-from pullgeo.errors import NonFiniteError, OptionError, ShapeError
-from pullgeo.geodesic.energy.base import GuardedSpace
+from pullgeo.errors import OptionError, ShapeError
+from pullgeo.geodesic.energy.base import GuardedEnergy
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.starts.base import StraightLine
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.chunking import POINTS, SOURCES
 from pullgeo.numerics.comparison import less
+from pullgeo.numerics.neighbour_graph import Edges, PathGraph, joined, neighbour_edges
 from pullgeo.stats.arguments import check_count, check_generator
 from pullgeo.stats.points import Points, as_points
-
-EDGES = 4096
-"""Edges that are measured together."""
-
-SOURCES = 256
-"""Points from which shortest paths are sought in one task."""
 
 QUADRATURE = 8
 """Chords along an edge; two resolutions of them are extrapolated."""
@@ -122,7 +115,7 @@ def graph_distances(
         NonFiniteError: points are so far apart that the squares of their distances overflow.
     """
     space = manifold.in_double()
-    if isinstance(space, GuardedSpace):
+    if isinstance(space, GuardedEnergy):
         with torch.no_grad():
             space.check_ends(points[:1].double())
     sets = [points.double()] if others is None else [points.double(), others.double()]
@@ -141,58 +134,24 @@ def graph_distances(
     columns = rows if others is None else place[len(points) : len(points) + len(others)]
     if len(nodes) == 1:
         return np.zeros((len(rows), len(columns)))
-    edges = neighbourhood_edges(nodes, graph.neighbours)
-    network = csr_array((_measured(manifold, nodes, edges, graph, points.device), edges.T), shape=2 * (len(nodes),))
+    edges = joined(nodes, neighbour_edges("pairwise_distances", nodes, graph.neighbours))
+    network = PathGraph(len(nodes), edges, _measured(manifold, nodes, edges, graph, points.device))
     D = _shortest(network, np.unique(rows), rows, columns)
     D[~np.isfinite(D)] = np.nan
     return np.fmin(D, D.T) if others is None else D
 
 
-def neighbourhood_edges(nodes: Float64[np.ndarray, "n d"], neighbours: int) -> Int[np.ndarray, "e 2"]:
-    """Pairs of near points, the smaller index first, each once; together they join all points."""
-    n = len(nodes)
-    k = min(neighbours, n - 1)
-    nearest = cKDTree(nodes).query(nodes, k + 1)[1]
-    if bool((nearest == n).any()):
-        raise NonFiniteError(
-            "pairwise_distances: points are so far apart that the squares of their distances overflow, so that they "
-            "have no neighbours. Use smaller units."
-        )
-    edges = _unique(np.stack([np.repeat(np.arange(n), k), nearest[:, 1:].ravel()], 1))
-    while True:
-        count, piece = connected_components(csr_array((np.ones(len(edges)), edges.T), shape=(n, n)), directed=False)
-        if count == 1:
-            return edges
-        edges = _unique(np.concatenate([edges, _bridges(nodes, piece, count)]))
-
-
-def _bridges(nodes: np.ndarray, piece: np.ndarray, count: int) -> np.ndarray:
-    """The shortest straight line from each piece to another one."""
-    found = []
-    for which in range(count):
-        inside, outside = np.flatnonzero(piece == which), np.flatnonzero(piece != which)
-        distance, nearest = cKDTree(nodes[outside]).query(nodes[inside])
-        i = int(distance.argmin())
-        found.append((inside[i], outside[nearest[i]]))
-    return np.array(found)
-
-
-def _unique(edges: np.ndarray) -> np.ndarray:
-    edges = np.sort(edges, 1)
-    return np.unique(edges[edges[:, 0] != edges[:, 1]], axis=0)
-
-
 def _measured(
-    manifold: Manifold, nodes: np.ndarray, edges: np.ndarray, graph: NeighbourGraph, device: torch.device
+    manifold: Manifold, nodes: np.ndarray, edges: Edges, graph: NeighbourGraph, device: torch.device
 ) -> Float64[np.ndarray, " e"]:
     tasks = (
         delayed(edge_lengths)(
             manifold,
-            torch.from_numpy(nodes[edges[i : i + EDGES, 0]]).to(device),
-            torch.from_numpy(nodes[edges[i : i + EDGES, 1]]).to(device),
+            torch.from_numpy(nodes[edges[part, 0]]).to(device),
+            torch.from_numpy(nodes[edges[part, 1]]).to(device),
             graph.edges,
         )
-        for i in range(0, len(edges), EDGES)
+        for part in POINTS.slices(len(edges))
     )
     return np.concatenate(Parallel()(tasks))
 
@@ -201,8 +160,8 @@ def edge_lengths(manifold: Manifold, a: Tensor, b: Tensor, kind: str) -> Float64
     """Lengths of edges, straight or geodesic; infinite where the decoder is not finite along them."""
     # what is kept is allocated before what is large and goes, or the C library's heap grows with every part
     lengths = np.empty(len(a))
-    for i in range(0, len(a), EDGES):
-        lengths[i : i + EDGES] = _lengths(manifold, a[i : i + EDGES], b[i : i + EDGES], kind)
+    for part in POINTS.slices(len(a)):
+        lengths[part] = _lengths(manifold, a[part], b[part], kind)
     return lengths
 
 
@@ -222,13 +181,11 @@ def _lengths(manifold: Manifold, a: Tensor, b: Tensor, kind: str) -> np.ndarray:
     return length.numpy(force=True)
 
 
-def _shortest(network: csr_array, sources: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    tasks = (
-        delayed(_from_sources)(network, sources[i : i + SOURCES], columns) for i in range(0, len(sources), SOURCES)
-    )
+def _shortest(network: PathGraph, sources: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    tasks = (delayed(_from_sources)(network, sources[part], columns) for part in SOURCES.slices(len(sources)))
     found = np.concatenate(Parallel()(tasks))
     return found[np.searchsorted(sources, rows)]
 
 
-def _from_sources(network: csr_array, sources: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    return dijkstra(network, directed=False, indices=sources)[:, columns]
+def _from_sources(network: PathGraph, sources: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return network.distances(sources)[:, columns]

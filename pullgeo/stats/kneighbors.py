@@ -8,28 +8,17 @@ import torch
 from jaxtyping import Float64, Int
 from joblib import Parallel, delayed
 from scipy.sparse import csr_array
-from scipy.spatial import cKDTree
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.chunking import DERIVED, EDGES, GEODESICS, METRICS
+from pullgeo.numerics.neighbour_graph import nearest
 from pullgeo.stats.arguments import check_count, check_generator, check_manifold
 from pullgeo.stats.geodesic_distances import solve_pairs
 from pullgeo.stats.graph_distances import GraphReport, edge_lengths
 from pullgeo.stats.points import Points, as_points
-
-POINTS = 1024
-"""Points whose metric is taken together."""
-
-PAIRS = 2**16
-"""Edges that are measured in one task."""
-
-BATCH = 512
-"""Geodesics that are solved for together."""
-
-METRIC_ENTRIES = 2**27
-"""Numbers in all metrics together up to which candidates are compared by them: half a gigabyte in float32."""
 
 _log = logging.getLogger("pullgeo")
 
@@ -157,7 +146,7 @@ def kneighbors_graph(
     if generator is not None:
         check_generator(where, generator)
     near = _nearest_in_chart(points, targets, candidates)
-    if 2 * n_neighbors < candidates and len(targets) * targets.shape[1] ** 2 <= METRIC_ENTRIES:
+    if 2 * n_neighbors < candidates and METRICS.fits(len(targets), 4 * targets.shape[1] ** 2):
         near = _nearest_by_metric(manifold, points, targets, near, 2 * n_neighbors)
     pairs = np.stack([np.repeat(np.arange(len(points)), near.shape[1]), near.ravel()], 1)
     if targets is points:
@@ -174,15 +163,9 @@ def kneighbors_graph(
 
 def _nearest_in_chart(points: Tensor, targets: Tensor, count: int) -> Int[np.ndarray, "n c"]:
     """For each point the nearest targets; where these are the points themselves, all but itself."""
-    n, m = len(points), len(targets)
-    among_themselves = targets is points
-    tree = cKDTree(targets.numpy(force=True))
-    found = tree.query(points.numpy(force=True), [*range(1, count + 1 + among_themselves)])[1]
-    if bool((found == m).any()):
-        raise NonFiniteError(
-            "kneighbors_graph: points are so far apart that the squares of their distances overflow, so that they have "
-            "no neighbours. Use smaller units."
-        )
+    n, among_themselves = len(points), targets is points
+    wanted = count + among_themselves
+    found = nearest("kneighbors_graph", points.numpy(force=True), targets.numpy(force=True), wanted)
     if not among_themselves:
         return found
     own = found == np.arange(n)[:, None]
@@ -202,12 +185,12 @@ def _nearest_by_metric(
         with torch.no_grad():
             return space.metric(z).dense().float().expand(len(z), d, d)
 
-    G = torch.cat([metric(z) for z in targets.split(POINTS)])
+    G = torch.cat([metric(z) for (z,) in DERIVED.split(targets)])
     chosen = []
-    for start, own in zip(range(0, len(points), POINTS), points.split(POINTS), strict=True):
-        others = torch.from_numpy(near[start : start + POINTS]).to(points.device)
+    for part in DERIVED.slices(len(points)):
+        own, others = points[part], torch.from_numpy(near[part]).to(points.device)
         step = (targets[others] - own[:, None]).float()
-        mean = G[others] + (G[start : start + POINTS] if targets is points else metric(own))[:, None]
+        mean = G[others] + (G[part] if targets is points else metric(own))[:, None]
         squares = torch.einsum("bci,bcij,bcj->bc", step, mean, step)
         squares = torch.where(torch.isfinite(squares), squares, torch.inf)
         chosen.append(others.gather(1, squares.topk(count, dim=1, largest=False).indices))
@@ -217,7 +200,7 @@ def _nearest_by_metric(
 def _measured(
     manifold: Manifold, points: Tensor, targets: Tensor, pairs: np.ndarray, edges: str, progress: bool
 ) -> Float64[np.ndarray, " e"]:
-    batches = [pairs[i : i + PAIRS] for i in range(0, len(pairs), PAIRS)]
+    batches = [pairs[part] for part in EDGES.slices(len(pairs))]
     tasks = (delayed(edge_lengths)(manifold, points[batch[:, 0]], targets[batch[:, 1]], edges) for batch in batches)
     lengths = []
     with tqdm(total=len(pairs), unit="pair", disable=not progress) as bar:
@@ -259,7 +242,7 @@ def _compared(
     apart = np.flatnonzero(graph.data > 0)
     sample = apart[torch.randperm(len(apart), generator=source, device=source.device)[:count].numpy(force=True)]
     i, j = sample // graph.indptr[1], graph.indices[sample]
-    exact, status = solve_pairs(manifold, None, points, targets, i, j, BATCH)
+    exact, status = solve_pairs(manifold, None, points, targets, i, j, GEODESICS.limit)
     report = GraphReport(np.stack([i, j], 1), graph.data[sample], exact, tuple(status))
     if len(sample):
         _log.info("kneighbors_graph: %s", report)

@@ -7,6 +7,7 @@ from torch import Tensor
 from pullgeo.curve.discrete import straight_line
 from pullgeo.geodesic.solution import Solution
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.chunking import POINTS
 
 # The straight line's length is right to about 1e-5 with so many chords.
 _CHORDS = 512
@@ -21,7 +22,7 @@ def cumulative_lengths(manifold: Manifold, nodes: Float[Tensor, "b nodes d"]) ->
         b, n, d = nodes.shape
         chords = torch.stack([nodes[:, :-1], nodes[:, 1:]], dim=2).reshape(-1, 2, d).double()
         space = manifold.in_double()
-        energy = torch.cat([space.energy(part) for part in chords.split(4096)])
+        energy = torch.cat([space.energy(part) for (part,) in POINTS.split(chords)])
         steps = energy.clamp(min=0).sqrt().reshape(b, n - 1)
         return torch.cat([steps.new_zeros(b, 1), steps.cumsum(1)], dim=1)
 

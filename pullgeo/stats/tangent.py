@@ -10,7 +10,8 @@ from torch import Tensor
 from pullgeo.errors import NonFiniteError, ShapeError
 from pullgeo.geodesic.solver import Solver
 from pullgeo.manifold.base import Manifold
-from pullgeo.manifold.frame import metric_cholesky
+from pullgeo.manifold.frame import Frame
+from pullgeo.metric.structured import Dense
 from pullgeo.stats.arguments import check_count, check_manifold
 from pullgeo.stats.frechet import checked_weights, frechet_mean
 from pullgeo.stats.points import Points, as_numbers, as_points
@@ -81,8 +82,8 @@ class TangentPCA:
         where = "TangentPCA.project"
         plain = as_points(where, z)
         v = logarithms(where, self.manifold, self.base, plain)[0]
-        lower = metric_cholesky(where, self.manifold.in_double().metric, self.base)
-        return ((v @ lower) @ (self.directions.double() @ lower).mT).to(self.base.dtype)
+        frame = _frame(where, self.manifold, self.base)
+        return (frame.coordinates(v) @ frame.coordinates(self.directions.double()).mT).to(self.base.dtype)
 
 
 def tangent_pca(
@@ -139,15 +140,15 @@ def tangent_pca(
         p = as_numbers(where, base, name="base", like=plain).detach()
         if p.shape != (d,):
             raise ShapeError(f"{where}: base must have shape ({d},), got {tuple(p.shape)}.")
-    lower = metric_cholesky(where, manifold.in_double().metric, p)
+    frame = _frame(where, manifold, p)
     v, found = logarithms(where, manifold, p, plain)
-    x = v @ lower
+    x = frame.coordinates(v)
     seen = torch.where(found.unsqueeze(1), x, 0.0)
     w = torch.where(found, w, 0.0)
     covariance = seen.mT @ (w.unsqueeze(1) * seen) / w.sum()
     values, vectors = torch.linalg.eigh(covariance)
     values, vectors = values.flip(0).clamp(min=0)[:k], vectors.flip(1)[:, :k]
-    directions = torch.linalg.solve_triangular(lower.mT, vectors, upper=True).mT
+    directions = frame.tangents(vectors.mT)
     # eigenvectors have no sign of their own: the largest coordinate is positive
     largest = directions.abs().argmax(1, keepdim=True)
     sign = directions.gather(1, largest).sign()
@@ -162,6 +163,15 @@ def tangent_pca(
         coordinates=(x @ vectors).to(dtype),
         found=found,
     )
+
+
+def _frame(where: str, manifold: Manifold, p: Float[Tensor, " d"]) -> Frame:
+    """The frame at a point, in float64."""
+    point = p.double().unsqueeze(0)
+    with torch.no_grad():
+        # a constant metric has no batch
+        G = Dense(manifold.in_double().metric(point).dense().expand(1, len(p), len(p)))
+    return Frame.at(where, G, p)
 
 
 def logarithms(

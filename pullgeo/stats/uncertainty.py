@@ -13,7 +13,7 @@ from pullgeo._repr import SHOWN, ShortRepr, counted, html_table
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent.newton import Descent, descend, reached
-from pullgeo.geodesic.energy.base import QuadraticModel, Space
+from pullgeo.geodesic.energy.base import ManifoldEnergy, QuadraticModel
 from pullgeo.geodesic.energy.independent import expand_independent_energy, independent_energy
 from pullgeo.geodesic.solver import Solver
 from pullgeo.manifold.ambient.convert import ambient_of
@@ -217,7 +217,7 @@ class _Independent:
     stacked: PullbackManifold
     members: int
 
-    def in_double(self) -> Space:
+    def in_double(self) -> ManifoldEnergy:
         return _Independent(self.stacked.in_double(), self.members)
 
     def parts(self, nodes: Tensor) -> tuple[Tensor, Tensor]:

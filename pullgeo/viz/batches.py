@@ -9,12 +9,10 @@ from torch import Tensor
 
 from pullgeo._torch.state import modules_within
 from pullgeo.errors import NonFiniteError
-from pullgeo.geodesic.energy.base import SingleSpace
+from pullgeo.geodesic.energy.base import SinglePrecisionEnergy
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.pullback import PullbackManifold
-
-# Numbers held at once: 64 MB in float64.
-_BUDGET = 2**23
+from pullgeo.numerics.chunking import OUTPUTS
 
 
 def evaluated(manifold: Manifold) -> Manifold:
@@ -23,13 +21,13 @@ def evaluated(manifold: Manifold) -> Manifold:
     A decoder may be a module, or a function whose contents are not known. What is known to work with float32 is
     taken as it is; anything else is evaluated as solvers do, which convert modules and functions alike.
     """
-    single = manifold.in_single() if isinstance(manifold, SingleSpace) else None
+    single = manifold.in_single() if isinstance(manifold, SinglePrecisionEnergy) else None
     return single if isinstance(single, Manifold) else manifold.in_double()
 
 
 def at_home(manifold: Manifold, z: Tensor) -> Tensor:
     """The points in the precision of a manifold that is `evaluated`, and on the device of its weights, if any."""
-    single = isinstance(manifold, SingleSpace) and manifold.in_single() is not None
+    single = isinstance(manifold, SinglePrecisionEnergy) and manifold.in_single() is not None
     weights = (t for module in modules_within(manifold) for t in (*module.parameters(), *module.buffers()))
     first = next(weights, z)
     return z.to(device=first.device, dtype=torch.float32 if single else torch.float64)
@@ -41,8 +39,7 @@ def evaluate(manifold: Manifold, function: Callable[[Tensor], Tensor], z: Float[
     with torch.no_grad():
         # a decoder may write into the latents that it is given
         size = manifold.decode(z[:1].clone()).numel() if isinstance(manifold, PullbackManifold) else d * d
-        rows = max(1, _BUDGET // max(1, size * (d + 1)))
-        return torch.cat([function(batch.clone()) for batch in z.split(rows)])
+        return torch.cat([function(batch.clone()) for (batch,) in OUTPUTS.split(z, each=size * (d + 1))])
 
 
 def log_volumes(manifold: Manifold, z: Float[Tensor, "n d"], where: str) -> Float64[np.ndarray, " n"]:

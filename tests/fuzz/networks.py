@@ -317,7 +317,7 @@ class Grammar:
 
 
 def kinds(network: nn.Module) -> set[str]:
-    """Names of what a network is made of."""
+    """Names of the layers of a network."""
     return {m.name if isinstance(m, Applied) else type(m).__name__ for m in network.modules()}
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo.jacobian import Chain, LinearMap, Signature, linearize
+from pullgeo.numerics.chunking import Budget
 
 
 def test_stacks_move_in_chunks_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -12,7 +13,7 @@ def test_stacks_move_in_chunks_that_change_nothing(monkeypatch: pytest.MonkeyPat
     y, J = linearize(decoder, torch.randn(3, 2, dtype=torch.float64))
     T, W = torch.randn(7, 3, 2, dtype=torch.float64), torch.randn(7, *y.shape, dtype=torch.float64)
     whole = J.push(T), J.pull(W)
-    monkeypatch.setattr("pullgeo.jacobian.kinds.chain.CACHE_BYTES", 500)
+    monkeypatch.setattr("pullgeo.numerics.chunking.CACHE", Budget(500))
     torch.testing.assert_close(J.push(T), whole[0], rtol=0, atol=1e-14)
     torch.testing.assert_close(J.pull(W), whole[1], rtol=0, atol=1e-14)
     assert J.push(T[:0]).shape == (0, *y.shape)
@@ -33,6 +34,6 @@ def test_a_chunk_is_as_many_tangents_as_fit_at_the_widest_stage(monkeypatch: pyt
         Signature(3, (5,), (10,), torch.float64, torch.device("cpu")), widened, narrowed, widened, narrowed
     )
     J = Chain((first, first.T))
-    monkeypatch.setattr("pullgeo.jacobian.kinds.chain.CACHE_BYTES", 2 * 3 * 10 * 8)  # two tangents of three samples
+    monkeypatch.setattr("pullgeo.numerics.chunking.CACHE", Budget(2 * 3 * 10 * 8))  # two tangents of three samples
     torch.testing.assert_close(J.push(torch.ones(5, 3, 5, dtype=torch.float64)), 2 * torch.ones(5, 3, 5).double())
     assert seen == [2, 2, 1]

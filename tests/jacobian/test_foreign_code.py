@@ -173,7 +173,7 @@ OPERATORS: dict[str, Callable[[Tensor], Tensor]] = {
     "with its own backward pass": lambda x: cube(x) + x.sin(),
     "by its name": lambda x: torch.ops.pullgeo_tests.cube(x) + x.sin(),
     "by its overload": lambda x: torch.ops.pullgeo_tests.cube.default(x) + x.sin(),
-    "made of others": lambda x: torch.ops.pullgeo_tests.composed(x) + x.sin(),
+    "composed of others": lambda x: torch.ops.pullgeo_tests.composed(x) + x.sin(),
 }
 
 

@@ -1,6 +1,7 @@
 """Pullbacks from curved spaces: metrics against dense Jacobians, energies against autograd, known distances."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import geoopt
@@ -10,7 +11,10 @@ from torch import Tensor, nn
 
 from pullgeo import MetricManifold, PullbackManifold, linearize
 from pullgeo.errors import OffManifoldError, OptionError, ShapeError
+from pullgeo.geodesic import QuadraticModel
 from pullgeo.geodesic.energy.ambient_segment import AmbientSegmentEnergy
+from pullgeo.geodesic.energy.base import Expansion
+from pullgeo.geodesic.energy.chord import ChordEnergy
 from pullgeo.jacobian import Chain, Graph
 from pullgeo.likelihood import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Likelihood, LogStd
 from pullgeo.manifold import Ambient, ProjectOnto
@@ -395,6 +399,38 @@ def test_a_space_of_ones_own() -> None:
     torch.testing.assert_close(
         PullbackManifold(decoder, Doubled()).dist(x, y), 2 * PullbackManifold(decoder).dist(x, y), rtol=1e-5, atol=0
     )
+
+
+def test_a_space_that_states_its_energy_by_methods_warns_and_works() -> None:
+    called = []
+    with pytest.warns(DeprecationWarning, match=r"Old.expand_energy: a space now states .* by discretise"):
+
+        class Old(Flat):
+            def expand_energy(
+                self, expand: Callable[[Tensor], Expansion], decode: Callable[[Tensor], Tensor], nodes: Tensor
+            ) -> QuadraticModel:
+                called.append(len(nodes))
+                return ChordEnergy(decode, expand).expand_energy(nodes)
+
+    with pytest.warns(DeprecationWarning, match="Turned.bend is now called lowered_christoffel"):
+
+        class Turned(Ambient):
+            def metric(self, y: Tensor) -> Metric:
+                return Diagonal(torch.ones_like(y))
+
+            def bend(self, y: Tensor, u: Tensor, w: Tensor) -> Tensor:
+                return 7 * u
+
+    class Newer(Old):
+        pass
+
+    x, y = points(), points().flip(0)
+    decoder = network(3)
+    for space in (Old(), Newer()):
+        torch.testing.assert_close(PullbackManifold(decoder, space).dist(x, y), PullbackManifold(decoder).dist(x, y))
+    assert called
+    u = torch.ones(3, 2)
+    torch.testing.assert_close(Turned().lowered_christoffel(u, u, u), 7 * u)
 
 
 @pytest.mark.usefixtures("without_type_checks")

@@ -23,7 +23,7 @@ def some(n: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def mean_tangent(chart: StereographicSphere, p: Tensor, z: Tensor, w: Tensor, power: int) -> Tensor:
-    """The norm of ``Σ w log_p(z) d^(power - 2)``, relative to what it is made of, in closed form."""
+    """The norm of ``Σ w log_p(z) d^(power - 2)``, relative to the size of its terms, in closed form."""
     v = chart.logmap(p.expand_as(z), z)
     G = chart.metric(p)
     length = torch.einsum("ni,ij,nj->n", v, G, v).sqrt()

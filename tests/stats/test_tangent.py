@@ -17,7 +17,7 @@ CHART = StereographicSphere(2)
 
 
 class Sphere(PullbackManifold):
-    """Exponential and logarithm in closed form: what is checked is what is made of them."""
+    """Exponential and logarithm in closed form: what is checked is what is computed from them."""
 
     def __init__(self) -> None:
         super().__init__(CHART)

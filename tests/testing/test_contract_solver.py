@@ -28,7 +28,7 @@ def test_too_few_steps_are_reported():
 
 @functools.cache
 def solved() -> Solution:
-    """The right solution, which the broken ones are made of."""
+    """The right solution, from which the broken ones are derived."""
     case = sphere()
     return solve(BoundaryValue(case.manifold, case.start, case.end), Newton())
 

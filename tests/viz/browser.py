@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Opened:
-    """What a browser made of a page.
+    """A page as a browser shows it.
 
     Attributes:
         dom: the document after its scripts ran.

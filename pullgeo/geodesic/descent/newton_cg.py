@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.geodesic.descent.newton import ROUNDING_MARGIN
-from pullgeo.geodesic.energy.base import DiscreteEnergy, MeasuredSpace, scale_free
+from pullgeo.geodesic.energy.base import DiscreteEnergy, MetricEnergy, scale_free
 from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.geodesic.energy.near import squared_lengths
 from pullgeo.geodesic.solution import Status
@@ -23,14 +23,25 @@ LARGE = 150
 DAMPING = Damping(first=1e-3, growth=2.0, acceleration=2.0, least=1e-12)
 """In units of the metric."""
 
-LOOSE = 0.1
-"""Largest relative residual to which a linear system is solved; the nearer the solution, the smaller."""
 
-ROUNDS = 200
-"""Bound on the conjugate gradient steps for one linear system."""
+@dataclass(frozen=True)
+class ConjugateGradientSettings:
+    """How systems are solved without matrices.
 
-PROBES = 4
-"""Random directions in which the size of the metric is measured."""
+    Attributes:
+        loose: largest relative residual to which a linear system is solved; the nearer the solution, the smaller. Set
+            by hand.
+        rounds: bound on the conjugate gradient steps for one linear system. Set by hand.
+        probes: random directions in which the size of the metric is measured. The size is needed to a factor of two.
+    """
+
+    loose: float = 0.1
+    rounds: int = 200
+    probes: int = 4
+
+
+SETTINGS = ConjugateGradientSettings()
+
 
 Apply = Callable[[Tensor], Tensor]
 
@@ -141,7 +152,7 @@ class _FreeDescent:
     def step(self, now: _Curves) -> tuple[_Curves, Tensor, Tensor]:
         x, found = now.found.nodes, now.found
         at = Slope.at(self.space, x)
-        goal = at.residual.sqrt().clamp(max=LOOSE)
+        goal = at.residual.sqrt().clamp(max=SETTINGS.loose)
         step, indefinite, product = conjugate_gradients(
             at.damped(now.damping), at.preconditioner(now.damping), -at.gradient, goal
         )
@@ -172,7 +183,7 @@ def conjugate_gradients(
     target = goal**2 * rz
     active = rz > 0
     indefinite = torch.zeros_like(active)
-    for number in range(ROUNDS):
+    for number in range(SETTINGS.rounds):
         if not bool(active.any()):
             break
         image = product(direction)
@@ -200,7 +211,9 @@ def assess_free(
     found = _judged(space, nodes, at, tol, steps, order_of(space, nodes))
     none = torch.zeros_like(at.energy)
     precondition = at.preconditioner(none)
-    step, indefinite, _ = conjugate_gradients(at.hessian, precondition, at.gradient, torch.full_like(none, LOOSE / 10))
+    step, indefinite, _ = conjugate_gradients(
+        at.hessian, precondition, at.gradient, torch.full_like(none, SETTINGS.loose / 10)
+    )
     decrement = (at.gradient * step).flatten(1).sum(1) / 2
     unknown = torch.where(found.converged, 0.0, torch.inf)
     known = ~indefinite & torch.isfinite(decrement)
@@ -241,19 +254,19 @@ def _weight(space: DiscreteEnergy, nodes: Tensor) -> Float[Tensor, "p m"]:
     Differences of nearly equal outputs are left to spaces that have no metric tensors.
     """
     inner = nodes[:, 1:-1]
-    if isinstance(space, MeasuredSpace):
-        signs = _signs((PROBES, *inner.shape[1:]), nodes).unsqueeze(1).expand(-1, len(nodes), -1, -1)
+    if isinstance(space, MetricEnergy):
+        signs = _signs((SETTINGS.probes, *inner.shape[1:]), nodes).unsqueeze(1).expand(-1, len(nodes), -1, -1)
         values = squared_lengths(space, inner.flatten(0, 1), signs.flatten(1, 2))
         return (values.mean(0) / nodes.shape[2]).reshape(inner.shape[:2])
     size = torch.maximum((nodes[:, -1] - nodes[:, 0]).abs().amax(1), nodes.abs().amax((1, 2)))
     # a curve that rests at the origin has no size
     step = 1e-6 * torch.where(size > 0, size, 1.0)
     total = torch.zeros_like(inner[..., 0])
-    for signs in _signs((PROBES, *inner.shape[1:]), nodes):
+    for signs in _signs((SETTINGS.probes, *inner.shape[1:]), nodes):
         near = inner + step[:, None, None] * signs
         layers = torch.stack([inner, near], 2).flatten(0, 1).unsqueeze(2)
         total = total + (space.chord_lengths(layers).reshape(total.shape) / step[:, None]).square()
-    return total / (PROBES * nodes.shape[2])
+    return total / (SETTINGS.probes * nodes.shape[2])
 
 
 def _signs(shape: torch.Size | tuple[int, ...], like: Tensor) -> Tensor:

@@ -11,15 +11,13 @@ from pullgeo.geodesic.energy.base import Expansion, QuadraticModel, relative_rou
 from pullgeo.geodesic.energy.segment import SquaredLength, lengths, squares
 from pullgeo.jacobian.linearize import linearize
 from pullgeo.numerics.banded.matrix import BlockBanded
+from pullgeo.numerics.chunking import PASSES
 
 Decode = Callable[[Tensor], Tensor]
 """Points ``(n, d)`` to outputs ``(n, *out)``."""
 
 Squares = Callable[[Tensor, Tensor], Tensor]
 """``y, T -> TᵀM(y)T``: squared lengths of tangents ``(k, n, D)`` at outputs ``(n, *out)``."""
-
-CHUNK_BYTES = 2**25
-"""Tangents of segments that are held at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +56,9 @@ class AmbientSegmentEnergy:
         p, n, d = nodes.shape
         fixed = self.decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
         size = 4 * d * n * fixed[0, 0].numel() * nodes.element_size() if p else 1
-        step = max(1, CHUNK_BYTES // size)
         parts = [
-            _expand(self.segment_energy, self.tangent_squares, self.expand, nodes[i : i + step], fixed[i : i + step])
-            for i in range(0, max(p, 1), step)
+            _expand(self.segment_energy, self.tangent_squares, self.expand, *part)
+            for part in PASSES.split(nodes, fixed, each=size)
         ]
         return QuadraticModel.cat(parts)
 
@@ -75,7 +72,7 @@ class AmbientSegmentEnergy:
         out = values.shape[3:]
         size = n * k * k * out.numel() * layers.element_size()
         parts = []
-        for part in values.split(max(1, CHUNK_BYTES // max(size, 1))):
+        for (part,) in PASSES.split(values, each=size):
             shape = (len(part), n - 1, k, k, *out)
             begin = part[:, :-1].unsqueeze(3).expand(shape).reshape(-1, *out)
             end = part[:, 1:].unsqueeze(2).expand(shape).reshape(-1, *out)
@@ -110,8 +107,8 @@ def _expand(
     ones = torch.ones_like(pieces)
     pulled = J.pull(ones.unsqueeze(0)).reshape(p, n - 1, 2, D)
     slope = pulled[:, :-1, 1] + pulled[:, 1:, 0]
-    columns, bent = at.derivatives(slope.flatten(0, 1))
-    tangents, bent = columns.unflatten(1, (p, n - 2)), bent.unflatten(0, (p, n - 2))
+    columns, curvature = at.derivatives(slope.flatten(0, 1))
+    tangents, curvature = columns.unflatten(1, (p, n - 2)), curvature.unflatten(0, (p, n - 2))
     # a segment's begin moves along the tangents of the node there, its end along those of the next; end points stay
     rest = tangents.new_zeros(d, p, 1, D)
     begin, end = torch.cat([rest, tangents], 2), torch.cat([tangents, rest], 2)
@@ -130,7 +127,7 @@ def _expand(
         gradient=gradient,
         hessian=BlockBanded(
             (
-                factor * (blocks[:, :-1, 1, :, 1] + blocks[:, 1:, 0, :, 0] + bent),
+                factor * (blocks[:, :-1, 1, :, 1] + blocks[:, 1:, 0, :, 0] + curvature),
                 factor * blocks[:, 1:-1, 0, :, 1],
             )
         ),

@@ -86,15 +86,15 @@ class DiscreteEnergy(Protocol):
 
 
 @runtime_checkable
-class Space(DiscreteEnergy, Protocol):
+class ManifoldEnergy(DiscreteEnergy, Protocol):
     """What `solve` asks of a manifold."""
 
-    def in_double(self) -> "Space":
+    def in_double(self) -> "ManifoldEnergy":
         """The same manifold in float64."""
 
 
 @runtime_checkable
-class GuardedSpace(Protocol):
+class GuardedEnergy(Protocol):
     """What a manifold offers on top if there are points that it cannot measure at."""
 
     def check_ends(self, z: Tensor) -> None:
@@ -102,15 +102,15 @@ class GuardedSpace(Protocol):
 
 
 @runtime_checkable
-class SingleSpace(Protocol):
+class SinglePrecisionEnergy(Protocol):
     """What a manifold may offer on top: float32, which is good enough far from the solution and takes half the time."""
 
-    def in_single(self) -> Space | None:
+    def in_single(self) -> ManifoldEnergy | None:
         """The same manifold in float32; ``None`` if it is not in float32 already."""
 
 
 @runtime_checkable
-class SlopedSpace(Protocol):
+class GradientEnergy(Protocol):
     """What a manifold may offer on top: the energy to first order, for less than differentiating its energy costs."""
 
     def slope(self, nodes: Tensor) -> EnergyGradient:
@@ -118,7 +118,7 @@ class SlopedSpace(Protocol):
 
 
 @runtime_checkable
-class LinearisedSpace(Space, Protocol):
+class LinearisedEnergy(ManifoldEnergy, Protocol):
     """What `GaussNewton` asks on top: the energy as if the map were linear near each node."""
 
     def gauss_newton_energy(self, nodes: Tensor) -> QuadraticModel:
@@ -126,7 +126,7 @@ class LinearisedSpace(Space, Protocol):
 
 
 @runtime_checkable
-class MeasuredSpace(Space, Protocol):
+class MetricEnergy(ManifoldEnergy, Protocol):
     """What `Georce` asks on top: metric tensors."""
 
     def metric(self, z: Tensor) -> Metric:
@@ -134,7 +134,7 @@ class MeasuredSpace(Space, Protocol):
 
 
 @runtime_checkable
-class ConnectedSpace(Space, Protocol):
+class ConnectionEnergy(ManifoldEnergy, Protocol):
     """What solvers of the geodesic equation ask on top."""
 
     def connection(self, z: Tensor, u: Tensor, w: Tensor) -> Tensor:

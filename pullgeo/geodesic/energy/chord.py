@@ -17,25 +17,20 @@ from pullgeo.geodesic.energy.base import (
 )
 from pullgeo.metric.base import Metric
 from pullgeo.numerics.banded.matrix import BlockBanded
+from pullgeo.numerics.chunking import CHORDS, POINTS
 
 Apply = Callable[[Tensor], Tensor]
-
-CHUNK_BYTES = 2**21
-"""Tangents in the output that are held at a time: with the activations on the way to them they stay in cache."""
-
-POINTS = 2**12
-"""Points whose activations are held at a time where nothing else is kept."""
 
 
 @dataclass(frozen=True, eq=False)
 class ChordEnergy:
     """``E = T (Σ Δ_iᵀ M Δ_i + ¹⁄₁₂ Σ w_i r_iᵀ M r_i)``: chords, corrected for what they cut off where the curve bends.
 
-    Here ``Δ_i = f(z_{i+1}) - f(z_i)`` are the T chords of the image and ``r_i = Δ_{i-1} - Δ_i`` the bends at its
-    T - 1 inner nodes; ``w_i`` is 1, but ³⁄₂ at the first and the last of them. The energy of chords alone is too small
-    by ``T⁻²/12 ∫ f̈ᵀ M f̈ dt`` to leading order, and the second sum is that integral. So E is the energy of the curve up
-    to O(T⁻⁴), where chords reach O(T⁻²), it needs no further points, and being a sum of squares it never rewards a
-    curve for cutting a bend. Its minimisers run at uniform speed by themselves.
+    Here ``Δ_i = f(z_{i+1}) - f(z_i)`` are the T chords of the image and ``r_i = Δ_{i-1} - Δ_i`` its second differences
+    at the T - 1 inner nodes; ``w_i`` is 1, but ³⁄₂ at the first and the last of them. The energy of chords alone is too
+    small by ``T⁻²/12 ∫ f̈ᵀ M f̈ dt`` to leading order, and the second sum is that integral. So E is the energy of the
+    curve up to O(T⁻⁴), where chords reach O(T⁻²), it needs no further points, and being a sum of squares it never
+    rewards a curve for cutting a bend. Its minimisers run at uniform speed by themselves.
 
     Args:
         decode: points ``(n, d)`` to outputs ``(n, D)``.
@@ -91,11 +86,8 @@ class ChordEnergy:
         p, _, d = nodes.shape
         fixed = self.decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
         size = nodes[0].numel() * fixed.shape[2] * nodes.element_size() if p else 1
-        step = max(1, CHUNK_BYTES // size)
         metric = self._metric
-        parts = [
-            _expand(self.expand, metric, nodes[i : i + step], fixed[i : i + step]) for i in range(0, max(p, 1), step)
-        ]
+        parts = [_expand(self.expand, metric, *part) for part in CHORDS.split(nodes, fixed, each=size)]
         return QuadraticModel.cat(parts)
 
     def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
@@ -107,7 +99,7 @@ class ChordEnergy:
         root = None if self.matrix is None else self.matrix.root()
 
         def images(points: Tensor) -> Tensor:
-            values = torch.cat([self.decode(part) for part in points.reshape(-1, d).split(POINTS)])
+            values = torch.cat([self.decode(part) for (part,) in POINTS.split(points.reshape(-1, d))])
             return (values if root is None else values @ root).unflatten(0, points.shape[:-1])
 
         ends = layers[:, [0, -1]]
@@ -167,10 +159,10 @@ def _expand(
 
 @dataclass(frozen=True, eq=False)
 class _Polygon:
-    """Chords ``Δ_i``, bends ``r_i`` and weights ``w_i`` of curves in the output."""
+    """Chords ``Δ_i``, second differences ``r_i`` and weights ``w_i`` of curves in the output."""
 
     chords: Float[Tensor, "p s D"]
-    bends: Float[Tensor, "p m D"]
+    second_differences: Float[Tensor, "p m D"]
     weights: Float[Tensor, " m"]
 
     @staticmethod
@@ -184,16 +176,16 @@ class _Polygon:
 
     def cut_off(self, metric: Apply | None) -> Float[Tensor, " p"]:
         """``¹⁄₁₂ Σ w_i r_iᵀ M r_i``."""
-        return (self.bends * _applied(metric, self.bends)).sum(2) @ self.weights / 12
+        return (self.second_differences * _applied(metric, self.second_differences)).sum(2) @ self.weights / 12
 
     def energy(self, metric: Apply | None) -> Float[Tensor, " p"]:
         """``E``."""
         return self.chords.shape[1] * (self.pieces(metric).sum(1) + self.cut_off(metric))
 
     def pull(self, metric: Apply | None) -> Float[Tensor, "p m D"]:
-        """``M q_i`` for the inner nodes: bends, less a twelfth of the second differences of the weighted ones."""
-        weighted = self.bends * (self.weights / 12)[:, None]
-        pull = self.bends.add(weighted, alpha=2)
+        """``M q_i`` for the inner nodes: second differences, less a twelfth of those of the weighted ones."""
+        weighted = self.second_differences * (self.weights / 12)[:, None]
+        pull = self.second_differences.add(weighted, alpha=2)
         pull[:, 1:] -= weighted[:, :-1]
         pull[:, :-1] -= weighted[:, 1:]
         return _applied(metric, pull)

@@ -7,10 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
-from pullgeo.geodesic.energy.base import DiscreteEnergy, EnergyGradient, SlopedSpace
-
-CURVES = 64
-"""Curves whose activations are kept at a time."""
+from pullgeo.geodesic.energy.base import DiscreteEnergy, EnergyGradient, GradientEnergy
+from pullgeo.numerics.chunking import FEW
 
 
 def slope(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> EnergyGradient:
@@ -19,9 +17,8 @@ def slope(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> EnergyGradien
     Cost: a forward and a backward pass for each node, and half a forward pass more if the space has no shorter way.
     """
     nodes = nodes.detach()
-    of = space.slope if isinstance(space, SlopedSpace) else lambda part: slope_by_autograd(space.energy, part)
-    parts = [of(part) for part in nodes.split(CURVES)]
-    return EnergyGradient.cat(parts)
+    of = space.slope if isinstance(space, GradientEnergy) else lambda part: slope_by_autograd(space.energy, part)
+    return EnergyGradient.cat([of(part) for (part,) in FEW.split(nodes)])
 
 
 def slope_by_autograd(energy: Callable[[Tensor], Tensor], nodes: Float[Tensor, "p n d"]) -> EnergyGradient:

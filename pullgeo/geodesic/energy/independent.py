@@ -11,11 +11,9 @@ from torch import Tensor
 
 from pullgeo.geodesic.energy.base import Expansion, QuadraticModel, relative_rounding, scale_free, speed_ratio
 from pullgeo.numerics.banded.matrix import BlockBanded
+from pullgeo.numerics.chunking import CACHE
 
 Apply = Callable[[Tensor], Tensor]
-
-CHUNK_BYTES = 2**23
-"""Tangents in the output that are held at a time."""
 
 
 def independent_energy(
@@ -39,7 +37,7 @@ def independent_energy(
     means, spread = [], []
     size = nodes.new_zeros(0).element_size() * n
     width = decode(nodes[:1, 0]).shape[1] if p else 1
-    for part in nodes.split(max(1, CHUNK_BYTES // (size * width))):
+    for (part,) in CACHE.split(nodes, each=size * width):
         values = decode(part.reshape(-1, d)).unflatten(0, (len(part), n))
         mean, rest = _split(values, members)
         means.append((n - 1) * members * mean.diff(dim=1).square().sum((1, 2, 3)))
@@ -61,9 +59,7 @@ def expand_independent_energy(
     p, _, d = nodes.shape
     ends = decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
     size = nodes[0].numel() * ends.shape[2] * nodes.element_size() if p else 1
-    step = max(1, CHUNK_BYTES // size)
-    starts = range(0, max(p, 1), step)
-    return QuadraticModel.cat([_expand(expand, members, nodes[i : i + step], ends[i : i + step]) for i in starts])
+    return QuadraticModel.cat([_expand(expand, members, *part) for part in CACHE.split(nodes, ends, each=size)])
 
 
 def _expand(expand: Callable[[Tensor], Expansion], members: int, nodes: Tensor, ends: Tensor) -> QuadraticModel:
@@ -72,8 +68,8 @@ def _expand(expand: Callable[[Tensor], Expansion], members: int, nodes: Tensor, 
     values = torch.cat([ends[:, :1], at.value.unflatten(0, (p, n - 2)), ends[:, 1:]], 1)
     mean, rest = _split(values, members)
     # 2 y - P(before + after), without the difference of large numbers
-    bend = 2 * mean[:, 1:-1] - mean[:, :-2] - mean[:, 2:]
-    q = (2 * rest[:, 1:-1] + bend).flatten(2)
+    second_difference = 2 * mean[:, 1:-1] - mean[:, :-2] - mean[:, 2:]
+    q = (2 * rest[:, 1:-1] + second_difference).flatten(2)
     tangents, curvature = at.derivatives(q.flatten(0, 1))
     columns = tangents.transpose(0, 1).unflatten(0, (p, n - 2))
     # a tangent's average over members, once: its product with another average is S times that of the entries

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.energy.base import DiscreteEnergy, MeasuredSpace, QuadraticModel
+from pullgeo.geodesic.energy.base import DiscreteEnergy, MetricEnergy, QuadraticModel
 from pullgeo.geodesic.energy.segment import SegmentEnergy
 from pullgeo.metric.base import Metric
 from pullgeo.metric.structured import Dense
@@ -24,7 +24,7 @@ class LeftEndpoint:
         space: the manifold that it measures.
     """
 
-    space: MeasuredSpace
+    space: MetricEnergy
 
     def in_double(self) -> "LeftEndpoint":
         """The space in float64.
@@ -70,8 +70,8 @@ def left_endpoint(space: DiscreteEnergy) -> LeftEndpoint:
     Raises:
         OptionError: the space has no metric tensors.
     """
-    if not isinstance(space, MeasuredSpace):
+    if not isinstance(space, MetricEnergy):
         raise OptionError(
-            f"left_endpoint: {type(space).__name__} has no metric(z), of which the left-endpoint energy is made."
+            f"left_endpoint: {type(space).__name__} has no metric(z), from which the left-endpoint energy is computed."
         )
     return LeftEndpoint(space)

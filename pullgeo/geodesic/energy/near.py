@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import DiscreteEnergy, MeasuredSpace
+from pullgeo.geodesic.energy.base import DiscreteEnergy, MetricEnergy
 from pullgeo.numerics.bisect_batch import where_defined
 
 NEAR = 1e-8
@@ -34,7 +34,7 @@ class Near:
     error: Float[Tensor, " q"]
 
 
-def near_energy(space: MeasuredSpace, x: Float[Tensor, "p d"], y: Float[Tensor, "p d"]) -> Float[Tensor, " p"]:
+def near_energy(space: MetricEnergy, x: Float[Tensor, "p d"], y: Float[Tensor, "p d"]) -> Float[Tensor, " p"]:
     """``uᵀ G((x + y)/2) u`` with ``u = y - x``: the squared distance up to O(u⁴), whatever the size of the outputs.
 
     The difference of near points is exact (Sterbenz's lemma); the differences of what a decoder returns for them are
@@ -68,7 +68,7 @@ def near_pairs(
     Cost: metrics at three points of each pair whose rounding errors can be seen, of five tangents.
     """
     index = ((rounding > NEAR) & (x != y).any(1) & torch.isfinite(energy)).nonzero().squeeze(1)
-    if not len(index) or not isinstance(space, MeasuredSpace):
+    if not len(index) or not isinstance(space, MetricEnergy):
         return Near(index[:0], torch.zeros_like(index[:0], dtype=torch.bool), energy[:0])
     x, y, energy, rounding = x[index], y[index], energy[index], rounding[index]
     u = y - x
@@ -88,7 +88,7 @@ def near_pairs(
 
 
 def squared_lengths(
-    space: MeasuredSpace, z: Float[Tensor, "p d"], tangents: Float[Tensor, "k p d"]
+    space: MetricEnergy, z: Float[Tensor, "p d"], tangents: Float[Tensor, "k p d"]
 ) -> Float[Tensor, "k p"]:
     """``uᵀ G(z) u`` of tangents, NaN where there is no metric."""
     k = len(tangents)

@@ -10,6 +10,7 @@ from torch import Tensor
 from pullgeo._torch.gradient_of import gradient_of
 from pullgeo.geodesic.energy.base import QuadraticModel, relative_rounding, scale_free, speed_ratio
 from pullgeo.numerics.banded.matrix import BlockBanded
+from pullgeo.numerics.chunking import POINTS
 
 SquaredLength = Callable[[Tensor, Tensor], Tensor]
 """``a, b -> e(a, b)``, ``(n, d), (n, d) -> (n,)``: squared lengths of short segments, the same from either end."""
@@ -30,10 +31,6 @@ def squares(pieces: Float[Tensor, "p *s"]) -> Float[Tensor, "p *s"]:
 def lengths(pieces: Float[Tensor, "p *s"]) -> Float[Tensor, "p *s"]:
     """The lengths of segments; NaN where a square is negative."""
     return squares(pieces).clamp(min=0).sqrt()
-
-
-SEGMENTS = 4096
-"""Segments that are differentiated at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +56,7 @@ class SegmentEnergy:
 
         Cost: 2d + 1 backward passes over all segments.
         """
-        parts = nodes.split(max(1, SEGMENTS // nodes.shape[1]))
-        return QuadraticModel.cat([self._expand(part) for part in parts])
+        return QuadraticModel.cat([self._expand(part) for (part,) in POINTS.split(nodes, each=nodes.shape[1])])
 
     def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
         """Lengths ``√e`` of the segments between all points of successive layers. Cost: k² segments for each step."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pullgeo.errors import NonFiniteError, OptionError, SingularMetricError
 from pullgeo.geodesic.descent.assess import assess
-from pullgeo.geodesic.energy.base import ConnectedSpace, DiscreteEnergy
+from pullgeo.geodesic.energy.base import ConnectionEnergy, DiscreteEnergy
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult, check_search
 from pullgeo.geodesic.solvers.proposals import propose_shortest
@@ -60,7 +60,7 @@ class CollocationBVP:
             raise OptionError(f"CollocationBVP: max_nodes must be more than segments, got {self.max_nodes}.")
 
     def minimise(
-        self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+        self, space: DiscreteEnergy, single: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
     ) -> SearchResult:
         """Solutions of the geodesic equation, at T + 1 times.
 
@@ -68,11 +68,11 @@ class CollocationBVP:
             OptionError: the space has no connection.
             ShapeError: given starts do not fit the pairs.
         """
-        if not isinstance(space, ConnectedSpace):
+        if not isinstance(space, ConnectionEnergy):
             raise OptionError(
                 f"CollocationBVP: {type(space).__name__} has no connection. Use Newton(), which needs none."
             )
-        begun = propose_shortest(self.starts, rough, z0, z1, self.segments)
+        begun = propose_shortest(self.starts, single, z0, z1, self.segments)
         nodes, residual = begun.clone(), torch.full_like(z0[:, 0], torch.inf)
         steps = torch.zeros(len(z0), dtype=torch.long, device=z0.device)
         good, singular = torch.zeros_like(steps, dtype=torch.bool), torch.zeros_like(steps, dtype=torch.bool)
@@ -91,7 +91,7 @@ class CollocationBVP:
             residual[i], steps[i], good[i] = float(found.rms_residuals.max()), found.niter, found.status == 0
         return assess(space, nodes, self.tol, steps).solved(residual, good, singular, Status.MAX_STEPS)
 
-    def _collocate(self, space: ConnectedSpace, curve: Float[Tensor, "n d"]) -> Any:
+    def _collocate(self, space: ConnectionEnergy, curve: Float[Tensor, "n d"]) -> Any:
         d = curve.shape[1]
         first, last = (end.detach().cpu().numpy() for end in (curve[0], curve[-1]))
 
@@ -136,7 +136,7 @@ class CollocationBVP:
             )
 
 
-def _derivatives(space: ConnectedSpace, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def _derivatives(space: ConnectionEnergy, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """``∂Γ(v, v)/∂z`` and ``∂Γ(v, v)/∂v`` as ``[k, j, n]``."""
     n, d = z.shape
     with torch.enable_grad():

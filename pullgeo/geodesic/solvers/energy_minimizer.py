@@ -80,14 +80,14 @@ class EnergyMinimizer:
             raise OptionError(f"EnergyMinimizer: knots must lie between 2 and segments, got {self.knots}.")
 
     def minimise(
-        self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+        self, space: DiscreteEnergy, single: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
     ) -> SearchResult:
         """Discrete geodesics with T segments, or the splines that come nearest.
 
         Raises:
             ShapeError: given starts do not fit the pairs.
         """
-        nodes = propose_shortest(self.starts, rough, z0, z1, self.segments)
+        nodes = propose_shortest(self.starts, single, z0, z1, self.segments)
         steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
         found = assess(space, nodes, self.tol, steps)
         # the residual's unit changes little from the first curve to the last, on which the last word is spoken

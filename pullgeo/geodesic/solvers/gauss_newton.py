@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent.newton import Descent, descend
-from pullgeo.geodesic.energy.base import DiscreteEnergy, LinearisedSpace, QuadraticModel
+from pullgeo.geodesic.energy.base import DiscreteEnergy, LinearisedEnergy, QuadraticModel
 from pullgeo.geodesic.solver import SearchResult, check_search
 from pullgeo.geodesic.solvers.proposals import propose_shortest
 from pullgeo.geodesic.starts.base import Start, StraightLine
@@ -49,7 +49,7 @@ class GaussNewton:
         check_search("GaussNewton", self.tol, self.segments, self.max_steps, self.starts)
 
     def minimise(
-        self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+        self, space: DiscreteEnergy, single: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
     ) -> SearchResult:
         """Discrete geodesics with T segments.
 
@@ -57,11 +57,11 @@ class GaussNewton:
             OptionError: the space does not offer a linearised energy.
             ShapeError: given starts do not fit the pairs.
         """
-        if not isinstance(space, LinearisedSpace):
+        if not isinstance(space, LinearisedEnergy):
             raise OptionError(
                 f"GaussNewton: {type(space).__name__} has no gauss_newton_energy. Use Newton(), or EnergyMinimizer()."
             )
-        nodes = propose_shortest(self.starts, rough, z0, z1, self.segments)
+        nodes = propose_shortest(self.starts, single, z0, z1, self.segments)
         linear = _Linearised(space)
         found = descend(linear, Descent.begin(linear, nodes), self.tol, self.max_steps)
         return found.result(self.tol)
@@ -71,7 +71,7 @@ class GaussNewton:
 class _Linearised:
     """A space that expands its energy without second derivatives."""
 
-    space: LinearisedSpace
+    space: LinearisedEnergy
 
     def energy(self, nodes: Tensor) -> Tensor:
         return self.space.energy(nodes)

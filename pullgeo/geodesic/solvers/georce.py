@@ -70,7 +70,7 @@ class Georce:
         return left_endpoint(space)
 
     def minimise(
-        self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+        self, space: DiscreteEnergy, single: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
     ) -> SearchResult:
         """Stationary curves of the left-endpoint energy with T segments.
 
@@ -78,7 +78,7 @@ class Georce:
             ShapeError: given starts do not fit the pairs.
         """
         left = space if isinstance(space, LeftEndpoint) else self.discretised(space)
-        nodes = propose_shortest(self.starts, rough, z0, z1, self.segments)
+        nodes = propose_shortest(self.starts, single, z0, z1, self.segments)
         steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
         active = torch.arange(len(nodes), device=nodes.device)
         for _ in range(self.max_steps):

@@ -4,11 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import dijkstra
-from scipy.spatial import KDTree
+from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
@@ -18,15 +14,11 @@ from pullgeo.geodesic.energy.base import DiscreteEnergy
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult
 from pullgeo.geodesic.starts.base import Candidates
+from pullgeo.numerics.chunking import FEW, POINTS
+from pullgeo.numerics.neighbour_graph import Edges, PathGraph, nearest, neighbour_edges
 
 PIECES = 4
 """Chords by which the length of an edge is measured."""
-
-CHUNK = 4096
-"""Edges that are measured at a time."""
-
-BLOCK = 64
-"""Pairs whose paths are searched at a time: each holds a distance to every point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,86 +101,79 @@ class GraphPath:
             raise ShapeError(
                 f"GraphPath: points {tuple(points.shape)} are of another dimension than the pairs {tuple(z0.shape)}."
             )
-        inside = _edges(points, points, self.neighbours + 1)
-        weights = _edge_lengths(space, points[inside[0]], points[inside[1]])
+        graph = _Graph.of(space, points, self.neighbours)
         even = [
             polygon.at_equal_arcs(polygon.nodes.diff(dim=1).norm(dim=2), PIECES * segments).nodes
-            for a, b in zip(z0.split(BLOCK), z1.split(BLOCK), strict=True)
-            for polygon in self._polygons(space, points, inside, weights, a, b)
+            for a, b in FEW.split(z0, z1)
+            for polygon in graph.polygons(space, a, b, self.neighbours, 2 * self.segments)
         ]
         # without pairs there is nothing to join
         curve = DiscreteCurve(torch.cat([z0.new_zeros(0, PIECES * segments + 1, z0.shape[1]), *even]))
         return Candidates.at_uniform_speed(space, curve, segments)
 
     def minimise(
-        self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+        self, space: DiscreteEnergy, single: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
     ) -> SearchResult:
         """The shortest path of each pair, never said to be a geodesic unless it is one.
 
         Raises:
             ShapeError: the points are of another dimension than the pairs.
         """
-        nodes = self.candidates(rough, z0, z1, self.segments).nodes
+        nodes = self.candidates(single, z0, z1, self.segments).nodes
         steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
         found = assess(space, nodes, 1e-8, steps)
         return found.ending(~found.converged & ~found.ended(Status.NON_FINITE), Status.UPPER_BOUND)
 
-    def _polygons(
-        self, space: DiscreteEnergy, points: Tensor, inside: Tensor, weights: Tensor, z0: Tensor, z1: Tensor
+
+@dataclass(frozen=True, eq=False)
+class _Graph:
+    """The given points, joined both ways, with the lengths of these edges."""
+
+    points: Float[Tensor, "n d"]
+    edges: Edges
+    lengths: Float[Tensor, " e"]
+
+    @staticmethod
+    def of(space: DiscreteEnergy, points: Tensor, neighbours: int) -> "_Graph":
+        once = neighbour_edges("GraphPath", points.cpu().numpy(), neighbours)
+        edges = np.concatenate([once, once[:, ::-1]])
+        # both ways: a discrete energy need not be the same from either end
+        return _Graph(points, edges, _edge_lengths(space, points[edges[:, 0]], points[edges[:, 1]]))
+
+    def polygons(
+        self, space: DiscreteEnergy, z0: Tensor, z1: Tensor, neighbours: int, pieces: int
     ) -> list[DiscreteCurve]:
         """Shortest paths from ``z0[i]`` over points to ``z1[i]``; no other pair's end points are passed through."""
-        n, p = len(points), len(z0)
-        pair = torch.arange(p, device=z0.device)
-        out, into = _edges(z0, points, self.neighbours), _edges(z1, points, self.neighbours)
-        begin = torch.cat([inside[0], n + out[0], into[1], n + pair])
-        end = torch.cat([inside[1], out[1], n + p + into[0], n + p + pair])
-        length = torch.cat(
-            [
-                weights,
-                _edge_lengths(space, z0[out[0]], points[out[1]]),
-                _edge_lengths(space, z1[into[0]], points[into[1]]),
-                _edge_lengths(space, z0, z1, 2 * self.segments),
-            ]
-        )
-        # a way that is not finite is no way; one of no length is one all the same, which a sparse matrix would forget
-        open_ = torch.isfinite(length)
-        entries = (
-            length[open_].clamp(min=1e-300).cpu().numpy(),
-            (begin[open_].cpu().numpy(), end[open_].cpu().numpy()),
-        )
-        size = n + 2 * p
-        sources = n + np.arange(p)
-        _, before = dijkstra(csr_array(entries, shape=(size, size)), indices=sources, return_predecessors=True)
-        place = torch.cat([points, z0, z1])
-        return [DiscreteCurve(place[_traced(before[i], n + i, n + p + i)].unsqueeze(0)) for i in range(p)]
+        n, p = len(self.points), len(z0)
+        begin, end = n + np.arange(p), n + p + np.arange(p)
+        leaving, arriving = (_links(z, self.points, neighbours) for z in (z0, z1))
+        edges = [
+            self.edges,
+            np.stack([begin[leaving[:, 0]], leaving[:, 1]], 1),
+            np.stack([arriving[:, 1], end[arriving[:, 0]]], 1),
+            np.stack([begin, end], 1),
+        ]
+        lengths = [
+            self.lengths,
+            _edge_lengths(space, z0[leaving[:, 0]], self.points[leaving[:, 1]]),
+            _edge_lengths(space, z1[arriving[:, 0]], self.points[arriving[:, 1]]),
+            _edge_lengths(space, z0, z1, pieces),
+        ]
+        graph = PathGraph(n + 2 * p, np.concatenate(edges), torch.cat(lengths).cpu().numpy(), directed=True)
+        place = torch.cat([self.points, z0, z1])
+        return [DiscreteCurve(place[path].unsqueeze(0)) for path in graph.paths(begin, end)]
 
 
-def _edges(a: Tensor, b: Tensor, count: int) -> Int[Tensor, "2 e"]:
-    """From each point of one set to the nearest of another; not to itself."""
-    count = min(count, len(b))
-    near = KDTree(b.cpu().numpy()).query(a.cpu().numpy(), k=[*range(1, count + 1)])[1]
-    begin = torch.arange(len(a)).repeat_interleave(count)
-    end = torch.as_tensor(near).reshape(-1).to(begin)
-    edges = torch.stack([begin, end]).to(a.device)
-    if a is not b:
-        return edges
-    # both ways, each once: nearness is not mutual
-    edges = edges[:, begin.to(a.device) != edges[1]]
-    return torch.cat([edges, edges.flip(0)], 1).unique(dim=1)
+def _links(z: Tensor, points: Tensor, count: int) -> Edges:
+    """From each end point to the nearest points."""
+    near = nearest("GraphPath", z.cpu().numpy(), points.cpu().numpy(), count)
+    return np.stack([np.repeat(np.arange(len(z)), near.shape[1]), near.ravel()], 1)
 
 
 def _edge_lengths(space: DiscreteEnergy, a: Tensor, b: Tensor, pieces: int = PIECES) -> Float[Tensor, " e"]:
     """Lengths of straight edges."""
     lengths = [
         space.chord_lengths(straight_line(x, y, pieces).nodes.unsqueeze(2)).flatten(1).sum(1)
-        for x, y in zip(a.split(CHUNK), b.split(CHUNK), strict=True)
+        for x, y in POINTS.split(a, b)
     ]
     return torch.cat(lengths)
-
-
-def _traced(before: NDArray[np.int32], source: int, target: int) -> list[int]:
-    path = [target]
-    while path[-1] != source and before[path[-1]] >= 0:
-        path.append(int(before[path[-1]]))
-    # where no finite way leads the straight one is left
-    return path[::-1] if path[-1] == source else [source, target]

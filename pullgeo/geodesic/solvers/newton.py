@@ -1,52 +1,42 @@
 """Newton's method on all inner nodes of a discrete curve at once: the default solver."""
 
 import warnings
-from dataclasses import InitVar, dataclass, replace
+from dataclasses import InitVar, dataclass
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.curve.discrete import DiscreteCurve, straight_line
+from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.descent.chord_newton import polish
-from pullgeo.geodesic.descent.newton import Descent, descend, reached
+from pullgeo.geodesic.descent.newton import Descent
 from pullgeo.geodesic.descent.newton_cg import LARGE, descend_free
 from pullgeo.geodesic.energy.base import DiscreteEnergy
-from pullgeo.geodesic.minima import count_minima
-from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult, check_search
-from pullgeo.geodesic.solvers.proposals import propose, propose_shortest
-from pullgeo.geodesic.starts.base import Candidates, Start, StraightLine
+from pullgeo.geodesic.solvers.proposals import propose_shortest
+from pullgeo.geodesic.solvers.search import (
+    Audit,
+    Descend,
+    DescendFree,
+    InParts,
+    LookCloser,
+    Polish,
+    Propose,
+    Retry,
+    Search,
+    Stage,
+    minimum,
+)
+from pullgeo.geodesic.starts.base import Start
 from pullgeo.geodesic.starts.lattice import LatticeSearch
 from pullgeo.geodesic.starts.waves import Waves
-from pullgeo.numerics.comparison import less
-
-SINGLE = 1e-3
-"""Relative difference of energies that float32 is sure about."""
-
-SAME = 1e-10
-"""Relative difference of energies that says nothing."""
-
-UNEVEN = {2: 1.15, 3: 1.04}
-"""Largest over median length of a curve's segments from which on its neighbourhood is searched again, with up to two
-latents and with more: there the first search has looked in few directions."""
-
-LONG_RACE = {2: 2, 3: 6}
-"""Steps that the candidates of the second search have at least to show what they are worth, likewise."""
+from pullgeo.numerics.chunking import HESSIANS
 
 THOROUGH = (LatticeSearch(directions=4, paths=6, slack=0.4, width=0.6), Waves())
 """Starts of a thorough search, besides the solver's own."""
 
 EFFORTS = ("quick", "thorough")
-
-NEAR = 1e-4
-"""Residual at which a curve is so near to its minimiser that the Hessian need not be computed again."""
-
-CHUNK_BYTES = 2**28
-"""Size of the Hessians, with what is computed from them, that are held at a time."""
-
 
 UNSET: Any = object()
 
@@ -153,27 +143,29 @@ class Newton:
             object.__setattr__(self, "max_segments", self.segments)
 
     def minimise(
-        self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+        self, space: DiscreteEnergy, single: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
     ) -> SearchResult:
         """Discrete geodesics with T segments.
 
         Raises:
             ShapeError: given starts do not fit the pairs.
         """
+        return self._search(z0.shape[1]).result(Search(space, single, z0, z1))
+
+    def _search(self, d: int) -> Stage:
+        """The stages of a search in d dimensions."""
         starts = (*self.starts, *THOROUGH) if self.search == "thorough" else self.starts
-        proposed = propose(starts, rough, z0, z1, self.segments)
-        p, d = z0.shape
+        segments, tol, steps, race = self.segments, self.tol, self.max_steps, self._race
         if d >= LARGE:
-            return self._free(space, proposed, p)
-        step = max(1, CHUNK_BYTES // (80 * self.segments * d * d))
-        parts = []
-        for i in range(0, max(p, 1), step):
-            begin, end = z0[i : i + step], z1[i : i + step]
-            best = self._best(rough, proposed.between(i, i + step), len(begin), self._race)
-            best = self._searched_again(rough, best, begin, end)
-            found = self._polished(space, rough, best)
-            parts.append(self._retried(space, rough, found, begin, end))
-        return SearchResult.cat(parts)
+            return Propose(starts, segments) >> DescendFree(tol, steps, race)
+        follow = (
+            Descend(tol, steps, race)
+            >> LookCloser(self.starts, segments, tol, steps, race)
+            >> Polish(tol, steps)
+            >> Audit(self.starts)
+            >> Retry(tol, steps)
+        )
+        return Propose(starts, segments) >> InParts(follow, HESSIANS, 80 * segments * d * d)
 
     @property
     def _race(self) -> int | None:
@@ -193,104 +185,4 @@ class Newton:
             finer = finer.index_put((chosen,), around)
         if nodes.shape[2] >= LARGE:
             return descend_free(space, finer, self.tol, self.max_steps)
-        return self._minimum(space, Descent.begin(space, finer))
-
-    def _minimum(self, space: DiscreteEnergy, begin: Descent) -> SearchResult:
-        """Where a descent with full Newton steps ends."""
-        return descend(space, begin, self.tol, self.max_steps).result(self.tol)
-
-    def _best(self, rough: DiscreteEnergy, proposed: Candidates, pairs: int, race: int | None) -> Descent:
-        """The candidate with the least energy of each pair, near its minimiser, and how many minimisers were seen."""
-        goal = max(self.tol, NEAR)
-        every = proposed
-        if race == 0:
-            proposed = proposed.shortest(pairs)
-        now = Descent.begin(rough, proposed.nodes)
-        if race == 0 and not bool(torch.isfinite(now.at.energy).all()):
-            # its length was finite, but not all nodes are since they have moved along it
-            proposed = every
-            now = Descent.begin(rough, proposed.nodes)
-        if race is None or len(proposed.pair) > pairs:
-            now = descend(rough, now, goal, self.max_steps if race is None else min(race, self.max_steps))
-        best = now[proposed.least(now.at.energy, pairs)]
-        if race is None:
-            ended = reached(now.at.residual, now.at.rounding, goal)
-            best = replace(best, minima=count_minima(rough, proposed, now.nodes, now.at.energy, ended, pairs))
-        return descend(rough, best, goal, self.max_steps)
-
-    def _searched_again(self, rough: DiscreteEnergy, begun: Descent, z0: Tensor, z1: Tensor) -> Descent:
-        """A closer search around the curves that run unevenly, whose sharp bends make many minima."""
-        d = z0.shape[1]
-        many = 2 if d <= 2 else 3
-        closer = tuple(start.closer(d) for start in self.starts if isinstance(start, LatticeSearch))
-        goal = max(self.tol, NEAR)
-        uneven = (begun.at.speed_ratio > UNEVEN[many]) & (begun.at.residual <= goal) & (z0 != z1).any(1)
-        again = uneven.nonzero().squeeze(1)
-        if not closer or not len(again):
-            return begun
-        old = begun[again]
-        proposed = propose(closer, rough, z0[again], z1[again], self.segments)
-        race = None if self._race is None else max(self._race, LONG_RACE[many])
-        new = self._best(rough, proposed, len(again), race)
-        # a coarse curve may be short for hopping over what lies between its nodes
-        better = less(new.at.energy, old.at.energy) & less(_doubled(rough, new.nodes), _doubled(rough, old.nodes))
-        better = better & (new.at.residual <= goal)
-        return begun.put(again, replace(new.where(better, old), minima=new.minima.maximum(old.minima)))
-
-    def _free(self, space: DiscreteEnergy, proposed: Candidates, pairs: int) -> SearchResult:
-        """The same without matrices: few curves are held at a time, and no candidate is worth many steps."""
-        if self._race is not None:
-            return descend_free(space, proposed.shortest(pairs).nodes, self.tol, self.max_steps)
-        found = descend_free(space, proposed.nodes, self.tol, self.max_steps)
-        minima = count_minima(space, proposed, found.nodes, found.energy, found.converged, pairs)
-        return replace(found[proposed.least(found.energy, pairs)], minima=minima)
-
-    def _polished(self, space: DiscreteEnergy, rough: DiscreteEnergy, begun: Descent) -> SearchResult:
-        """Curves near their minimisers brought to the tolerance."""
-        found = polish(space, rough, begun, self.tol, self.max_steps)
-        rest = (~(found.residual <= self.tol)).nonzero().squeeze(1)
-        if not len(rest):
-            return found
-        old = found[rest]
-        start = replace(Descent.begin(space, old.nodes), steps=old.iterations, minima=old.minima)
-        return found.put(rest, self._minimum(space, start))
-
-    def _retried(
-        self, space: DiscreteEnergy, rough: DiscreteEnergy, found: SearchResult, z0: Tensor, z1: Tensor
-    ) -> SearchResult:
-        """A second search, from the straight line, where the first one failed or ended longer than it."""
-        straight = straight_line(z0, z1, self.segments)
-        length = found.energy.sqrt()
-        # chords are shorter than what they span: a curve that is shorter than a few of them is shorter than the line
-        chords = rough.chord_lengths(straight.nodes[:, ::2].unsqueeze(2)).flatten(1).sum(1)
-        close = (~(length <= (1 - SINGLE) * chords)).nonzero().squeeze(1)
-        longer = torch.zeros_like(found.converged)
-        if len(close):
-            longer[close] = less((1 + SAME) * _length(space, straight[close]), length[close])
-        failed = ~found.converged & (not any(isinstance(start, StraightLine) for start in self.starts))
-        again = (failed | longer).nonzero().squeeze(1)
-        if not len(again):
-            return found
-        line = StraightLine().candidates(space, z0[again], z1[again], self.segments)
-        old = found[again]
-        other = replace(self._minimum(space, Descent.begin(space, line.nodes)), minima=old.minima)
-        # one that has converged is never given away for one that has not
-        better = torch.where(other.converged == old.converged, less(other.energy, old.energy), other.converged)
-        found = found.put(again[better], other[better])
-        # what keeps a curve from converging there is what the line runs through
-        blocked = torch.zeros_like(found.converged)
-        blocked[again] = ~torch.isfinite(other.energy)
-        return found.ending(blocked & ~found.converged, Status.NON_FINITE)
-
-
-def _doubled(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
-    """Energies of curves with twice as many segments."""
-    return space.energy(DiscreteCurve(nodes).resample(2 * (nodes.shape[1] - 1)).nodes)
-
-
-def _length(space: DiscreteEnergy, curve: DiscreteCurve) -> Float[Tensor, " p"]:
-    """Lengths as exact as energies: chords, extrapolated from those between every second node."""
-    fine, coarse = (
-        space.chord_lengths(nodes.unsqueeze(2)).flatten(1).sum(1) for nodes in (curve.nodes, curve.nodes[:, ::2])
-    )
-    return fine + (fine - coarse) / 3
+        return minimum(space, Descent.begin(space, finer), self.tol, self.max_steps)

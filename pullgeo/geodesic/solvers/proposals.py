@@ -1,5 +1,7 @@
 """What all starts propose for each pair, and the search for a way around where none of them is finite all along."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -10,17 +12,27 @@ from pullgeo.geodesic.solvers.graph_path import GraphPath
 from pullgeo.geodesic.starts.base import Candidates, Start
 from pullgeo.geodesic.starts.lattice import LatticeSearch
 
-WIDTHS = (0.6, 1.5)
-"""Half the widths of the corridors in which a way is sought, in lengths of the line."""
 
-GRID = {1: 0, 2: 41, 3: 15}
-"""Points along a side of the grid that is searched where no corridor holds a way, by the number of latents."""
+@dataclass(frozen=True)
+class DetourSettings:
+    """Where ways around what is not finite are sought.
 
-BOX = 1.5
-"""Half the side of the grid, in lengths of the line."""
+    Attributes:
+        widths: half the widths of the corridors in which a way is sought, in lengths of the line. The first is that of
+            a thorough search.
+        grid: points along a side of the grid that is searched where no corridor holds a way, by the number of latents;
+            none if it is not named. One to three thousand points.
+        box: half the side of the grid, in lengths of the line. As wide as the widest corridor.
+        finer: points per segment at which a way has to be finite. Set by hand.
+    """
 
-FINER = 4
-"""Points per segment at which a way has to be finite."""
+    widths: tuple[float, ...] = (0.6, 1.5)
+    grid: tuple[int, ...] = (0, 0, 41, 15)
+    box: float = 1.5
+    finer: int = 4
+
+
+SETTINGS = DetourSettings()
 
 
 def propose(
@@ -70,15 +82,15 @@ def detours(
     )
     left = (lost & ends.view(-1, 2).all(1) & (z0 != z1).any(1)).nonzero().squeeze(1)
     found: list[Candidates] = []
-    for width in WIDTHS if d > 1 else ():
+    for width in SETTINGS.widths if d > 1 else ():
         if not len(left):
             return found
         wide = LatticeSearch(stations=16, offsets=17, width=width, directions=min(d - 1, 4), slack=1.0, paths=6)
         left = _add(found, space, wide.candidates(space, z0[left], z1[left], segments), segments, left)
     rest = []
-    for pair in left.tolist() if GRID.get(d) else ():
-        middle, half = (z0[pair] + z1[pair]) / 2, BOX * (z1[pair] - z0[pair]).norm()
-        grid = GraphPath.grid(middle - half, middle + half, GRID[d])
+    for pair in left.tolist() if any(SETTINGS.grid[d : d + 1]) else ():
+        middle, half = (z0[pair] + z1[pair]) / 2, SETTINGS.box * (z1[pair] - z0[pair]).norm()
+        grid = GraphPath.grid(middle - half, middle + half, SETTINGS.grid[d])
         rest.append(grid.candidates(space, z0[[pair]], z1[[pair]], segments))
     if rest:
         pairs = [Candidates(part.nodes, part.pair + i, part.length) for i, part in enumerate(rest)]
@@ -88,7 +100,9 @@ def detours(
 
 def _add(found: list[Candidates], space: DiscreteEnergy, new: Candidates, segments: int, left: Tensor) -> Tensor:
     """Keep those of the new candidates that are finite, and return the pairs that are still without one."""
-    fine = Candidates.at_uniform_speed(space, DiscreteCurve(new.nodes).resample(FINER * segments), segments, new.pair)
+    fine = Candidates.at_uniform_speed(
+        space, DiscreteCurve(new.nodes).resample(SETTINGS.finer * segments), segments, new.pair
+    )
     good = torch.isfinite(fine.length)
     found.append(Candidates(fine.nodes[good], left[fine.pair[good]], fine.length[good]))
     return left[fine.without(len(left))]

@@ -9,7 +9,7 @@ from torch import Tensor
 from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.descent.assess import assess
-from pullgeo.geodesic.energy.base import ConnectedSpace, DiscreteEnergy
+from pullgeo.geodesic.energy.base import ConnectionEnergy, DiscreteEnergy
 from pullgeo.geodesic.singular import singular_at
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult, check_search
@@ -68,7 +68,7 @@ class Shooting:
             raise OptionError(f"Shooting: substeps must be at least 1, got {self.substeps}.")
 
     def minimise(
-        self, space: DiscreteEnergy, rough: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+        self, space: DiscreteEnergy, single: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
     ) -> SearchResult:
         """Solutions of the geodesic equation, at T + 1 times.
 
@@ -76,13 +76,13 @@ class Shooting:
             OptionError: the space has no connection.
             ShapeError: given starts do not fit the pairs.
         """
-        if not isinstance(space, ConnectedSpace):
+        if not isinstance(space, ConnectionEnergy):
             raise OptionError(f"Shooting: {type(space).__name__} has no connection. Use Newton(), which needs none.")
 
         def connection(z: Tensor, u: Tensor, w: Tensor) -> Tensor:
             return where_defined(space.connection, z.shape[1:], z, u, w)
 
-        begun = propose_shortest(self.starts, rough, z0, z1, self.segments)
+        begun = propose_shortest(self.starts, single, z0, z1, self.segments)
         # without a metric that can be inverted there is no equation, and nothing to shoot along
         nowhere = singular_at(space, begun)
         hopeless = nowhere[:, 0] | nowhere[:, 1:].all(1)

@@ -116,8 +116,8 @@ class InitialCurve:
         nodes = self.curve.nodes.detach().to(z0)
         if nodes.shape[0] not in (1, len(z0)) or nodes.shape[2] != z0.shape[1]:
             raise ShapeError(
-                f"Given: the curves have nodes {tuple(nodes.shape)}, expected ({len(z0)}, n, {z0.shape[1]}): one curve "
-                "for each pair."
+                f"InitialCurve: the curves have nodes {tuple(nodes.shape)}, expected ({len(z0)}, n, {z0.shape[1]}): "
+                "one curve for each pair."
             )
         inner = DiscreteCurve(nodes).resample(2 * segments).nodes[:, 1:-1].expand(len(z0), -1, -1)
         curve = DiscreteCurve(torch.cat([z0.unsqueeze(1), inner, z1.unsqueeze(1)], 1))

@@ -193,11 +193,11 @@ def _between_places(
         (lattice[pair[:, None], stations, at], through[pair[:, None], stations, at])
         for at in (beside[0][path], path, beside[1][path])
     )
-    slope, bend = left[1] - right[1], left[1] - 2 * here[1] + right[1]
+    slope, curvature = left[1] - right[1], left[1] - 2 * here[1] + right[1]
     # at the rim of the lattice one side is the place itself
-    inside = torch.isfinite(slope) & (bend > 0)
+    inside = torch.isfinite(slope) & (curvature > 0)
     inside = inside & (beside[0][path] != path) & (beside[1][path] != path)
-    shift = torch.where(inside, slope / (2 * torch.where(inside, bend, 1.0)), 0.0).clamp(-0.5, 0.5).unsqueeze(2)
+    shift = torch.where(inside, slope / (2 * torch.where(inside, curvature, 1.0)), 0.0).clamp(-0.5, 0.5).unsqueeze(2)
     side = torch.where(shift > 0, right[0], left[0])
     return here[0] + shift.abs() * (side - here[0])
 

@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import CACHE_BYTES, CHUNK_BYTES, Jacobian, LinearKind, chunks
+from pullgeo.jacobian.base import Jacobian, LinearKind
 from pullgeo.jacobian.kinds.linear_map import Move, Reshape
 from pullgeo.jacobian.signature import Signature
+from pullgeo.numerics.chunking import working_set
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +71,8 @@ class Chain(Jacobian):
             if isinstance(stage, LinearKind):
                 T = stage.push(T)
             else:
-                T, bent = stage.push_with_second(T, delta.squeeze(0))
-                total = total + bent
+                T, second_order = stage.push_with_second(T, delta.squeeze(0))
+                total = total + second_order
         return T, total
 
     def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
@@ -80,8 +81,8 @@ class Chain(Jacobian):
         for stage in self.stages:
             C = None if C is None else stage.push(C)
             if not isinstance(stage, LinearKind):
-                bent = stage.second_push(T, S)
-                C = bent if C is None else C + bent
+                second_order = stage.second_push(T, S)
+                C = second_order if C is None else C + second_order
             same = S is T
             T = stage.push(T)
             S = T if same else stage.push(S)
@@ -108,8 +109,7 @@ class Chain(Jacobian):
     def _in_chunks(self, move: Move, stack: Tensor) -> Tensor:
         s = self.signature
         widest = max(max(stage.signature.n_in, stage.signature.n_out) for stage in self.stages)
-        budget = CACHE_BYTES if s.device.type == "cpu" else CHUNK_BYTES
-        parts = list(chunks(len(stack), widest * stack.shape[1] * stack.element_size(), budget))
+        parts = list(working_set(s.device).slices(len(stack), widest * stack.shape[1] * stack.element_size()))
         return torch.cat([move(stack[part]) for part in parts]) if len(parts) > 1 else move(stack)
 
 

@@ -135,9 +135,9 @@ class Graph(Jacobian):
                 if isinstance(edge.J, LinearKind):
                     moved.append(edge.J.push(arrived[edge.parent]))
                 else:
-                    pushed, bent = edge.J.push_with_second(arrived[edge.parent], deltas[i].squeeze(0))
+                    pushed, second_order = edge.J.push_with_second(arrived[edge.parent], deltas[i].squeeze(0))
                     moved.append(pushed)
-                    total = total + bent
+                    total = total + second_order
             if node.interaction is not None:
                 left, right = (arrived[edge.parent] for edge in node.edges[:2])
                 mixed = node.interaction.second(left, right, deltas[i].squeeze(0))
@@ -165,7 +165,7 @@ class Graph(Jacobian):
     def push_jet(
         self, X: Float[Tensor, "m b *x"], u: Float[Tensor, "l b k"], w: Float[Tensor, "l b k"]
     ) -> Float[Tensor, "n b *y"]:
-        """One sweep forwards, in which every node adds up what arrives and what its arguments' interaction bends."""
+        """One sweep forwards, in which every node adds up what arrives and its arguments' interactions."""
         k = u.shape[2]
         arrived = [X]
         for node in self.nodes[1:]:

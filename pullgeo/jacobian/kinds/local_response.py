@@ -61,9 +61,9 @@ class LocalResponse(Jacobian):
         """As `second_push`, contracted."""
         energy = self._energy(T)
         mixed = gram(T * (w * self._power(1)), energy)
-        bent = gram(energy * (w * self.x * self._power(2)), energy)
+        second_order = gram(energy * (w * self.x * self._power(2)), energy)
         spread = 2 * self.a * self._window_back((w * self.x * self._power(1)).unsqueeze(0))
-        return mixed + mixed.mT + bent + gram(T * spread, T)
+        return mixed + mixed.mT + second_order + gram(T * spread, T)
 
     def second_push(self, T: Float[Tensor, "k b c *x"], S: Float[Tensor, "k b c *x"]) -> Float[Tensor, "k b c *x"]:
         """``g' (T ds[S] + S ds[T]) + x (g'' ds[T] ds[S] + g' 2a win(T S))``."""

@@ -151,8 +151,8 @@ def softplus(module: nn.Softplus, x: Tensor) -> Linearized:
 
     def curvature() -> Tensor:
         """``β s (1 - s)``, which vanishes by itself above the threshold."""
-        bend = torch.addcmul(s, s, s, value=-1)
-        return bend if beta == 1 else beta * bend
+        derivative = torch.addcmul(s, s, s, value=-1)
+        return derivative if beta == 1 else beta * derivative
 
     return _smooth(F.softplus(x, beta, module.threshold), s, curvature)
 

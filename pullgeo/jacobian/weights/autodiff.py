@@ -14,7 +14,7 @@ from pullgeo._torch.state import left_alone
 from pullgeo._torch.substitutes import Watching
 from pullgeo._torch.transforms import no_slow_batching, transformed
 from pullgeo.errors import ModuleError, PullgeoError
-from pullgeo.jacobian.base import added_up, chunks
+from pullgeo.jacobian.base import added_up
 from pullgeo.jacobian.boundary import FAILURES, undifferentiable, value_of
 from pullgeo.jacobian.checks import agree, needs_whole_batch
 from pullgeo.jacobian.kinds.autodiff import Autodiff, Map, check_connected, differentiable_kernels, watched
@@ -22,9 +22,10 @@ from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.reverse import Reverse
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tangents import with_value
-from pullgeo.jacobian.weights.base import SUM_BYTES, WeightKind
+from pullgeo.jacobian.weights.base import WeightKind
 from pullgeo.jacobian.weights.parameters import ParameterLayout
 from pullgeo.jacobian.weights.remembered import remember
+from pullgeo.numerics.chunking import PASSES, SUMS
 
 _FEW = 4
 """So many backward passes of one sample take no longer than setting up transforms does."""
@@ -102,7 +103,7 @@ class AutodiffWeight(WeightKind):
 
     def parts(self, k: int, item_bytes: int = 0) -> Iterator[slice]:
         """As many as their bytes allow; more than of other kinds, as every chunk takes a pass through the module."""
-        return super().parts(k) if self.chunk_size is not None else chunks(k, item_bytes, 2 * SUM_BYTES)
+        return super().parts(k) if self.chunk_size is not None else PASSES.slices(k, item_bytes)
 
     def pull_diag(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "k b *y"]) -> Float[Tensor, "b p"]:
         """``Σ_k J_θᵀ W_k ∘ J_θᵀ V_k``; of the graph, the passes through the module, nothing is kept."""
@@ -164,7 +165,7 @@ class AutodiffWeight(WeightKind):
 
     def _parts(self, k: int = 1) -> list[slice]:
         """The whole batch if it is small, as every part takes a pass through the module."""
-        small = k * self.signature.batch * self._weight_bytes <= SUM_BYTES
+        small = SUMS.fits(k * self.signature.batch, self._weight_bytes)
         return [slice(0, self.signature.batch)] if small and self.signature.batch else super()._parts(k)
 
     @property

@@ -8,14 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import Jacobian, added_up, chunks
+from pullgeo.jacobian.base import Jacobian, added_up
 from pullgeo.jacobian.contractions import times
 from pullgeo.jacobian.kinds.linear_map import Reshape
 from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.signature import Signature
-
-SUM_BYTES = 2**24
-"""Working set of a contraction over samples that has to form weights for some of them at a time."""
+from pullgeo.numerics.chunking import SUMS, Budget
 
 
 class WeightKind(Jacobian):
@@ -119,12 +117,12 @@ class WeightKind(Jacobian):
 
     def _tangents(self, k: int) -> list[slice]:
         """Slices of a stack: as many as may be pulled to the weights of one sample at a time."""
-        return list(chunks(k, self._weight_bytes, SUM_BYTES))
+        return list(SUMS.slices(k, self._weight_bytes))
 
     def _parts(self, k: int = 1) -> list[slice]:
         """Slices of the batch: as many samples as k cotangents may be pulled for, and never the whole batch."""
         b = self.signature.batch
-        return list(chunks(b, 1, max(1, min(-(-b // 4), SUM_BYTES // max(1, k * self._weight_bytes)))))
+        return list(Budget(min(-(-b // 4), SUMS.rows(k * self._weight_bytes))).slices(b))
 
     @property
     def _weight_bytes(self) -> int:
@@ -136,7 +134,7 @@ class WeightKind(Jacobian):
         def pull(tangents: slice, part: slice) -> Tensor:
             return self.at(part).pull(W[tangents, part])
 
-        if W.shape[:2].numel() * self._weight_bytes > SUM_BYTES:
+        if not SUMS.fits(W.shape[:2].numel(), self._weight_bytes):
             return pull
         held = {(tangents.start, part.start): pull(tangents, part) for tangents, part in tiles}
         return lambda tangents, part: held[tangents.start, part.start]

@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import LinearKind, chunks
+from pullgeo.jacobian.base import LinearKind
 from pullgeo.jacobian.contractions import gram
 from pullgeo.jacobian.kinds.convolution import Convolution
 from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.weights.base import WeightKind
+from pullgeo.numerics.chunking import WORKING_SET
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +123,7 @@ class ConvWeight(WeightKind, LinearKind):
             spread = torch.einsum("bgcst,bgat->bgcsa", products, x[part])
             return torch.einsum(f"bgcsa,bgas->bg{self._order}", spread, x[part]).flatten(1)
 
-        parts = list(over_chunks(chunks(len(x), g * c * s * max(s, a, k) * x.element_size()), diagonal))
+        parts = list(over_chunks(WORKING_SET.slices(len(x), g * c * s * max(s, a, k) * x.element_size()), diagonal))
         weight = torch.cat(parts) if parts else W.new_zeros(0, math.prod(self.weight_shape))
         return self._pack(weight, (W.flatten(3).sum(3) * V.flatten(3).sum(3)).sum(0))
 
@@ -150,7 +151,7 @@ class ConvWeight(WeightKind, LinearKind):
 
     def _cotangent_parts(self, W: Tensor) -> Iterator[slice]:
         g, c, _, s = self._sizes
-        return chunks(len(W), W.shape[1] * g * c * s * W.element_size())
+        return WORKING_SET.slices(len(W), W.shape[1] * g * c * s * W.element_size())
 
     def _pack(self, weight: Tensor, bias: Tensor) -> Tensor:
         return torch.cat([weight, bias], dim=-1) if self.bias else weight

@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import LinearKind, chunks
+from pullgeo.jacobian.base import LinearKind
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.weights.base import WeightKind
+from pullgeo.numerics.chunking import Budget
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +124,8 @@ class LinearWeight(WeightKind, LinearKind):
         n, i, j = self.out_features, x.shape[-1], x.shape[-1] + self.bias
         x = torch.cat([x, x.new_ones(len(x), 1)], 1) if self.bias else x
         total = x.new_zeros(n * n, j * j)
-        for part in chunks(len(x), 1, max(16, n * n)):  # the pairs of inputs of so many take no more than the answer
+        # the pairs of inputs of so many samples take no more than the answer
+        for part in Budget(max(16, n * n)).slices(len(x)):
             pairs = torch.einsum("bi,bj->bij", x[part], x[part]).flatten(1)
             total = torch.addmm(total, product[part].flatten(1).T, pairs)
         whole = total.reshape(n, n, j, j).transpose(1, 2)  # o i p j, biases last in i and j

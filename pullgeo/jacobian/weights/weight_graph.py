@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pullgeo._torch.transforms import transformed
-from pullgeo.jacobian.base import GRAM_BYTES, Jacobian, added_up, all_added_up
+from pullgeo.jacobian.base import Jacobian, added_up, all_added_up
 from pullgeo.jacobian.contractions import flat, gram, outer, times
 from pullgeo.jacobian.kinds.graph import Edge, MoveAlong, sweep_backward, sweep_forward
 from pullgeo.jacobian.kinds.linear_map import Reshape
@@ -19,6 +19,7 @@ from pullgeo.jacobian.weights.autodiff import AutodiffWeight
 from pullgeo.jacobian.weights.base import WeightKind
 from pullgeo.jacobian.weights.parameters import ParameterLayout, coordinate_count
 from pullgeo.jacobian.weights.partial import restricted
+from pullgeo.numerics.chunking import GRAM
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +257,7 @@ class WeightGraph(Jacobian):
 
     def in_one_piece(self, k: int) -> bool:
         """Whether k cotangents may be swept at once: within the chunk size, or what a Gram matrix may hold."""
-        return k <= self.chunk_size if self.chunk_size is not None else k * self.sweep_bytes <= GRAM_BYTES
+        return k <= self.chunk_size if self.chunk_size is not None else GRAM.fits(k, self.sweep_bytes)
 
     @property
     def item_bytes(self) -> int:

@@ -1,8 +1,11 @@
 """What the space that a decoder's outputs lie in has to state."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from functools import partial, wraps
+from typing import Any
 
 import geoopt
 import torch
@@ -14,6 +17,7 @@ from pullgeo._repr import ShortRepr
 from pullgeo.errors import OffManifoldError
 from pullgeo.geodesic.energy.ambient_segment import AmbientSegmentEnergy
 from pullgeo.geodesic.energy.base import DiscreteEnergy, Expansion
+from pullgeo.geodesic.energy.of_methods import NAMES, EnergyOfMethods
 from pullgeo.manifold.float64.convert import fits_single, in_double
 from pullgeo.metric.base import Metric
 from pullgeo.typing import Decoder
@@ -37,6 +41,23 @@ class Ambient(ShortRepr, ABC):
 
     embedding: Decoder | None = field(default=None)
     constraint: geoopt.Manifold | None = field(default=None)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let classes that state their energy by methods, without `discretise`, work for one release more."""
+        super().__init_subclass__(**kwargs)
+        stated = [name for name in (*NAMES, "slope") if name in vars(cls)]
+        if stated and "discretise" not in vars(cls):
+            warnings.warn(
+                f"{cls.__name__}.{stated[0]}: a space now states its discrete energy by discretise(self, expand, "
+                "decode), which returns an object with the methods energy, expand_energy and chord_lengths. Methods of "
+                "the class itself are taken until the next release.",
+                DeprecationWarning,
+                stacklevel=3,
+            )
+            cls.discretise = _with_methods(cls.discretise)  # type: ignore[method-assign, assignment]
+        if "bend" in vars(cls) and "lowered_christoffel" not in vars(cls):
+            warnings.warn(f"{cls.__name__}.bend is now called lowered_christoffel.", DeprecationWarning, stacklevel=3)
+            cls.lowered_christoffel = vars(cls)["bend"]  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
         return type(self).__name__
@@ -112,6 +133,27 @@ class Ambient(ShortRepr, ABC):
 
     def _squares(self, y: Tensor, T: Tensor) -> Tensor:
         return self.metric(y).quadratic(T)
+
+
+Discretise = Callable[[Any, Expand, Decode], DiscreteEnergy]
+
+
+def _with_methods(inherited: Discretise) -> Discretise:
+    """A `discretise` that takes the methods of a space, which are given the decoder, where there are any."""
+
+    @wraps(inherited)
+    def discretise(self: Any, expand: Expand, decode: Decode) -> DiscreteEnergy:
+        usual = inherited(self, expand, decode)
+        names = [name for name in ("energy", "slope", "chord_lengths") if hasattr(self, name)]
+        given: dict[str, Callable[..., Any]] = {name: partial(getattr(self, name), decode) for name in names}
+        if hasattr(self, "expand_energy"):
+            given["expand_energy"] = partial(self.expand_energy, expand, decode)
+        energy, quadratic, lengths = (given.get(name, getattr(usual, name)) for name in NAMES)
+        # the gradient of another energy is not that of this one
+        gradient = given.get("slope", None if "energy" in given else getattr(usual, "slope", None))
+        return EnergyOfMethods(energy, quadratic, lengths, gradient)
+
+    return discretise
 
 
 def lowered_connection(

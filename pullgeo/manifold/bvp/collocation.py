@@ -1,40 +1,49 @@
 """Geodesics between two points as polynomials that solve their equation at Gauss's points."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve
-from pullgeo.manifold.bvp.corrections import KRYLOV_ROUNDS, LARGE, Slopes, newton, slopes_at
+from pullgeo.manifold.bvp.corrections import SETTINGS as NEWTON
+from pullgeo.manifold.bvp.corrections import Slopes, newton, slopes_at
 from pullgeo.manifold.bvp.pieces import Collocated, Pieces
 from pullgeo.manifold.equation import Equation, inverse
+from pullgeo.numerics.chunking import COLLOCATION
 from pullgeo.numerics.ode.piecewise import STAGES
 
-PIECES = 8
-"""To begin with."""
 
-MAX_PIECES = 128
+@dataclass(frozen=True)
+class CollocationSettings:
+    """How the mesh of a collocation follows its geodesic.
 
-GROWTH = 1.5
-"""By how much the number of pieces grows at a time."""
+    Attributes:
+        pieces: to begin with. Set by hand.
+        max_pieces: bound on their number. Set by hand.
+        growth: by how much the number of pieces grows at a time. Set by hand.
+        sparse: pieces at whose Gauss points derivatives are taken first; they are interpolated to all others. Newton's
+            method corrects what interpolation gets wrong.
+        settled: by how much, relatively, more pieces may still change the curve. A hundredth of the error that a
+            logarithm may have.
+        rough: so many pieces may show that a curve is not smooth. Eight pieces, grown four times.
+        order: what remains of a change with half as many pieces again, at best: collocation is of order 12. 1.5⁻¹²,
+            with room for the constant.
+        slow: more pieces change a smooth curve by less than this part of the last change. Set by hand.
+    """
 
-SPARSE = 3
-"""Pieces at whose Gauss points derivatives are taken first; they are interpolated to all others."""
+    pieces: int = 8
+    max_pieces: int = 128
+    growth: float = 1.5
+    sparse: int = 3
+    settled: float = 1e-9
+    rough: int = 40
+    order: float = 0.01
+    slow: float = 0.2
 
-NUMBERS = 2**24
-"""So many, at most, are held in the matrices of the pieces at once."""
 
-SETTLED = 1e-9
-"""By how much, relatively, more pieces may still change the curve."""
-
-ROUGH = 40
-"""So many pieces may show that a curve is not smooth."""
-
-ORDER = 0.01
-"""What remains of a change with half as many pieces again, at best: collocation is of order 12."""
-
-SLOW = 0.2
-"""More pieces change a smooth curve by less than this part of the last change."""
+SETTINGS = CollocationSettings()
 
 
 def collocate(
@@ -63,39 +72,41 @@ def collocate(
     Source: Ascher, Mattheij, Russell, *Numerical Solution of Boundary Value Problems*, sections 5.3 and 5.6; Knoll,
     Keyes, *Jacobian-free Newton-Krylov methods*, J. Comput. Phys. 2004.
     """
-    return _in_parts(equation, Pieces.through(origin, curve, PIECES))
+    return _in_parts(equation, Pieces.through(origin, curve, SETTINGS.pieces))
 
 
 def _in_parts(equation: Equation, begin: Pieces) -> list[tuple[Tensor, Collocated]]:
     b, d = begin.origin.shape
     # matrices of the pieces, or Krylov spaces
-    each = (STAGES * d) ** 2 if d < LARGE else KRYLOV_ROUNDS * STAGES * d
-    size = max(1, NUMBERS // (MAX_PIECES * each))
+    each = (STAGES * d) ** 2 if d < NEWTON.large else NEWTON.krylov_rounds * STAGES * d
     parts = []
-    for start in range(0, b, size):
-        chosen = torch.arange(start, min(start + size, b), device=begin.origin.device)
-        parts += [(index + start, found) for index, found in _refined(equation, begin[chosen])]
+    for part in COLLOCATION.slices(b, SETTINGS.max_pieces * each):
+        parts += [(index + part.start, found) for index, found in _refined(equation, begin[part])]
     return parts
 
 
 def _refined(equation: Equation, begin: Pieces) -> list[tuple[Tensor, Collocated]]:
     index = torch.arange(len(begin.origin), device=begin.origin.device)
-    by_products = begin.origin.shape[1] >= LARGE
+    by_products = begin.origin.shape[1] >= NEWTON.large
     slopes = _metrics(equation, begin) if by_products else _sparse(equation, begin)
     now, slopes, error = newton(equation, begin, slopes, free=False)
     parts = []
     last = torch.full_like(now.size, torch.inf)
     while len(index):
-        pieces = min(MAX_PIECES, int(GROWTH * now.points.shape[1]))
+        pieces = min(SETTINGS.max_pieces, int(SETTINGS.growth * now.points.shape[1]))
         joints = now.finer_joints(pieces)
         finer = now.at(joints)
         slopes = _metrics(equation, finer) if by_products else slopes.between(now.joints, joints)
         finer, slopes, error = newton(equation, finer, slopes, free=False)
         change = finer.away_from(now)
         # the next one, if they go on to shrink as they do; there is nothing to tell from the first
-        coming = change * torch.where(torch.isfinite(last), (change / last).clamp(ORDER, 1.0), 1.0)
+        coming = change * torch.where(torch.isfinite(last), (change / last).clamp(SETTINGS.order, 1.0), 1.0)
         error = torch.maximum(error, coming).nan_to_num(nan=torch.inf)
-        done = (error < SETTLED) | ((change > SLOW * last) & (pieces >= ROUGH)) | (pieces == MAX_PIECES)
+        done = (
+            (error < SETTINGS.settled)
+            | ((change > SETTINGS.slow * last) & (pieces >= SETTINGS.rough))
+            | (pieces == SETTINGS.max_pieces)
+        )
         if bool(done.any()):
             parts.append((index[done], finer[done.nonzero().squeeze(1)].collocated(error[done])))
         rest = (~done).nonzero().squeeze(1)
@@ -105,7 +116,7 @@ def _refined(equation: Equation, begin: Pieces) -> list[tuple[Tensor, Collocated
 
 def _sparse(equation: Equation, begin: Pieces) -> Slopes:
     """Derivatives at few points, interpolated to all others."""
-    sparse = torch.linspace(0, 1, SPARSE + 1, dtype=begin.joints.dtype, device=begin.joints.device)
+    sparse = torch.linspace(0, 1, SETTINGS.sparse + 1, dtype=begin.joints.dtype, device=begin.joints.device)
     sparse = sparse.expand(len(begin.joints), -1)
     return slopes_at(equation, begin.at(sparse))[0].between(sparse, begin.joints)
 

@@ -15,22 +15,31 @@ from pullgeo.numerics.damped_newton import STEP_LENGTH, TWICE, Iterate, damped_n
 from pullgeo.numerics.gmres import gmres
 from pullgeo.numerics.ode.piecewise import interpolated, like, resampled
 
-LARGE = 12
-"""Dimension from which on linear systems are solved by their products alone."""
 
-PROBE = 3e-6
-"""How far a point or velocity is moved for a derivative, relative to the velocity."""
+@dataclass(frozen=True)
+class NewtonSettings:
+    """How Newton's method on one mesh takes derivatives and solves its systems.
 
-TOL = 1e-11
-"""Relative residual that ends the search on one mesh."""
+    Attributes:
+        large: dimension from which on linear systems are solved by their products alone. Set by hand.
+        probe: how far a point or velocity is moved for a derivative, relative to the velocity. About the cube root of
+            the precision, where rounding errors and curvature balance.
+        tol: relative residual that ends the search on one mesh. Near the rounding errors of float64.
+        max_rounds: bound on the corrections on one mesh. Set by hand.
+        krylov_rounds: bound on the products for one linear system. As many vectors are held.
+        loose: relative residual of a linear system that is good enough far from the solution. A step gains no more
+            digits there.
+    """
 
-MAX_ROUNDS = 14
+    large: int = 12
+    probe: float = 3e-6
+    tol: float = 1e-11
+    max_rounds: int = 14
+    krylov_rounds: int = 40
+    loose: float = 1e-2
 
-KRYLOV_ROUNDS = 40
-"""Bound on the products for one linear system."""
 
-LOOSE = 1e-2
-"""Relative residual of a linear system that is good enough far from the solution."""
+SETTINGS = NewtonSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +64,13 @@ class Slopes(Batch):
 
 
 def newton(
-    equation: Equation, begin: Pieces, slopes: Slopes, force: Tensor | None = None, *, free: bool, tol: float = TOL
+    equation: Equation,
+    begin: Pieces,
+    slopes: Slopes,
+    force: Tensor | None = None,
+    *,
+    free: bool,
+    tol: float = SETTINGS.tol,
 ) -> tuple[Pieces, Slopes, Float[Tensor, " b"]]:
     """Newton's method on one mesh.
 
@@ -75,8 +90,8 @@ def newton(
     Returns:
         What was found, the derivatives in use at the end, and relative residuals.
     """
-    by_products = begin.origin.shape[1] >= LARGE
-    begin = begin.with_bends(begin.bends, free=free) if by_products else begin
+    by_products = begin.origin.shape[1] >= SETTINGS.large
+    begin = begin.with_accelerations(begin.accelerations, free=free) if by_products else begin
     force = force_at(equation, begin) if force is None else force
     turned, error = residual(begin, force, slopes.inverse, free)
     never = torch.zeros_like(error, dtype=torch.bool)
@@ -84,7 +99,7 @@ def newton(
         at=Residual(begin, force, turned, error), slopes=slopes, fresh=never, ended=never, **STEP_LENGTH.begin(error)
     )
     problem = (_ByProducts if by_products else _ByMatrices)(equation, free, tol)
-    found = damped_newton(problem, start, STEP_LENGTH, MAX_ROUNDS)
+    found = damped_newton(problem, start, STEP_LENGTH, SETTINGS.max_rounds)
     return found.at.curve, found.slopes, found.at.error
 
 
@@ -161,7 +176,9 @@ class _ByProducts(_Corrections):
     def step(self, now: Approximation) -> tuple[Approximation, Tensor, Tensor]:
         at, metric = now.at, now.slopes.inverse
         step = krylov_step(self.equation, at.curve, at.force, at.turned, metric, at.error, free=self.free)
-        curve = at.curve.with_bends(at.curve.bends + step / now.damping.view(-1, 1, 1, 1), free=self.free)
+        curve = at.curve.with_accelerations(
+            at.curve.accelerations + step / now.damping.view(-1, 1, 1, 1), free=self.free
+        )
         at, better, slow = self._tried(now, curve)
         return replace(now, at=at, ended=slow), better, torch.full_like(at.error, TWICE)
 
@@ -176,8 +193,8 @@ def krylov_step(
     *,
     free: bool,
 ) -> Float[Tensor, "b S s d"]:
-    """The change of the bends that solves the linearised equation, about as well as the linearisation holds."""
-    # residuals count by their integrals, as bends do
+    """The change of the accelerations that solves the linearised equation, about as well as the linearisation holds."""
+    # residuals count by their integrals, as accelerations do
     weight = (at.durations.unsqueeze(3) * like(at.rule.outer, force).view(-1, 1)).sqrt()
     zero = _still(at)
     zero = replace(zero, target=torch.zeros_like(at.target))
@@ -185,22 +202,22 @@ def krylov_step(
     def product(v: Tensor, index: Tensor) -> Tensor:
         here = at[index]
         # of the change, both ends stay where they are, or the initial values do
-        change = zero[index].with_bends(v.reshape(here.bends.shape) / weight[index], free=free)
+        change = zero[index].with_accelerations(v.reshape(here.accelerations.shape) / weight[index], free=free)
         size = change.stages[1].norm(dim=3).flatten(1).amax(1).clamp(min=torch.finfo(v.dtype).tiny)
-        reach = PROBE * here.size / size
+        reach = SETTINGS.probe * here.size / size
         there = force_at(equation, here.moved(change, reach))
         slope = (there - force[index]) / reach.view(-1, 1, 1, 1)
         return (weight[index] * torch.einsum("bSmij,bSmj->bSmi", metric[index], slope)).flatten(1)
 
-    goal = torch.minimum(error, torch.full_like(error, LOOSE)).clamp(min=1e-4)
-    step, _ = gmres(product, -(weight * turned).flatten(1), goal, KRYLOV_ROUNDS)
-    return step.reshape(at.bends.shape) / weight
+    goal = torch.minimum(error, torch.full_like(error, SETTINGS.loose)).clamp(min=1e-4)
+    step, _ = gmres(product, -(weight * turned).flatten(1), goal, SETTINGS.krylov_rounds)
+    return step.reshape(at.accelerations.shape) / weight
 
 
 def force_at(equation: Equation, at: Pieces) -> Float[Tensor, "b S s d"]:
     """``G ∇ż/dt`` at Gauss's points."""
     z, u = at.stages
-    return equation.lowered(at.origin[:, None, None] + z, u, u, at.bends)
+    return equation.lowered(at.origin[:, None, None] + z, u, u, at.accelerations)
 
 
 def residual(
@@ -221,17 +238,17 @@ def slopes_at(equation: Equation, at: Pieces) -> tuple[Slopes, Float[Tensor, "b 
     Cost: ``3d + 1`` covariant derivatives at each point, in one batch: they are linear in ``z̈``, by the metric.
     """
     z, u = at.stages
-    z, a = at.origin[:, None, None] + z, at.bends
+    z, a = at.origin[:, None, None] + z, at.accelerations
     d = z.shape[3]
     size = at.size.view(-1, 1, 1, 1)
-    reach = PROBE * size
+    reach = SETTINGS.probe * size
     ways = torch.eye(d, dtype=z.dtype, device=z.device).view(d, 1, 1, 1, d) * size
     still = torch.zeros_like(ways)
     # all in one batch: here, beside, faster, and turning more
-    points = torch.cat([z.unsqueeze(0), z + PROBE * ways, z + still, z + still])
-    velocities = torch.cat([u.unsqueeze(0), u + still, u + PROBE * ways, u + still])
-    bends = torch.cat([a.unsqueeze(0), a + still, a + still, a + ways])
-    force = equation.lowered(points, velocities, velocities, bends)
+    points = torch.cat([z.unsqueeze(0), z + SETTINGS.probe * ways, z + still, z + still])
+    velocities = torch.cat([u.unsqueeze(0), u + still, u + SETTINGS.probe * ways, u + still])
+    accelerations = torch.cat([a.unsqueeze(0), a + still, a + still, a + ways])
+    force = equation.lowered(points, velocities, velocities, accelerations)
     by = (force[1:] - force[0]).movedim(0, 4)
     lower = inverse(by[..., 2 * d :] / size.unsqueeze(4))
     by_point, by_velocity = (lower @ part / reach.unsqueeze(4) for part in (by[..., :d], by[..., d : 2 * d]))
@@ -241,14 +258,14 @@ def slopes_at(equation: Equation, at: Pieces) -> tuple[Slopes, Float[Tensor, "b 
 def correction(at: Pieces, turned: Tensor, slopes: Slopes, *, free: bool) -> Pieces:
     """The step that would solve the linearised equations; none where they are singular."""
     step = _with_known_beginning(at, turned, slopes) if free else _with_known_ends(at, turned, slopes)
-    good = torch.isfinite(step.bends).flatten(1).all(1) & torch.isfinite(step.velocities).flatten(1).all(1)
+    good = torch.isfinite(step.accelerations).flatten(1).all(1) & torch.isfinite(step.velocities).flatten(1).all(1)
     return step if bool(good.all()) else step.put((~good).nonzero().squeeze(1), _still(at[~good]))
 
 
 def _local(at: Pieces, slopes: Slopes) -> Float[Tensor, "b S n n"]:
-    """``1 + h² P ĀĀ + h Q Ā``: the equation for the bends of a piece whose initial values are known."""
-    b, S, s, d = at.bends.shape
-    inner, h = like(at.rule.inner, at.bends), at.durations.unsqueeze(3).unsqueeze(4)
+    """``1 + h² P ĀĀ + h Q Ā``: the equation for the accelerations of a piece whose initial values are known."""
+    b, S, s, d = at.accelerations.shape
+    inner, h = like(at.rule.inner, at.accelerations), at.durations.unsqueeze(3).unsqueeze(4)
     P, Q = slopes.derivatives
     drift = h * torch.einsum("bSmij,ml->bSmilj", P, inner @ inner).reshape(b, S, s, d, s * d)
     drift = h * (drift + torch.einsum("bSmij,ml->bSmilj", Q, inner).reshape(b, S, s, d, s * d))
@@ -257,21 +274,21 @@ def _local(at: Pieces, slopes: Slopes) -> Float[Tensor, "b S n n"]:
 
 def _with_known_beginning(at: Pieces, turned: Tensor, slopes: Slopes) -> Pieces:
     """For curves in one piece."""
-    bends = _solved(_local(at, slopes), -turned.flatten(2).unsqueeze(3))
-    return replace(_still(at), bends=bends.reshape(at.bends.shape))
+    accelerations = _solved(_local(at, slopes), -turned.flatten(2).unsqueeze(3))
+    return replace(_still(at), accelerations=accelerations.reshape(at.accelerations.shape))
 
 
 def _with_known_ends(at: Pieces, turned: Tensor, slopes: Slopes) -> Pieces:
-    b, S, s, d = at.bends.shape
+    b, S, s, d = at.accelerations.shape
     rule, h = at.rule, at.durations.unsqueeze(3)
-    inner, outer, c = (like(a, at.bends) for a in (rule.inner, rule.outer, rule.points))
+    inner, outer, c = (like(a, at.accelerations) for a in (rule.inner, rule.outer, rule.points))
     P, Q = slopes.derivatives
-    # (1 + h² P ĀĀ + h Q Ā) δbends = -turned - P (δz + c h δu) - Q δu
+    # (1 + h² P ĀĀ + h Q Ā) δaccelerations = -turned - P (δz + c h δu) - Q δu
     by_velocity = h.unsqueeze(4) * c.view(-1, 1, 1) * P + Q
     right = -torch.cat([turned.unsqueeze(4), P, by_velocity], 4).reshape(b, S, s * d, 1 + 2 * d)
-    bends = _solved(_local(at, slopes), right).reshape(b, S, s, d, 1 + 2 * d)
-    speed = h * torch.einsum("m,bSmik->bSik", outer, bends)
-    place = h * h * torch.einsum("m,bSmik->bSik", outer @ inner, bends)
+    accelerations = _solved(_local(at, slopes), right).reshape(b, S, s, d, 1 + 2 * d)
+    speed = h * torch.einsum("m,bSmik->bSik", outer, accelerations)
+    place = h * h * torch.einsum("m,bSmik->bSik", outer @ inner, accelerations)
     one = torch.eye(d, dtype=P.dtype, device=P.device)
     gaps = at.gaps
     g_z, g_u = (gaps[:, :, k] + a[..., 0] for k, a in enumerate((place, speed)))
@@ -284,8 +301,8 @@ def _with_known_ends(at: Pieces, turned: Tensor, slopes: Slopes) -> Pieces:
         2,
     )
     change = _between(end, g_z, g_u)
-    bends = bends[..., 0] + torch.einsum("bSmik,bSk->bSmi", bends[..., 1:], change)
-    return replace(at, points=change[..., :d], velocities=change[..., d:], bends=bends)
+    accelerations = accelerations[..., 0] + torch.einsum("bSmik,bSk->bSmi", accelerations[..., 1:], change)
+    return replace(at, points=change[..., :d], velocities=change[..., d:], accelerations=accelerations)
 
 
 def _between(
@@ -311,7 +328,7 @@ def _between(
 
 
 def _still(at: Pieces) -> Pieces:
-    zero = (torch.zeros_like(a) for a in (at.points, at.velocities, at.bends))
+    zero = (torch.zeros_like(a) for a in (at.points, at.velocities, at.accelerations))
     return Pieces(at.joints, at.origin, next(zero), next(zero), next(zero), at.target)
 
 

@@ -10,32 +10,39 @@ from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import NonFiniteError, SingularMetricError
 from pullgeo.manifold.exponential import Connection, shoot
 from pullgeo.numerics.batch import Batch
+from pullgeo.numerics.chunking import MANY
 from pullgeo.numerics.damped_newton import STEP_LENGTH, Iterate, damped_newton
 from pullgeo.numerics.ode.dop853 import RTOL
 
-WINDOWS = 16
-"""Number of short geodesics that make up a long one."""
 
-ROWS = 8192
-"""So many short geodesics, at most, are followed at once."""
+@dataclass(frozen=True)
+class ShootingSettings:
+    """How short geodesics are made to meet.
 
-PROBE = 3e-5
-"""How far apart neighbours are shot for a derivative, relative to the velocity: between rounding and curvature."""
+    Attributes:
+        windows: number of short geodesics that make up a long one. Set by hand.
+        probe: how far apart neighbours are shot for a derivative, relative to the velocity: between rounding and
+            curvature. About the cube root of the relative error of the neighbours.
+        rough_rtol: relative error of a step for these neighbours, whose differences need three digits. A thousandth of
+            how far neighbours are apart.
+        tol: relative mismatch at the joints that ends the search. Near the rounding errors of float64.
+        corrections: bound on their number. Set by hand.
+        max_steps: of a short geodesic; one that takes more has gone astray. Set by hand.
+    """
 
-ROUGH_RTOL = 1e-8
-"""Relative error of a step for these neighbours, whose differences need three digits."""
+    windows: int = 16
+    probe: float = 3e-5
+    rough_rtol: float = 1e-8
+    tol: float = 1e-11
+    corrections: int = 6
+    max_steps: int = 100
 
-TOL = 1e-11
-"""Relative mismatch at the joints that ends the search."""
+
+SETTINGS = ShootingSettings()
+
 
 DAMPING = replace(STEP_LENGTH, limit=100.0)
 """Of corrections with one derivative."""
-
-CORRECTIONS = 6
-"""Bound on their number."""
-
-MAX_STEPS = 100
-"""Of a short geodesic; one that takes more has gone astray."""
 
 
 def multiple_shooting(
@@ -61,8 +68,9 @@ def multiple_shooting(
     Source: Ascher, Mattheij, Russell, *Numerical Solution of Boundary Value Problems*, chapter 4.
     """
     d = curve.nodes.shape[2]
-    size = max(1, ROWS // (WINDOWS * (2 * d + 1)))
-    parts = [_meet(connection, curve[start : start + size], max_rounds) for start in range(0, len(curve), size)]
+    parts = [
+        _joined(connection, curve[part], max_rounds) for part in MANY.slices(len(curve), SETTINGS.windows * (2 * d + 1))
+    ]
     if not parts:
         return curve.nodes[:, :, None, :].expand(-1, -1, 2, -1), curve.nodes[:, 0, 0]
     states, mismatches = zip(*parts, strict=True)
@@ -78,13 +86,13 @@ class _Joints(Batch):
     mismatch: Float[Tensor, " b"]
 
 
-def _meet(connection: Connection, curve: DiscreteCurve, max_rounds: int) -> tuple[Tensor, Tensor]:
+def _joined(connection: Connection, curve: DiscreteCurve, max_rounds: int) -> tuple[Tensor, Tensor]:
     target = curve.end
-    t = torch.arange(WINDOWS, dtype=curve.nodes.dtype, device=curve.nodes.device) / WINDOWS
+    t = torch.arange(SETTINGS.windows, dtype=curve.nodes.dtype, device=curve.nodes.device) / SETTINGS.windows
     states = torch.stack([curve(t), curve.velocity(t)], 2)
     states = torch.cat([torch.stack([curve.begin, states[:, 0, 1]], 1).unsqueeze(1), states[:, 1:]], 1)
     found = _joints(connection, states, target)
-    going = (found.mismatch > TOL).nonzero().squeeze(1)
+    going = (found.mismatch > SETTINGS.tol).nonzero().squeeze(1)
     for _ in range(max_rounds):
         if not len(going):
             break
@@ -93,7 +101,7 @@ def _meet(connection: Connection, curve: DiscreteCurve, max_rounds: int) -> tupl
         found = found.put(going, _improve(connection, found[going], target[going], factor))
         # at rounding error a round changes nothing any more
         now = found.mismatch[going]
-        going = going[(now > TOL) & (now < 0.5 * before)]
+        going = going[(now > SETTINGS.tol) & (now < 0.5 * before)]
     return found.states, found.mismatch
 
 
@@ -121,16 +129,16 @@ class _Corrections:
         correction = _correction(now.factor, old.defects) / now.damping.view(-1, 1, 1, 1)
         trial = _joints(self.connection, old.states + correction, now.target)
         better = trial.mismatch < old.mismatch
-        fast = better & (trial.mismatch > TOL) & (trial.mismatch < 0.1 * old.mismatch)
+        fast = better & (trial.mismatch > SETTINGS.tol) & (trial.mismatch < 0.1 * old.mismatch)
         # reduced it enough: the next derivative is taken here
-        ended = ~(fast | (~better & (old.mismatch > 100 * TOL)))
+        ended = ~(fast | (~better & (old.mismatch > 100 * SETTINGS.tol)))
         return replace(now, joints=trial.where(better, old), ended=ended), better, torch.ones_like(trial.mismatch)
 
 
 def _improve(connection: Connection, found: _Joints, target: Tensor, factor: tuple[Tensor, Tensor]) -> _Joints:
     never = torch.zeros_like(found.mismatch, dtype=torch.bool)
     start = _Corrected(joints=found, target=target, factor=factor, ended=never, **DAMPING.begin(found.mismatch))
-    return damped_newton(_Corrections(connection), start, DAMPING, CORRECTIONS).joints
+    return damped_newton(_Corrections(connection), start, DAMPING, SETTINGS.corrections).joints
 
 
 def _joints(connection: Connection, states: Tensor, target: Tensor) -> _Joints:
@@ -147,10 +155,12 @@ def _joints(connection: Connection, states: Tensor, target: Tensor) -> _Joints:
 def _factorise(connection: Connection, states: Tensor) -> tuple[Tensor, Tensor]:
     """The factorised derivative of the defects with respect to the unknown states, to about three digits."""
     b, S, _, d = states.shape
-    reach = PROBE * states[:, :, 1].norm(dim=2).amax(1).clamp(min=torch.finfo(states.dtype).tiny).view(-1, 1, 1, 1)
+    reach = SETTINGS.probe * states[:, :, 1].norm(dim=2).amax(1).clamp(min=torch.finfo(states.dtype).tiny).view(
+        -1, 1, 1, 1
+    )
     probes = torch.eye(2 * d, dtype=states.dtype, device=states.device).reshape(2 * d, 1, 1, 2, d)
     bundle = torch.cat([states.unsqueeze(0), states + reach * probes])
-    ends = _follow(connection, bundle.reshape(-1, 2, d), ROUGH_RTOL).reshape(bundle.shape)
+    ends = _follow(connection, bundle.reshape(-1, 2, d), SETTINGS.rough_rtol).reshape(bundle.shape)
     # [b, S, out (2), out d, in (2), in d]
     slopes = ((ends[1:] - ends[0]) / reach).reshape(2, d, b, S, 2, d).permute(2, 3, 4, 5, 0, 1)
     system = states.new_zeros(2 * S - 1, 2 * S - 1, b, d, d)
@@ -181,7 +191,14 @@ def _correction(factor: tuple[Tensor, Tensor], defects: Tensor) -> Tensor:
 
 def _follow(connection: Connection, states: Float[Tensor, "n 2 d"], rtol: float) -> Float[Tensor, "n 2 d"]:
     try:
-        ends = shoot(connection, states[:, 0], states[:, 1], duration=1 / WINDOWS, rtol=rtol, max_steps=MAX_STEPS)
+        ends = shoot(
+            connection,
+            states[:, 0],
+            states[:, 1],
+            duration=1 / SETTINGS.windows,
+            rtol=rtol,
+            max_steps=SETTINGS.max_steps,
+        )
         return torch.stack(ends, 1)
     except (NonFiniteError, SingularMetricError):
         if len(states) == 1:

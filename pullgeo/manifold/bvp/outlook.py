@@ -35,39 +35,39 @@ class Outlook(Batch):
     It holds for circles through infinity and for exponential growth, where polynomials are of no use.
 
     Attributes:
-        bend: ``z̈`` at the beginning.
+        acceleration: ``z̈`` at the beginning.
         across: a vector of the same length that is orthogonal to it.
         inverse: ``1/p``, the reciprocal of the time at which ``z̈`` is infinite.
         power: k.
     """
 
-    bend: Float[Tensor, "b d"]
+    acceleration: Float[Tensor, "b d"]
     across: Float[Tensor, "b d"]
     inverse: Complex[Tensor, " b"]
     power: Float[Tensor, " b"]
 
     @staticmethod
-    def ahead(bend: Float[Tensor, "b d"], rate: Float[Tensor, "b d"]) -> "Outlook":
+    def ahead(acceleration: Float[Tensor, "b d"], rate: Float[Tensor, "b d"]) -> "Outlook":
         """With a derivative of ``z̈``."""
         rate = torch.where(torch.isfinite(rate).all(1, keepdim=True), rate, 0.0)
-        return _planar(bend, rate, torch.full_like(bend, torch.nan))
+        return _planar(acceleration, rate, torch.full_like(acceleration, torch.nan))
 
     @staticmethod
     def behind(pieces: Pieces, duration: Float[Tensor, " b"]) -> "Outlook":
         """With the derivatives of ``z̈`` at the end of curves in one piece, which took so long."""
-        k = torch.arange(pieces.bends.shape[2], dtype=duration.dtype, device=duration.device)
+        k = torch.arange(pieces.accelerations.shape[2], dtype=duration.dtype, device=duration.device)
         n = k * (k + 1)
         # of Legendre polynomials at 1: value, first and second derivative by time
         ends = torch.stack([torch.ones_like(n), n, n * (n - 2) / 2])
-        derivatives = torch.einsum("ek,km,bmd->ebd", ends, like(pieces.rule.legendre, k), pieces.bends[:, 0])
+        derivatives = torch.einsum("ek,km,bmd->ebd", ends, like(pieces.rule.legendre, k), pieces.accelerations[:, 0])
         h = duration.unsqueeze(1)
         return _planar(*(a / h ** (2 + order) for order, a in enumerate(derivatives)))
 
-    def bends(self, duration: Float[Tensor, " b"], stages: int) -> Float[Tensor, "b s d"]:
+    def accelerations(self, duration: Float[Tensor, " b"], stages: int) -> Float[Tensor, "b s d"]:
         """``z̈`` at Gauss's points of a stretch that takes so long."""
         t = duration.unsqueeze(1) * like(gauss(stages).points, duration)
         grown = (-self.power.unsqueeze(1) * (1 - self.inverse.unsqueeze(1) * t).log()).exp().unsqueeze(2)
-        return grown.real * self.bend.unsqueeze(1) + grown.imag * self.across.unsqueeze(1)
+        return grown.real * self.acceleration.unsqueeze(1) + grown.imag * self.across.unsqueeze(1)
 
     @property
     def longest(self) -> Float[Tensor, " b"]:
@@ -83,11 +83,11 @@ class Outlook(Batch):
         return torch.minimum(far, torch.minimum(grown, fallen))
 
 
-def _planar(bend: Float[Tensor, "b d"], once: Float[Tensor, "b d"], twice: Float[Tensor, "b d"]) -> Outlook:
+def _planar(acceleration: Float[Tensor, "b d"], once: Float[Tensor, "b d"], twice: Float[Tensor, "b d"]) -> Outlook:
     """From ``z̈`` and its derivatives."""
-    tiny = torch.finfo(bend.dtype).tiny
-    size = bend.norm(dim=1, keepdim=True).clamp(min=tiny)
-    along = bend / size
+    tiny = torch.finfo(acceleration.dtype).tiny
+    size = acceleration.norm(dim=1, keepdim=True).clamp(min=tiny)
+    along = acceleration / size
     across = once - (once * along).sum(1, keepdim=True) * along
     turn = across.norm(dim=1, keepdim=True)
     # what rounding has left of a straight line has no direction
@@ -95,4 +95,4 @@ def _planar(bend: Float[Tensor, "b d"], once: Float[Tensor, "b d"], twice: Float
     rate, second = (torch.complex((a * along).sum(1), (a * across).sum(1)) / size.squeeze(1) for a in (once, twice))
     # between an exponential and a simple pole, and a circle through infinity where it is not known
     share = ((second / rate.square()).real - 1).clamp(0.01, 1.0).nan_to_num(nan=CIRCLE)
-    return Outlook(bend, across * size, rate * share, 1 / share)
+    return Outlook(acceleration, across * size, rate * share, 1 / share)

@@ -27,7 +27,7 @@ class Pieces(Batch):
         origin: where the curves begin.
         points: where the pieces begin, relative to the origin.
         velocities: those there.
-        bends: ``z̈`` at Gauss's points.
+        accelerations: ``z̈`` at Gauss's points.
         target: where the last piece shall end, relative to the origin; not used where the end is free.
     """
 
@@ -35,7 +35,7 @@ class Pieces(Batch):
     origin: Float[Tensor, "b d"]
     points: Float[Tensor, "b S d"]
     velocities: Float[Tensor, "b S d"]
-    bends: Float[Tensor, "b S s d"]
+    accelerations: Float[Tensor, "b S s d"]
     target: Float[Tensor, "b d"]
 
     @staticmethod
@@ -44,19 +44,21 @@ class Pieces(Batch):
         nodes = curve.nodes
         t = torch.linspace(0, 1, pieces + 1, dtype=nodes.dtype, device=nodes.device)
         inner = (t[:-1, None] + like(gauss(STAGES).points, nodes) / pieces).flatten()
-        bends = curve.acceleration(inner).unflatten(1, (pieces, STAGES))
+        accelerations = curve.acceleration(inner).unflatten(1, (pieces, STAGES))
         points = torch.cat([curve.begin.unsqueeze(1), curve(t[1:-1])], 1)
-        return Pieces(t.expand(len(curve), -1), origin, points, curve.velocity(t[:-1]), bends, curve.end)
+        return Pieces(t.expand(len(curve), -1), origin, points, curve.velocity(t[:-1]), accelerations, curve.end)
 
     @staticmethod
-    def free(origin: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], bends: Float[Tensor, "b s d"]) -> "Pieces":
-        """One piece with given initial values and bends at Gauss's points; the target is where it ends."""
+    def free(
+        origin: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], accelerations: Float[Tensor, "b s d"]
+    ) -> "Pieces":
+        """One piece with given initial values and accelerations at Gauss's points; the target is where it ends."""
         joints = torch.linspace(0, 1, 2, dtype=origin.dtype, device=origin.device).expand(len(origin), -1)
-        return _integrated(joints, origin, velocity, bends.unsqueeze(1))
+        return _integrated(joints, origin, velocity, accelerations.unsqueeze(1))
 
-    def with_bends(self, bends: Float[Tensor, "b S s d"], *, free: bool) -> "Pieces":
-        """The curves that bend like this, begin with the same velocity if the end is free, and else meet the target."""
-        at = _integrated(self.joints, self.origin, self.velocities[:, 0], bends)
+    def with_accelerations(self, accelerations: Float[Tensor, "b S s d"], *, free: bool) -> "Pieces":
+        """Curves with these accelerations that begin with the same velocity; unless free, they end at the target."""
+        at = _integrated(self.joints, self.origin, self.velocities[:, 0], accelerations)
         if free:
             return at
         missed = self.target - at.target
@@ -66,7 +68,7 @@ class Pieces(Batch):
     @property
     def rule(self) -> Gauss:
         """The quadrature at the points of each piece."""
-        return gauss(self.bends.shape[2])
+        return gauss(self.accelerations.shape[2])
 
     @property
     def durations(self) -> Float[Tensor, "b S 1"]:
@@ -77,8 +79,8 @@ class Pieces(Batch):
     def stages(self) -> tuple[Float[Tensor, "b S s d"], Float[Tensor, "b S s d"]]:
         """Displacements and velocities at Gauss's points."""
         rule, h = self.rule, self.durations.unsqueeze(3)
-        inner, c = like(rule.inner, self.bends), like(rule.points, self.bends).view(-1, 1)
-        turned = h * torch.einsum("ml,bSld->bSmd", inner, self.bends)
+        inner, c = like(rule.inner, self.accelerations), like(rule.points, self.accelerations).view(-1, 1)
+        turned = h * torch.einsum("ml,bSld->bSmd", inner, self.accelerations)
         u, z = self.velocities.unsqueeze(2), self.points.unsqueeze(2)
         return z + h * (c * u + torch.einsum("ml,bSld->bSmd", inner, turned)), u + turned
 
@@ -86,9 +88,9 @@ class Pieces(Batch):
     def ends(self) -> Float[Tensor, "b S 2 d"]:
         """Displacements and velocities where pieces end."""
         rule, h = self.rule, self.durations
-        outer = like(rule.outer, self.bends)
-        speed = self.velocities + h * torch.einsum("m,bSmd->bSd", outer, self.bends)
-        there = torch.einsum("m,bSmd->bSd", outer @ like(rule.inner, outer), self.bends)
+        outer = like(rule.outer, self.accelerations)
+        speed = self.velocities + h * torch.einsum("m,bSmd->bSd", outer, self.accelerations)
+        there = torch.einsum("m,bSmd->bSd", outer @ like(rule.inner, outer), self.accelerations)
         return torch.stack([self.points + h * (self.velocities + h * there), speed], 2)
 
     @property
@@ -110,10 +112,10 @@ class Pieces(Batch):
         Source: Ascher, Mattheij, Russell, *Numerical Solution of Boundary Value Problems*, section 9.2.
         """
         h = self.durations.squeeze(2)
-        top = torch.einsum("km,bSmd->bSkd", like(self.rule.legendre[-2:], self.bends), self.bends)
+        top = torch.einsum("km,bSmd->bSkd", like(self.rule.legendre[-2:], self.accelerations), self.accelerations)
         rough = h * top.norm(dim=3).sum(2) / self.size.unsqueeze(1)
         # what is interpolated by s values is off by the s-th power of the duration
-        density = (rough + NEGLIGIBLE).nan_to_num(nan=1.0, posinf=1.0) ** (1 / self.bends.shape[2]) / h
+        density = (rough + NEGLIGIBLE).nan_to_num(nan=1.0, posinf=1.0) ** (1 / self.accelerations.shape[2]) / h
         # neighbours differ little, and no piece becomes longer than two evenly spread ones
         pad = torch.cat([density[:, :1], density, density[:, -1:]], 1)
         density = torch.stack([density, pad[:, :-2] / 2, pad[:, 2:] / 2]).amax(0)
@@ -130,7 +132,8 @@ class Pieces(Batch):
         """The same curves in other pieces."""
         place, local = located(self.joints, joints[:, :-1])
         _, once, twice = (
-            torch.einsum("bRm,bRmd->bRd", w, picked(self.bends, place)) for w in weights(local, self.bends.shape[2])
+            torch.einsum("bRm,bRmd->bRd", w, picked(self.accelerations, place))
+            for w in weights(local, self.accelerations.shape[2])
         )
         points, velocities = (picked(a, place) for a in (self.points, self.velocities))
         h, t = picked(self.durations, place), local.unsqueeze(2)
@@ -139,13 +142,13 @@ class Pieces(Batch):
             self.origin,
             points + h * (t * velocities + h * twice),
             velocities + h * once,
-            interpolated(self.bends, self.joints, joints),
+            interpolated(self.accelerations, self.joints, joints),
             self.target,
         )
 
     def refined(self, stages: int) -> "Pieces":
         """The same curves at more Gauss points."""
-        return replace(self, bends=resampled(self.bends, stages))
+        return replace(self, accelerations=resampled(self.accelerations, stages))
 
     def away_from(self, other: "Pieces") -> Float[Tensor, " b"]:
         """The largest relative difference of the velocities at both ends, where collocation is most exact."""
@@ -154,11 +157,11 @@ class Pieces(Batch):
 
     def moved(self, step: "Pieces", damping: Float[Tensor, " b"]) -> "Pieces":
         """The same with a part of a correction."""
-        z, u, bends = (
+        z, u, accelerations = (
             old + damping.view(-1, *[1] * (old.ndim - 1)) * new
-            for old, new in _pairs(self, step, "points", "velocities", "bends")
+            for old, new in _pairs(self, step, "points", "velocities", "accelerations")
         )
-        return replace(self, points=z, velocities=u, bends=bends)
+        return replace(self, points=z, velocities=u, accelerations=accelerations)
 
     def collocated(self, error: Float[Tensor, " b"]) -> "Collocated":
         """The curves with their errors, as they are returned."""
@@ -192,17 +195,17 @@ class Collocated:
     error: Float[Tensor, " b"]
 
 
-def _integrated(joints: Tensor, origin: Tensor, velocity: Tensor, bends: Float[Tensor, "b S s d"]) -> Pieces:
+def _integrated(joints: Tensor, origin: Tensor, velocity: Tensor, accelerations: Float[Tensor, "b S s d"]) -> Pieces:
     """Pieces without gaps that begin with given velocities; the target is where they end."""
-    rule, h = gauss(bends.shape[2]), joints.diff(dim=1).unsqueeze(2)
-    outer = like(rule.outer, bends)
-    gained = h * torch.einsum("m,bSmd->bSd", outer, bends)
+    rule, h = gauss(accelerations.shape[2]), joints.diff(dim=1).unsqueeze(2)
+    outer = like(rule.outer, accelerations)
+    gained = h * torch.einsum("m,bSmd->bSd", outer, accelerations)
     after = velocity.unsqueeze(1) + gained.cumsum(1)
     before = torch.cat([velocity.unsqueeze(1), after[:, :-1]], 1)
-    way = h * (before + h * torch.einsum("m,bSmd->bSd", outer @ like(rule.inner, outer), bends))
+    way = h * (before + h * torch.einsum("m,bSmd->bSd", outer @ like(rule.inner, outer), accelerations))
     there = way.cumsum(1)
     points = torch.cat([torch.zeros_like(there[:, :1]), there[:, :-1]], 1)
-    return Pieces(joints, origin, points, before, bends, there[:, -1])
+    return Pieces(joints, origin, points, before, accelerations, there[:, -1])
 
 
 def _pairs(one: Pieces, other: Pieces, *names: str) -> list[tuple[Tensor, Tensor]]:

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pullgeo.manifold.bvp.corrections import SETTINGS as NEWTON
 from pullgeo.manifold.bvp.corrections import (
-    LARGE,
     Approximation,
     Residual,
     Slopes,
@@ -23,32 +23,42 @@ from pullgeo.manifold.equation import Equation, inverse
 from pullgeo.numerics.damped_newton import STEP_LENGTH, TWICE, damped_newton
 from pullgeo.numerics.ode.piecewise import like
 
-COARSE, FINE, FINEST = 6, 12, 16
-"""Gauss points: of the first approximation, where derivatives are taken; of the solution; and where it is verified."""
 
-ROUGHLY = 3e-3
-"""Relative residual with which a first approximation is left."""
+@dataclass(frozen=True)
+class PolynomialSettings:
+    """How one polynomial is found for a stretch of a geodesic.
 
-COSTLY = 5
-"""Dimension from which on derivatives are taken again only where they must be."""
+    Attributes:
+        coarse: gauss points of the first approximation, where derivatives are taken. Set by hand.
+        fine: gauss points of the solution. Order 24.
+        finest: gauss points where it is verified. More than the solution has, to see what it leaves out.
+        roughly: relative residual with which a first approximation is left. Set by hand.
+        costly: dimension from which on derivatives are taken again only where they must be. All 2d directions are
+            looked at for derivatives.
+        rounds: bound on the corrections of a first approximation, before the last. Set by hand.
+        lost: the same after which a stretch is too long. Set by hand.
+        hopeless: relative residual of a guess from which nothing is tried. Set by hand.
+        nearly: relative residual that is left for the last correction. Its square drowns in rounding errors.
+        gained: what the last correction leaves, at most: less than each one before it. Set by hand.
+    """
 
-ROUNDS = 7
-"""Bound on the corrections of a first approximation, before the last."""
+    coarse: int = 6
+    fine: int = 12
+    finest: int = 16
+    roughly: float = 3e-3
+    costly: int = 5
+    rounds: int = 7
+    lost: float = 0.1
+    hopeless: float = 3.0
+    nearly: float = 5e-10
+    gained: float = 0.1
+
+
+SETTINGS = PolynomialSettings()
+
 
 DAMPING = replace(STEP_LENGTH, limit=10.0)
 """Of a first approximation."""
-
-LOST = 0.1
-"""The same after which a stretch is too long."""
-
-HOPELESS = 3.0
-"""Relative residual of a guess from which nothing is tried."""
-
-NEARLY = 5e-10
-"""Relative residual that is left for the last correction."""
-
-GAINED = 0.1
-"""What the last correction leaves, at most: less than each one before it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,13 +80,18 @@ class Stretch:
     def tail(self) -> Float[Tensor, " b"]:
         """The part of the velocity's change that the highest degrees make; the error at the end is about its square."""
         top = torch.einsum(
-            "km,bmd->bkd", like(self.pieces.rule.legendre[-2:], self.pieces.bends), self.pieces.bends[:, 0]
+            "km,bmd->bkd",
+            like(self.pieces.rule.legendre[-2:], self.pieces.accelerations),
+            self.pieces.accelerations[:, 0],
         )
         return top.norm(dim=2).amax(1) / self.pieces.size
 
 
 def stretch(
-    equation: Equation, origin: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], bends: Float[Tensor, "b c d"]
+    equation: Equation,
+    origin: Float[Tensor, "b d"],
+    velocity: Float[Tensor, "b d"],
+    accelerations: Float[Tensor, "b c d"],
 ) -> Stretch:
     """Geodesics from initial values, for unit time, by Gauss collocation and Newton's method.
 
@@ -88,7 +103,7 @@ def stretch(
         equation: of the geodesics.
         origin: where they begin.
         velocity: with which velocity.
-        bends: a guess of ``z̈`` at six Gauss points.
+        accelerations: a guess of ``z̈`` at six Gauss points.
 
     Cost: covariant derivatives at some 100 points for each geodesic, in some ten batches; ``12 d`` of them are for
     derivatives, or as many for products from 12 dimensions on.
@@ -96,30 +111,30 @@ def stretch(
     Source: Hairer, Lubich, Wanner, *Geometric Numerical Integration*, section II.1.3; Hairer, Wanner, *Solving
     Ordinary Differential Equations II*, section IV.8.
     """
-    by_products = origin.shape[1] >= LARGE
-    rough = _by_products if by_products else _with_few_derivatives if origin.shape[1] >= COSTLY else _roughly
-    now, slopes, error, guessed = rough(equation, Pieces.free(origin, velocity, bends))
-    found = now.refined(FINEST)
+    by_products = origin.shape[1] >= NEWTON.large
+    rough = _by_products if by_products else _with_few_derivatives if origin.shape[1] >= SETTINGS.costly else _roughly
+    now, slopes, error, guessed = rough(equation, Pieces.free(origin, velocity, accelerations))
+    found = now.refined(SETTINGS.finest)
     errors = torch.full_like(guessed, torch.inf)
-    index = (error < LOST).nonzero().squeeze(1)
+    index = (error < SETTINGS.lost).nonzero().squeeze(1)
     if not len(index):
         return Stretch(found, errors, guessed)
-    now, slopes = now[index], slopes[index].refined(FINE)
-    now, slopes, error = newton(equation, now.refined(FINE), slopes, free=True, tol=NEARLY)
-    kept = (error < 10 * NEARLY).nonzero().squeeze(1)
+    now, slopes = now[index], slopes[index].refined(SETTINGS.fine)
+    now, slopes, error = newton(equation, now.refined(SETTINGS.fine), slopes, free=True, tol=SETTINGS.nearly)
+    kept = (error < 10 * SETTINGS.nearly).nonzero().squeeze(1)
     index, now, slopes, error = index[kept], now[kept], slopes[kept], error[kept]
     if not len(index):
         return Stretch(found, errors, guessed)
-    slopes, finest = slopes.refined(FINEST), now.refined(FINEST)
+    slopes, finest = slopes.refined(SETTINGS.finest), now.refined(SETTINGS.finest)
     force = force_at(equation, finest)
     turned, _ = residual(finest, force, slopes.inverse, free=True)
     if by_products:
-        goal = torch.full_like(error, GAINED)
+        goal = torch.full_like(error, SETTINGS.gained)
         step = krylov_step(equation, finest, force, turned, slopes.inverse, goal, free=True)
-        finest = finest.with_bends(finest.bends + step, free=True)
+        finest = finest.with_accelerations(finest.accelerations + step, free=True)
     else:
         finest = finest.moved(correction(finest, turned, slopes, free=True), torch.ones_like(error))
-    change = GAINED * (finest.away_from(now) + error)
+    change = SETTINGS.gained * (finest.away_from(now) + error)
     errors = errors.index_put((index,), change.nan_to_num(nan=torch.inf))
     return Stretch(found.put(index, finest), errors, guessed)
 
@@ -136,10 +151,10 @@ def _roughly(equation: Equation, guess: Pieces) -> Rough:
     start = Approximation(
         at=Residual(guess, force, turned, guessed), slopes=slopes, fresh=~never, ended=never, **DAMPING.begin(guessed)
     )
-    index = (guessed < HOPELESS).nonzero().squeeze(1)
-    found = start.put(index, damped_newton(_Roughly(equation), start[index], DAMPING, ROUNDS))
+    index = (guessed < SETTINGS.hopeless).nonzero().squeeze(1)
+    found = start.put(index, damped_newton(_Roughly(equation), start[index], DAMPING, SETTINGS.rounds))
     # the last correction is not verified here
-    index = (found.at.error < ROUGHLY).nonzero().squeeze(1)
+    index = (found.at.error < SETTINGS.roughly).nonzero().squeeze(1)
     last = found[index]
     step = correction(last.at.curve, last.at.turned, last.slopes, free=True)
     now = found.at.curve.put(index, last.at.curve.moved(step, 1 / last.damping))
@@ -153,7 +168,7 @@ class _Roughly:
     equation: Equation
 
     def done(self, now: Approximation) -> Bool[Tensor, " b"]:
-        return now.at.error < ROUGHLY
+        return now.at.error < SETTINGS.roughly
 
     def step(self, now: Approximation) -> tuple[Approximation, Tensor, Tensor]:
         step = correction(now.at.curve, now.at.turned, now.slopes, free=True)
@@ -169,8 +184,8 @@ def _with_few_derivatives(equation: Equation, guess: Pieces) -> Rough:
     """Newton's method with the derivatives at the guess, as long as corrections with them gain a digit each."""
     slopes, force = slopes_at(equation, guess)
     guessed = residual(guess, force, slopes.inverse, free=True)[1]
-    index = (guessed < HOPELESS).nonzero().squeeze(1)
-    now, new, error = newton(equation, guess[index], slopes[index], force[index], free=True, tol=ROUGHLY)
+    index = (guessed < SETTINGS.hopeless).nonzero().squeeze(1)
+    now, new, error = newton(equation, guess[index], slopes[index], force[index], free=True, tol=SETTINGS.roughly)
     return guess.put(index, now), slopes.put(index, new), guessed.index_put((index,), error), guessed
 
 
@@ -179,6 +194,6 @@ def _by_products(equation: Equation, guess: Pieces) -> Rough:
     slopes = Slopes(inverse(equation.matrix(guess.origin[:, None, None] + guess.stages[0])))
     force = force_at(equation, guess)
     guessed = residual(guess, force, slopes.inverse, free=True)[1]
-    index = (guessed < HOPELESS).nonzero().squeeze(1)
-    now, _, error = newton(equation, guess[index], slopes[index], force[index], free=True, tol=ROUGHLY)
+    index = (guessed < SETTINGS.hopeless).nonzero().squeeze(1)
+    now, _, error = newton(equation, guess[index], slopes[index], force[index], free=True, tol=SETTINGS.roughly)
     return guess.put(index, now), slopes, guessed.index_put((index,), error), guessed

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.manifold.bvp.corrections import KRYLOV_ROUNDS, LARGE
+from pullgeo.manifold.bvp.corrections import SETTINGS as NEWTON
 from pullgeo.manifold.bvp.pieces import Pieces
 from pullgeo.manifold.equation import Equation, inverse
 from pullgeo.numerics.gmres import gmres
@@ -34,7 +34,7 @@ def transport_pieces(equation: Equation, at: Pieces, w: Float[Tensor, "b k d"]) 
     """
     moved = torch.full_like(w, torch.nan)
     index = torch.arange(len(w), device=w.device)
-    solve = _by_matrices if w.shape[2] < LARGE else _by_products
+    solve = _by_matrices if w.shape[2] < NEWTON.large else _by_products
     for number in range(HALVINGS + 1):
         found, rates = solve(equation, at, w[index])
         top = torch.einsum("nm,bSmkd->bSnkd", like(at.rule.legendre[-2:], rates), rates)
@@ -53,7 +53,7 @@ def transport_pieces(equation: Equation, at: Pieces, w: Float[Tensor, "b k d"]) 
 
 def _by_matrices(equation: Equation, at: Pieces, w: Tensor) -> tuple[Tensor, Float[Tensor, "b S s k d"]]:
     """By the propagators of the pieces."""
-    b, S, s, d = at.bends.shape
+    b, S, s, d = at.accelerations.shape
     z, u = at.stages
     z = at.origin[:, None, None] + z
     basis = torch.eye(d, dtype=z.dtype, device=z.device).view(d, 1, 1, 1, d).expand(d, b, S, s, d)
@@ -77,7 +77,7 @@ def _by_matrices(equation: Equation, at: Pieces, w: Tensor) -> tuple[Tensor, Flo
 def _by_products(equation: Equation, at: Pieces, w: Tensor) -> tuple[Tensor, Float[Tensor, "b S s k d"]]:
     """By a Krylov method for the rates of all pieces at once, each tangent a problem of its own."""
     b, k, d = w.shape
-    S, s = at.bends.shape[1:3]
+    S, s = at.accelerations.shape[1:3]
     z, u = at.stages
     z = at.origin[:, None, None] + z
     half = at.points + at.durations * at.velocities / 2
@@ -104,7 +104,7 @@ def _by_products(equation: Equation, at: Pieces, w: Tensor) -> tuple[Tensor, Flo
 
     right = -derivative(begin, still, pairs).flatten(1)
     size = begin.norm(dim=1) / right.norm(dim=1).clamp(min=torch.finfo(w.dtype).tiny)
-    found, left = gmres(product, right, GOAL * size.clamp(min=1.0), KRYLOV_ROUNDS)
+    found, left = gmres(product, right, GOAL * size.clamp(min=1.0), NEWTON.krylov_rounds)
     rates = found.reshape(still.shape) / weight[pairs]
     end = begin + (h[pairs] * outer.view(-1, 1) * rates).sum((1, 2))
     # what is not solved is not finite

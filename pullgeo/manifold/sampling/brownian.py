@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo.manifold.chart import Chart
-from pullgeo.manifold.frame import orthonormal_frame
+from pullgeo.manifold.frame import Frame
 from pullgeo.manifold.sampling.options import check_count, check_step_size
 
 
@@ -28,8 +28,7 @@ def random_walk(
     path = [z]
     for _ in range(steps):
         noise = torch.randn(z.shape, dtype=z.dtype, device=z.device, generator=generator)
-        frame = orthonormal_frame(manifold.metric(z), len(z))
-        v = step_size**0.5 * torch.einsum("bki,bi->bk", frame, noise)
+        v = step_size**0.5 * Frame.of(manifold.metric(z), len(z)).tangents(noise)
         z = z + v - manifold.connection(z, v, v) / 2
         path.append(z)
     return torch.stack(path, 1)

@@ -10,9 +10,9 @@ from torch import Tensor
 from pullgeo._torch.grad_mode import check_grad_mode
 from pullgeo.errors import NonFiniteError, ShapeError
 from pullgeo.manifold.chart import Chart
-from pullgeo.manifold.frame import orthonormal_frame
+from pullgeo.manifold.frame import Frame
 from pullgeo.manifold.sampling.options import check_count, check_step_size
-from pullgeo.manifold.volume import mean_turn
+from pullgeo.manifold.volume import mean_christoffel
 from pullgeo.numerics.batch import Batch
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -41,14 +41,17 @@ class _State(Batch):
 
     z: Float[Tensor, "b d"]
     log_density: Float[Tensor, " b"]
-    log_volume: Float[Tensor, " b"]
     mean: Float[Tensor, "b d"]
-    frame: Float[Tensor, "b d d"]
+    frame: Frame
+
+    @property
+    def log_volume(self) -> Float[Tensor, " b"]:
+        """``½ log det G`` where they are."""
+        return self.frame.log_volume
 
     def log_proposal(self, y: Tensor, h: float) -> Tensor:
         """``log N(y; mean, h G⁻¹)`` up to a constant: ``-‖E⁻¹(y - mean)‖²/2h + ½ log det G``."""
-        whitened = torch.linalg.solve_triangular(self.frame, (y - self.mean).unsqueeze(2), upper=True).squeeze(2)
-        return self.log_volume - whitened.square().sum(1) / (2 * h)
+        return self.log_volume - self.frame.coordinates(y - self.mean).square().sum(1) / (2 * h)
 
 
 @torch.no_grad()
@@ -91,7 +94,7 @@ def sample(
     points, densities, accepted = [], [], torch.zeros_like(value)
     for step in range(burn_in + steps * thin):
         noise = torch.randn(z.shape, dtype=z.dtype, device=z.device, generator=generator)
-        proposal = now.mean + step_size**0.5 * torch.einsum("bki,bi->bk", now.frame, noise)
+        proposal = now.mean + step_size**0.5 * now.frame.tangents(noise)
         value, slope = _density(log_density, proposal)
         inside = torch.isfinite(value) & torch.isfinite(slope).all(1)
         # outside its domain a density says -inf or NaN; the metric is not asked about such points
@@ -110,11 +113,11 @@ def sample(
 
 
 def _at(manifold: Chart, z: Tensor, value: Tensor, slope: Tensor, h: float) -> _State:
-    frame = orthonormal_frame(manifold.metric(z), len(z))
-    gradient = torch.einsum("bki,bji,bj->bk", frame, frame, slope)
-    mean = z + h / 2 * (gradient - mean_turn(manifold.connection, z, frame))
-    # the frame is the inverse of a root of G
-    return _State(z, value, -frame.diagonal(dim1=1, dim2=2).log().sum(1), mean, frame)
+    frame = Frame.of(manifold.metric(z), len(z))
+    E = frame.vectors
+    gradient = torch.einsum("bki,bji,bj->bk", E, E, slope)
+    mean = z + h / 2 * (gradient - mean_christoffel(manifold.connection, z, frame))
+    return _State(z, value, mean, frame)
 
 
 def _density(log_density: LogDensity, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,30 +9,38 @@ from torch import Tensor
 
 from pullgeo.errors import NonFiniteError, SingularMetricError
 from pullgeo.numerics.batch import Batch
+from pullgeo.numerics.chunking import DERIVED
 
 Field = Callable[[Tensor], Tensor]
 """``(b, k, d) -> (b, k, d)``: the slope of every state."""
 
-PROBES = 16
-"""Into so many parts a stretch of time is cut at once."""
 
-ROWS = 1024
-"""So many states, at most, go through a field at once in a search."""
+@dataclass(frozen=True)
+class JumpSettings:
+    """How jumps of a field are told from what is smooth.
 
-FINE = 0.1
-"""Error of stepping over a jump, in units of the tolerance, below which its time is known well enough."""
+    Attributes:
+        probes: into so many parts a stretch of time is cut at once. Set by hand.
+        fine: error of stepping over a jump, in units of the tolerance, below which its time is known well enough. Set
+            by hand.
+        max_rounds: how often stretches are divided at most; each time to a sixteenth. No float64 can be divided more
+            often.
+        alike: how much smaller a jump may be than the largest, to be taken for one: the first of these is meant. Set by
+            hand.
+        kept: what a jump keeps of its size, at least, while the times around it move together; what is smooth shrinks.
+            What is smooth shrinks to a sixteenth in each round.
+        reach: part of the time over which the slope's own change is measured. Set by hand.
+    """
 
-MAX_ROUNDS = 16
-"""How often stretches are divided at most; each time to a sixteenth."""
+    probes: int = 16
+    fine: float = 0.1
+    max_rounds: int = 16
+    alike: float = 0.5
+    kept: float = 0.05
+    reach: float = 1e-3
 
-ALIKE = 0.5
-"""How much smaller a jump may be than the largest, to be taken for one: the first of these is meant."""
 
-KEPT = 0.05
-"""What a jump keeps of its size, at least, while the times around it move together; what is smooth shrinks."""
-
-REACH = 1e-3
-"""Part of the time over which the slope's own change is measured."""
+SETTINGS = JumpSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,18 +82,15 @@ def locate(
 
     Cost: the field at 17 points a round, in some six rounds.
     """
-    size = max(1, ROWS // (PROBES + 1))
     with torch.no_grad():
-        parts = [
-            _locate(field, *part) for part in zip(*(a.split(size) for a in (state, slope, h, tolerance)), strict=True)
-        ]
-    return Jumps.cat(parts)
+        parts = DERIVED.split(state, slope, h, tolerance, each=SETTINGS.probes + 1)
+        return Jumps.cat([_locate(field, *part) for part in parts])
 
 
 def _locate(field: Field, state: Tensor, slope: Tensor, h: Tensor, tolerance: Tensor) -> Jumps:
     nowhere = Jumps(torch.zeros_like(h, dtype=torch.bool), h, h, torch.zeros_like(h, dtype=torch.bool))
     n = len(h)
-    at = torch.linspace(0, 1, PROBES + 1, dtype=h.dtype, device=h.device)
+    at = torch.linspace(0, 1, SETTINGS.probes + 1, dtype=h.dtype, device=h.device)
     scale = tolerance.clamp(min=torch.finfo(h.dtype).tiny).view(n, 1, -1, 1)
 
     def sizes(vectors: Tensor) -> Tensor:
@@ -94,29 +99,29 @@ def _locate(field: Field, state: Tensor, slope: Tensor, h: Tensor, tolerance: Te
     low, high = torch.zeros_like(h), h
     first = torch.full_like(h, torch.nan)
     try:
-        reach = REACH * h.view(-1, 1, 1)
+        reach = SETTINGS.reach * h.view(-1, 1, 1)
         turn = (field(state + reach * slope) - slope) / reach
         # by how much the slope turns until then, relative to itself: its square is what the polynomial leaves out
-        bend = turn.abs().amax((1, 2)) / slope.abs().amax((1, 2)).clamp(min=torch.finfo(h.dtype).tiny)
-        for _ in range(MAX_ROUNDS):
+        turning = turn.abs().amax((1, 2)) / slope.abs().amax((1, 2)).clamp(min=torch.finfo(h.dtype).tiny)
+        for _ in range(SETTINGS.max_rounds):
             t = (low.unsqueeze(1) + (high - low).unsqueeze(1) * at).view(n, -1, 1, 1)
             path = state.unsqueeze(1) + t * (slope.unsqueeze(1) + t / 2 * turn.unsqueeze(1))
             change = field(path.flatten(0, 1)).unflatten(0, (n, -1)).diff(dim=1)
             score = torch.minimum(sizes(change), sizes(_abrupt(change)))
             best = score.amax(1)
             first = torch.where(first.isnan(), best, first)
-            place = (score >= ALIKE * best.unsqueeze(1)).to(h.dtype).argmax(1)
+            place = (score >= SETTINGS.alike * best.unsqueeze(1)).to(h.dtype).argmax(1)
             jump = sizes(change).gather(1, place.unsqueeze(1)).squeeze(1)
-            width = (high - low) / PROBES
+            width = (high - low) / SETTINGS.probes
             low = low + width * place
             high = low + width
-            margin = low * ((bend * low).square()).clamp(max=0.1)
-            if bool(((jump * width < FINE) | (width < margin)).all()):
+            margin = low * ((turning * low).square()).clamp(max=0.1)
+            if bool(((jump * width < SETTINGS.fine) | (width < margin)).all()):
                 break
     except (NonFiniteError, SingularMetricError):
         return nowhere
-    found = torch.isfinite(jump) & (jump >= KEPT * first) & (jump * h > 1)
-    return Jumps(found, low - margin, high + margin, jump * (high - low + 2 * margin) < 3 * FINE)
+    found = torch.isfinite(jump) & (jump >= SETTINGS.kept * first) & (jump * h > 1)
+    return Jumps(found, low - margin, high + margin, jump * (high - low + 2 * margin) < 3 * SETTINGS.fine)
 
 
 def _abrupt(change: Float[Tensor, "b n k d"]) -> Float[Tensor, "b n k d"]:

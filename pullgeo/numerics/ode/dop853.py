@@ -170,8 +170,8 @@ def _first_step(field: Field, state: Tensor, slope: Tensor, size: Size, rtol: fl
             turned = field(state + short.view(-1, 1, 1) * slope)
         except (NonFiniteError, SingularMetricError):
             return short
-        bend = _excess(turned - slope, tolerance) / short
-        step = (0.01 / torch.maximum(speed, bend).clamp(min=_tiny(short))) ** -_EXPONENT
+        turning = _excess(turned - slope, tolerance) / short
+        step = (0.01 / torch.maximum(speed, turning).clamp(min=_tiny(short))) ** -_EXPONENT
         return torch.where(torch.isfinite(step), torch.minimum(100 * short, step), short)
 
 

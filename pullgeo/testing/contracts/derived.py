@@ -50,8 +50,8 @@ def check_second_push(
     T, S, W = probes.T, probes.S[: len(probes.T)], probes.W
     scale = 0.0 if truth == "autograd" else largest_product(probes.pushed(T), W)
     both = torch.cat([T, S])
-    bent, straight = J.second_push(T, S), J.second_push(T, T)
-    judge.require(bent.shape == W.shape, "second_push", f"expected shape {tuple(W.shape)}, got {tuple(bent.shape)}")
+    mixed, straight = J.second_push(T, S), J.second_push(T, T)
+    judge.require(mixed.shape == W.shape, "second_push", f"expected shape {tuple(W.shape)}, got {tuple(mixed.shape)}")
     check_jet(judge, J, T, S)
     for w in W if truth == "autograd" else W[:1]:  # differences are slow
         forms = form(module, x, w, both, wrt)
@@ -60,7 +60,7 @@ def check_second_push(
         judge.close("push_with_second: J T", pushed, probes.pushed(T), like=T)
         judge.close("push_with_second: second(T, w)", second, forms[:, :k, :k], like=T, rtol=rtol, scale=scale)
         for check, got, expected in (
-            ("second_push(T, S)", bent, forms[:, :k, k:]),
+            ("second_push(T, S)", mixed, forms[:, :k, k:]),
             ("second_push(T, T)", straight, forms[:, :k, :k]),
         ):
             contracted = rows(got * w, 2).sum(-1)
@@ -75,12 +75,12 @@ def check_jet(judge: Judge, J: Jacobian, T: Tensor, S: Tensor) -> None:
     generator = torch.Generator().manual_seed(0)
     u, w = torch.randn(2, 3, b, k, dtype=torch.float64, generator=generator).to(T)
     U, W = (torch.einsum("kb...,lbk->lb...", T, a) for a in (u, w))
-    zero, bent, straight = J.second_push(U, W).new_zeros(()), J.second_push(U, W), J.second_push(U, U)
+    zero, mixed, straight = J.second_push(U, W).new_zeros(()), J.second_push(U, W), J.second_push(U, U)
     C = torch.cat([S, T, S])[:3]
     for check, X, other, expected in (
-        ("push_jet(T, u, w)", T, w, bent),
+        ("push_jet(T, u, w)", T, w, mixed),
         ("push_jet(T, u, u)", T, u, straight),
-        ("push_jet((T, C), u, w)", torch.cat([T, C]), w, bent + J.push(C)),
+        ("push_jet((T, C), u, w)", torch.cat([T, C]), w, mixed + J.push(C)),
     ):
         jet = J.push_jet(X, u, other)
         judge.require(len(jet) in (len(X), k + 3), check, f"expected {k + 3} entries, got {len(jet)}")

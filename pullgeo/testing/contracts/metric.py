@@ -128,11 +128,11 @@ class _Case:
             for layer in (into, out_of):
                 for parameter in layer.parameters():
                     parameter.copy_(torch.randn(parameter.shape, generator=self.generator))
-        bent = nn.Sequential(into, nn.Tanh())
+        curved = nn.Sequential(into, nn.Tanh())
         return [
             ("Linear into the space", into, (2,)),
             ("Linear out of the space", out_of, (self.n,)),
-            ("Linear and Tanh", bent, (2,)),
+            ("Linear and Tanh", curved, (2,)),
             ("Tanh", nn.Tanh(), (self.n,)),
             ("Flatten", nn.Flatten(), (1, self.n)),
         ]

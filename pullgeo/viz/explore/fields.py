@@ -15,6 +15,7 @@ from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.decoders.ensemble import Ensemble, MeanAndDeviation
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.numerics.bisect_batch import where_defined
+from pullgeo.numerics.chunking import FIELDS
 from pullgeo.viz.batches import at_home
 from pullgeo.viz.explore.packing import packed
 from pullgeo.viz.explore.slice import Slice
@@ -22,7 +23,6 @@ from pullgeo.viz.explore.surface import Interval
 
 SIDE = 96
 _MOST_KERNELS = 2000
-_BATCH = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +186,6 @@ def _evaluated(
 ) -> Float64[np.ndarray, "ny nx"]:
     z = at_home(manifold, plane.lift(torch.from_numpy(_grid(x, y, side))))
     with torch.no_grad():
-        values = torch.cat([function(part.clone()) for part in z.split(_BATCH)])
+        values = torch.cat([function(part.clone()) for (part,) in FIELDS.split(z)])
     numbers = values.double().numpy(force=True).reshape(side, side)
     return np.where(np.isfinite(numbers), numbers, np.nan)

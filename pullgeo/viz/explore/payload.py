@@ -13,6 +13,7 @@ from pullgeo.errors import OptionError, ShapeError
 from pullgeo.geodesic.solution import Solution
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.pullback import PullbackManifold
+from pullgeo.numerics.chunking import PICTURES
 from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.batches import evaluated
 from pullgeo.viz.classes import Labels, classes_of
@@ -35,7 +36,6 @@ PAIRS = 64
 """Random pairs on which the page is checked."""
 
 _BARS = 64
-_BATCH = 256
 
 
 def payload_of(
@@ -134,7 +134,7 @@ def _shown(
         return {"D": 0, "kind": "none", "shape": [], "names": None, "range": [0, 1]}
     sample = xy[:: max(1, len(xy) // 500)]
     with torch.no_grad():
-        values = torch.cat([show(part) for part in sample.split(_BATCH)])
+        values = torch.cat([show(part) for (part,) in PICTURES.split(sample)])
     if drawn is not None:
         pictures, kind, limits = None, "image", (0.0, 1.0)
         channels, height, width = (1, *values.shape[1:]) if values.ndim == 3 else values.shape[1:]

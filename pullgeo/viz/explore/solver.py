@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from pullgeo.geodesic.descent.newton import Descent, descend, reached
 from pullgeo.geodesic.energy.base import QuadraticModel, relative_rounding, scale_free, speed_ratio
 from pullgeo.numerics.banded.matrix import BlockBanded
+from pullgeo.numerics.chunking import POINTS
+from pullgeo.numerics.neighbour_graph import PathGraph
 from pullgeo.viz.explore.splines import Spline
 from pullgeo.viz.explore.surface import Surface
 
@@ -71,12 +71,12 @@ class ChordSpace:
         jets = self.coordinates.jet(nodes.reshape(-1, 2)).unflatten(1, (p, n))
         c, J, second = jets[0], jets[1:3], jets[3:]
         squares = c.diff(dim=1).square().sum(-1)
-        bend = 2 * c[:, 1:-1] - c[:, :-2] - c[:, 2:]
+        second_difference = 2 * c[:, 1:-1] - c[:, :-2] - c[:, 2:]
         inner = J[:, :, 1:-1]
         G = torch.einsum("apnk,bpnk->pnab", J, J)
-        curved = torch.einsum("qpnk,pnk->qpn", second[:, :, 1:-1], bend)
+        curved = torch.einsum("qpnk,pnk->qpn", second[:, :, 1:-1], second_difference)
         curved = torch.stack([curved[[0, 1]], curved[[1, 2]]]).permute(2, 3, 0, 1)
-        gradient = torch.einsum("apnk,pnk->pna", inner, bend)
+        gradient = torch.einsum("apnk,pnk->pna", inner, second_difference)
         diagonal = 2 * G[:, 1:-1] + curved
         off = -torch.einsum("apnk,bpnk->pnab", inner[:, :, :-1], inner[:, :, 1:])
         scale = 2 * G.diagonal(dim1=2, dim2=3)
@@ -135,9 +135,9 @@ class ChordSpace:
         lowered = torch.einsum("psab,psb->psa", R, step)
         slope = torch.einsum("cpsab,psa,psb->psc", first, step, step) / 4
         turn = torch.einsum("cpsab,psb->psac", first, step)
-        bent = torch.einsum("cepsab,psa,psb->psce", second, step, step) / 8
+        second_order = torch.einsum("cepsab,psa,psb->psce", second, step, step) / 8
         even, odd = (turn + turn.mT) / 2, (turn - turn.mT) / 2
-        at_begin, at_end = R - even + bent, R + even + bent
+        at_begin, at_end = R - even + second_order, R + even + second_order
         own = R.diagonal(dim1=2, dim2=3)
         scale = scale.clone()
         scale[:, :-1] += own
@@ -146,7 +146,7 @@ class ChordSpace:
             squares + (lowered * step).sum(-1),
             gradient + (lowered + slope)[:, :-1] + (slope - lowered)[:, 1:],
             diagonal + at_end[:, :-1] + at_begin[:, 1:],
-            off + (-R - odd + bent)[:, 1:-1],
+            off + (-R - odd + second_order)[:, 1:-1],
             scale,
         )
 
@@ -212,23 +212,15 @@ def _lattice_paths(space: ChordSpace, a: Tensor, b: Tensor, segments: int) -> Te
     extra = np.repeat(np.arange(count, count + 2 * pairs), [len(n) for n in near])
     begin, end = np.concatenate([begin, extra]), np.concatenate([end, *near])
     segment = torch.stack([tips[torch.from_numpy(begin)], tips[torch.from_numpy(end)]], 1)
-    lengths = torch.cat([space.squares(part).sqrt().sum(1) for part in segment.split(4096)])
+    lengths = torch.cat([space.squares(part).sqrt().sum(1) for (part,) in POINTS.split(segment)])
     usable = torch.stack(
         [surface.inside(segment[:, 0] + t * (segment[:, 1] - segment[:, 0])) for t in (0, 0.25, 0.5, 0.75, 1)]
     ).all(0)
-    keep = (usable & torch.isfinite(lengths)).numpy()
-    weights = lengths.numpy()[keep].clip(min=1e-300)
-    graph = csr_matrix((weights, (begin[keep], end[keep])), shape=(len(tips), len(tips)))
-    _, previous = dijkstra(graph, directed=False, indices=np.arange(count, count + pairs), return_predecessors=True)
-    paths = []
-    for i in range(pairs):
-        way = [count + pairs + i]
-        while way[-1] != count + i and way[-1] >= 0:
-            way.append(int(previous[i, way[-1]]))
-        if way[-1] < 0:
-            way = [count + pairs + i, count + i]
-        paths.append(_resampled(space, tips[way[::-1]], segments))
-    return torch.stack(paths)
+    weights = torch.where(usable, lengths, torch.inf).numpy()
+    graph = PathGraph(len(tips), np.stack([begin, end], 1), weights)
+    sources = count + np.arange(pairs)
+    ways = graph.paths(sources, sources + pairs)
+    return torch.stack([_resampled(space, tips[way], segments) for way in ways])
 
 
 def _around(surface: Surface, gx: np.ndarray, gy: np.ndarray, place: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.metric.structured import Dense, Identity
 from pullgeo.numerics.bisect_batch import where_defined
+from pullgeo.numerics.chunking import OUTPUTS, POINTS
 from pullgeo.viz.batches import at_home
 from pullgeo.viz.explore.packing import packed
 from pullgeo.viz.explore.splines import Spline, filled, spline_coefficients
@@ -45,7 +46,6 @@ FEW = 12
 FEWEST, MOST = 48, 128
 """Lattice nodes along the longer side, unless the budget is raised."""
 _COARSE = 25
-_BATCH_NUMBERS = 2**23
 
 
 @dataclass(frozen=True, eq=False)
@@ -420,7 +420,8 @@ def _evaluated(flat: FlatMap, places: Tensor, *, tangents: bool) -> tuple[Tensor
 def _parts(flat: FlatMap, places: Tensor) -> tuple[Tensor, ...]:
     """Batches that suit the size of the outputs."""
     size = flat(places[:1].clone())[0].numel()
-    return tuple(part.clone() for part in places.split(max(1, min(4096, _BATCH_NUMBERS // max(1, 6 * size)))))
+    rows = min(POINTS.limit, OUTPUTS.rows(6 * size))
+    return tuple(part.clone() for part in places.split(rows))
 
 
 def _components(

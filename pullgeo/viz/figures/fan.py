@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError
 from pullgeo.manifold.base import Manifold
-from pullgeo.manifold.frame import orthonormal_frame
+from pullgeo.manifold.frame import Frame
 from pullgeo.metric.structured import Dense
 from pullgeo.numerics.bisect_batch import where_defined
 from pullgeo.stats.arguments import check_manifold
@@ -109,7 +109,7 @@ def geodesic_fan(
 
 def unit_tangents(G: Tensor, axes: Tensor, count: int) -> Tensor:
     """Tangents of length 1 in a plane, at equal angles of the metric."""
-    frame = orthonormal_frame(Dense((axes @ G @ axes.T)[None]), 1)[0].T
+    frame = Frame.of(Dense((axes @ G @ axes.T)[None]), 1).vectors[0].T
     angle = torch.arange(count, dtype=G.dtype, device=G.device) * (2 * torch.pi / count)
     return torch.stack([angle.cos(), angle.sin()], 1) @ frame @ axes
 

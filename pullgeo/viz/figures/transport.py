@@ -1,4 +1,4 @@
-"""Frames that are carried along curves."""
+"""Frames that are transported along curves."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def transported_frame(
     col: int | None = None,
     look: Look = "print",
 ) -> go.Figure:
-    """A curve, and a frame of two tangents that is carried along it by parallel transport.
+    """A curve, and a frame of two tangents that is transported along it by parallel transport.
 
     Transport keeps lengths and angles, as the metric measures them. On the map the arrows change their lengths:
     one that is long points where the decoder changes slowly.
@@ -87,12 +87,12 @@ def transported_frame(
         if tangents.shape != (2, len(begin)):
             raise ShapeError(f"{where}: frame must be two tangents, (2, {len(begin)}), got {tuple(tangents.shape)}.")
         times = torch.linspace(0, 1, count, dtype=torch.float64, device=begin.device)
-        carried = [tangents]
+        transported = [tangents]
         # from place to place: a transport begins where the last one ended
         for start, end in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
-            carried.append(_carried(double, curve, start, end, carried[-1]))
+            transported.append(_transported(double, curve, start, end, transported[-1]))
         places = shown.project(curve(times)[0])
-        arrows = np.stack([(t.cpu() @ torch.linalg.pinv(shown.axes)).numpy() for t in carried], 1)
+        arrows = np.stack([(t.cpu() @ torch.linalg.pinv(shown.axes)).numpy() for t in transported], 1)
         path = shown.project(curve(torch.linspace(0, 1, _STEPS, dtype=torch.float64, device=begin.device)))
     box = extent_around(path)
     side = max(high - low for low, high in box)
@@ -105,7 +105,7 @@ def transported_frame(
     return canvas.figure
 
 
-def _carried(manifold: Manifold, curve: Any, start: float, end: float, tangents: Tensor) -> Tensor:
+def _transported(manifold: Manifold, curve: Any, start: float, end: float, tangents: Tensor) -> Tensor:
     def both(t: Tensor) -> Tensor:
         return curve(start + (end - start) * t).expand(2, -1, -1)
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pullgeo import PullbackManifold
-from pullgeo.geodesic.energy.base import Space
+from pullgeo.geodesic.energy.base import ManifoldEnergy
 from pullgeo.viz.explore.solver import ChordSpace, page_geodesics
 from pullgeo.viz.explore.surface import sample_surface
 from tests.viz.explore.decoders import KINDS, Clipped
@@ -20,7 +20,7 @@ def places(*shape: int, generator: torch.Generator) -> Tensor:
 @pytest.mark.parametrize("kind", ["tanh", "metric"])
 def test_the_chord_space_has_exact_derivatives(kind: str, generator: torch.Generator) -> None:
     space = ChordSpace.of(sample_surface(KINDS[kind](), *BOX, side=32))
-    assert isinstance(space, Space)
+    assert isinstance(space, ManifoldEnergy)
     nodes = places(3, 8, generator=generator)
 
     def energy(inner: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""What a module holds besides parameters and submodules, carried over to its twin.
+"""What a module holds besides parameters and submodules, redirected to its clone.
 
 Modules are often referred to by more than their parent: in a list of layers, by a hook or a forward that is a bound
-method, in a lambda's closure. All of these have to lead to the twin, or it would run parts of the original behind its
+method, in a lambda's closure. All of these have to lead to the clone, or it would run parts of the original behind its
 own back.
 """
 
@@ -13,28 +13,28 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import _WrappedHook
 
-Twins = dict[int, Any]
-"""Twin of each module of the original tree, by the original's ``id``; functions remade on the way are added."""
+Clones = dict[int, Any]
+"""Clone of each module of the original tree, by the original's ``id``; functions remade on the way are added."""
 
 _CONTAINERS = (list, tuple, set, frozenset, dict, collections.OrderedDict, collections.defaultdict, collections.deque)
 
 
-def translated(value: Any, twins: Twins) -> Any:
-    """The value, leading to twins where it led to modules of the tree; containers are copied, all else is shared."""
-    if id(value) in twins:
-        return twins[id(value)]
+def redirected(value: Any, clones: Clones) -> Any:
+    """The value, leading to clones where it led to modules of the tree; containers are copied, all else is shared."""
+    if id(value) in clones:
+        return clones[id(value)]
     if _is_container(value):
-        return _container(value, twins)
-    if isinstance(value, types.MethodType) and id(value.__self__) in twins:
-        return types.MethodType(value.__func__, twins[id(value.__self__)])
-    if type(value) is functools.partial and _leads_to_tree(value, twins, set()):
-        arguments = [translated(argument, twins) for argument in value.args]
-        return functools.partial(translated(value.func, twins), *arguments, **translated(value.keywords, twins))
-    if isinstance(value, types.FunctionType) and _leads_to_tree(value, twins, set()):
-        return _function(value, twins)
+        return _container(value, clones)
+    if isinstance(value, types.MethodType) and id(value.__self__) in clones:
+        return types.MethodType(value.__func__, clones[id(value.__self__)])
+    if type(value) is functools.partial and _leads_to_tree(value, clones, set()):
+        arguments = [redirected(argument, clones) for argument in value.args]
+        return functools.partial(redirected(value.func, clones), *arguments, **redirected(value.keywords, clones))
+    if isinstance(value, types.FunctionType) and _leads_to_tree(value, clones, set()):
+        return _function(value, clones)
     if isinstance(value, _WrappedHook):  # torch's own wrapper of hooks that take the module
-        owner: nn.Module | None = translated(value.module(), twins) if value.with_module else None
-        return _WrappedHook(translated(value.hook, twins), owner)
+        owner: nn.Module | None = redirected(value.module(), clones) if value.with_module else None
+        return _WrappedHook(redirected(value.hook, clones), owner)
     return value
 
 
@@ -42,40 +42,40 @@ def _is_container(value: Any) -> bool:
     return type(value) in _CONTAINERS or (isinstance(value, tuple) and hasattr(value, "_fields"))
 
 
-def _container(value: Any, twins: Twins) -> Any:
+def _container(value: Any, clones: Clones) -> Any:
     if isinstance(value, dict):
         copied = value.copy()  # keeps a default factory
         copied.clear()
-        copied.update((translated(key, twins), translated(entry, twins)) for key, entry in value.items())
+        copied.update((redirected(key, clones), redirected(entry, clones)) for key, entry in value.items())
         return copied
-    entries = [translated(entry, twins) for entry in value]
+    entries = [redirected(entry, clones) for entry in value]
     if hasattr(value, "_fields"):
         return type(value)(*entries)
     return collections.deque(entries, value.maxlen) if isinstance(value, collections.deque) else type(value)(entries)
 
 
-def _function(value: types.FunctionType, twins: Twins) -> types.FunctionType:
+def _function(value: types.FunctionType, clones: Clones) -> types.FunctionType:
     cells = tuple(types.CellType() for _ in value.__closure__ or ())
-    defaults = translated(value.__defaults__, twins)
+    defaults = redirected(value.__defaults__, clones)
     remade = types.FunctionType(value.__code__, value.__globals__, value.__name__, defaults, cells)
-    twins[id(value)] = remade  # before its cells: a function may refer to itself
-    remade.__kwdefaults__ = translated(value.__kwdefaults__, twins)
+    clones[id(value)] = remade  # before its cells: a function may refer to itself
+    remade.__kwdefaults__ = redirected(value.__kwdefaults__, clones)
     vars(remade).update(vars(value))
     for cell, original in zip(cells, value.__closure__ or (), strict=True):
         if _is_filled(original):
             content = original.cell_contents
             # what leads nowhere stays shared: a hook may write to a list of its caller
-            cell.cell_contents = translated(content, twins) if _leads_to_tree(content, twins, set()) else content
+            cell.cell_contents = redirected(content, clones) if _leads_to_tree(content, clones, set()) else content
     return remade
 
 
-def _leads_to_tree(value: Any, twins: Twins, seen: set[int]) -> bool:
-    if id(value) in twins:
+def _leads_to_tree(value: Any, clones: Clones, seen: set[int]) -> bool:
+    if id(value) in clones:
         return True
     if id(value) in seen:
         return False
     seen.add(id(value))
-    return any(_leads_to_tree(part, twins, seen) for part in _parts(value))
+    return any(_leads_to_tree(part, clones, seen) for part in _parts(value))
 
 
 def _parts(value: Any) -> list[Any]:
