@@ -21,6 +21,7 @@ from pullgeo.manifold.bvp.multiple_shooting import multiple_shooting
 from pullgeo.manifold.bvp.pieces import Pieces
 from pullgeo.manifold.equation import Equation
 from pullgeo.manifold.exponential import Connection, check_derivative, shoot
+from pullgeo.numerics.batch import Batch
 from pullgeo.numerics.bisect_batch import where_defined
 
 
@@ -217,7 +218,7 @@ def _along_lines(
 
 
 @dataclass(frozen=True, eq=False)
-class _Smooth:
+class _Smooth(Batch):
     """Solutions of the geodesic equation: what they begin with, whether they are geodesics, and their curves."""
 
     velocity: Float[Tensor, "b d"]
@@ -234,20 +235,15 @@ class _Smooth:
         velocity = torch.zeros_like(x).masked_fill(apart.unsqueeze(1), torch.nan)
         return _Smooth(velocity, zero, zero.masked_fill(apart, torch.inf), ~apart, ~apart, [])
 
-    def put(self, index: Tensor, norm: Norm, z: Tensor, u: Tensor, error: Tensor) -> "_Smooth":
-        """Those of some pairs exchanged; they are given by their states at several times."""
+    @staticmethod
+    def of(norm: Norm, z: Float[Tensor, "b t d"], u: Float[Tensor, "b t d"], error: Float[Tensor, " b"]) -> "_Smooth":
+        """Those that are given by their points and velocities at several times."""
         fine = (torch.isfinite(z) & torch.isfinite(u)).flatten(1).all(1) & (error < SETTINGS.good)
         speeds = torch.full_like(z[:, :, 0], torch.nan)
         if bool(fine.any()):
             speeds[fine] = norm(z[fine].flatten(0, 1), u[fine].flatten(0, 1)).reshape(-1, z.shape[1])
-        return _Smooth(
-            self.velocity.index_put((index,), u[:, 0]),
-            self.speed.index_put((index,), speeds[:, 0]),
-            self.error.index_put((index,), error),
-            self.solved.index_put((index,), fine),
-            self.steady.index_put((index,), speeds.amax(1) <= (1 + SETTINGS.steady) * speeds.amin(1)),
-            self.curves,
-        )
+        steady = speeds.amax(1) <= (1 + SETTINGS.steady) * speeds.amin(1)
+        return _Smooth(u[:, 0], speeds[:, 0], error, fine, steady, [])
 
     def taken(self, index: Tensor, other: "_Smooth", good: Bool[Tensor, " k"]) -> "_Smooth":
         """With the good ones of some other solutions for the pairs with these indices."""
@@ -255,12 +251,7 @@ class _Smooth:
         for own, pieces in other.curves:
             kept = good[own].nonzero().squeeze(1)
             curves.append((index[own[kept]], pieces[kept]))
-        return replace(
-            self,
-            velocity=self.velocity.index_put((index[good],), other.velocity[good]),
-            error=self.error.index_put((index[good],), other.error[good]),
-            curves=curves,
-        )
+        return replace(self.put(index[good], other[good]), curves=curves)
 
 
 def _smooth(equation: Equation, norm: Norm, curve: DiscreteCurve, origin: Tensor | None = None) -> _Smooth:
@@ -271,7 +262,7 @@ def _smooth(equation: Equation, norm: Norm, curve: DiscreteCurve, origin: Tensor
     found = _Smooth(begin, zero, zero, zero.bool(), zero.bool(), [])
     rough: list[tuple[Tensor, DiscreteCurve]] = []
     for index, part in collocate(equation, begin, way):
-        found = found.put(index, norm, part.points, part.velocities, part.error)
+        found = found.put(index, _Smooth.of(norm, part.points, part.velocities, part.error))
         solved = found.solved[index].nonzero().squeeze(1)
         found = replace(found, curves=[*found.curves, (index[solved], part.pieces[solved])])
         near = ((part.error >= SETTINGS.good) & (part.error < SETTINGS.rough)).nonzero().squeeze(1)
@@ -281,7 +272,8 @@ def _smooth(equation: Equation, norm: Norm, curve: DiscreteCurve, origin: Tensor
         segments = max(near.segments for _, near in rough)
         nodes = [near.nodes if near.segments == segments else near.resample(segments).nodes for _, near in rough]
         states, mismatch = multiple_shooting(equation.manifold.connection, DiscreteCurve(torch.cat(nodes)))
-        found = found.put(torch.cat([index for index, _ in rough]), norm, states[:, :, 0], states[:, :, 1], mismatch)
+        shot = _Smooth.of(norm, states[:, :, 0], states[:, :, 1], mismatch)
+        found = found.put(torch.cat([index for index, _ in rough]), shot)
     return found
 
 
