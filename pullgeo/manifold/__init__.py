@@ -6,6 +6,7 @@ from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.data_metrics import ConformalMetric, KernelDensity, LandMetric, RHVAEMetric
 from pullgeo.manifold.decoders.ensemble import Ensemble, MeanAndDeviation, mean_and_deviation
 from pullgeo.manifold.decoders.rbf import RBFDeviation
+from pullgeo.manifold.divergence import kl_energy, kl_length
 from pullgeo.manifold.logarithm import Logarithm
 from pullgeo.manifold.metric_manifold import MetricManifold
 from pullgeo.manifold.pullback import PullbackManifold
@@ -24,6 +25,8 @@ __all__ = [
     "PullbackManifold",
     "RBFDeviation",
     "RHVAEMetric",
+    "kl_energy",
+    "kl_length",
     "mean_and_deviation",
 ]
 
