@@ -10,6 +10,7 @@ from pullgeo.manifold.divergence import kl_energy, kl_length
 from pullgeo.manifold.logarithm import Logarithm
 from pullgeo.manifold.metric_manifold import MetricManifold
 from pullgeo.manifold.pullback import PullbackManifold
+from pullgeo.manifold.weighted_sum import weighted_sum
 
 __all__ = [
     "Ambient",
@@ -28,6 +29,7 @@ __all__ = [
     "kl_energy",
     "kl_length",
     "mean_and_deviation",
+    "weighted_sum",
 ]
 
 __getattr__ = renamed(

@@ -154,6 +154,16 @@ class PullbackManifold(Manifold):
         found = self.distribution(z)
         return None if found is None else found.stddev
 
+    def with_decoder(self, decoder: Decoder | Any) -> "PullbackManifold":
+        """The manifold that another decoder spans, measured as this one is.
+
+        Example:
+            >>> manifold = PullbackManifold(torch.nn.Linear(2, 3), output=0)
+            >>> manifold.with_decoder(torch.nn.Linear(5, 3))
+            PullbackManifold(Linear(5 -> 3), output=0, ambient=Euclidean)
+        """
+        return PullbackManifold(decoder, self._given, self.output)
+
     def distribution(self, z: Float[Tensor, "b d"]) -> Distribution | None:
         """What the decoder, with ``output``, returns for latents, if these are distributions; or ``None``.
 
