@@ -7,6 +7,7 @@ from pullgeo.manifold.data_metrics import ConformalMetric, KernelDensity, LandMe
 from pullgeo.manifold.decoders.ensemble import Ensemble, MeanAndDeviation, mean_and_deviation
 from pullgeo.manifold.decoders.rbf import RBFDeviation
 from pullgeo.manifold.divergence import kl_energy, kl_length
+from pullgeo.manifold.finsler import FinslerLength, FinslerSpace, finsler_length
 from pullgeo.manifold.logarithm import Logarithm
 from pullgeo.manifold.metric_manifold import MetricManifold
 from pullgeo.manifold.pullback import PullbackManifold
@@ -16,6 +17,8 @@ __all__ = [
     "Ambient",
     "ConformalMetric",
     "Ensemble",
+    "FinslerLength",
+    "FinslerSpace",
     "KernelDensity",
     "LandMetric",
     "Logarithm",
@@ -26,6 +29,7 @@ __all__ = [
     "PullbackManifold",
     "RBFDeviation",
     "RHVAEMetric",
+    "finsler_length",
     "kl_energy",
     "kl_length",
     "mean_and_deviation",
