@@ -6,14 +6,19 @@ from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.data_metrics import ConformalMetric, KernelDensity, LandMetric, RHVAEMetric
 from pullgeo.manifold.decoders.ensemble import Ensemble, MeanAndDeviation, mean_and_deviation
 from pullgeo.manifold.decoders.rbf import RBFDeviation
+from pullgeo.manifold.divergence import kl_energy, kl_length
+from pullgeo.manifold.finsler import FinslerLength, FinslerSpace, finsler_length
 from pullgeo.manifold.logarithm import Logarithm
 from pullgeo.manifold.metric_manifold import MetricManifold
 from pullgeo.manifold.pullback import PullbackManifold
+from pullgeo.manifold.weighted_sum import weighted_sum
 
 __all__ = [
     "Ambient",
     "ConformalMetric",
     "Ensemble",
+    "FinslerLength",
+    "FinslerSpace",
     "KernelDensity",
     "LandMetric",
     "Logarithm",
@@ -24,7 +29,11 @@ __all__ = [
     "PullbackManifold",
     "RBFDeviation",
     "RHVAEMetric",
+    "finsler_length",
+    "kl_energy",
+    "kl_length",
     "mean_and_deviation",
+    "weighted_sum",
 ]
 
 __getattr__ = renamed(

@@ -8,6 +8,7 @@ import geoopt
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from pullgeo._repr import function_text
 from pullgeo._torch.plain_memory import inference_named, outside_inference
@@ -150,10 +151,31 @@ class PullbackManifold(Manifold):
             return self.decoder.members_at(z).std(1, correction=0)
         if isinstance(self.output, MeanAndScale):
             return self.decode(z).chunk(2, 1)[1]
+        found = self.distribution(z)
+        return None if found is None else found.stddev
+
+    def with_decoder(self, decoder: Decoder | Any) -> "PullbackManifold":
+        """The manifold that another decoder spans, measured as this one is.
+
+        Example:
+            >>> manifold = PullbackManifold(torch.nn.Linear(2, 3), output=0)
+            >>> manifold.with_decoder(torch.nn.Linear(5, 3))
+            PullbackManifold(Linear(5 -> 3), output=0, ambient=Euclidean)
+        """
+        return PullbackManifold(decoder, self._given, self.output)
+
+    def distribution(self, z: Float[Tensor, "b d"]) -> Distribution | None:
+        """What the decoder, with ``output``, returns for latents, if these are distributions; or ``None``.
+
+        Raises:
+            OptionError: their Fisher information is not known.
+        """
+        self._settle(z)
         if self._reading.chart is None:
             return None
         with inference_named(), unvalidated():
-            return through(self.decoder, self.output, self._reading.pick)(outside_inference(z)).stddev
+            found: Distribution = through(self.decoder, self.output, self._reading.pick)(outside_inference(z))
+            return found
 
     def metric(self, z: Tensor) -> Metric:
         """``G(z) = JᵀMJ``, held implicitly: ``.dense()`` multiplies it out, ``.inner(u, v)`` pushes two tangents.

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from scipy.integrate import quad
+from scipy.integrate import quad, solve_bvp
 from scipy.special import polygamma
 from torch import Tensor, nn
 from torch import distributions as td
@@ -360,6 +361,55 @@ def test_decoders_that_are_parameter_maps_have_closed_forms(name: str) -> None:
     found = PullbackManifold(decoder).geodesic(z0, z1, Newton(segments=128))
     assert bool(found.converged.all())
     assert float(found.length) == pytest.approx(expected, rel=1e-7)
+
+
+def dirichlet_length(begin: list[float], end: list[float]) -> float:
+    """By collocation of the geodesic equation: the metric is the Hessian of ``Σ log Γ(α) - log Γ(Σ α)``."""
+    n = len(begin)
+
+    def information(alpha: np.ndarray) -> np.ndarray:
+        return np.diag(polygamma(1, alpha)) - polygamma(1, alpha.sum())
+
+    def slope(t: np.ndarray, state: np.ndarray) -> np.ndarray:
+        alpha, v = state[:n], state[n:]
+        # half of the third derivatives, contracted twice with the velocity
+        force = 0.5 * (polygamma(2, alpha) * v**2 - polygamma(2, alpha.sum(0)) * v.sum(0) ** 2)
+        turned = [np.linalg.solve(information(alpha[:, i]), -force[:, i]) for i in range(len(t))]
+        return np.concatenate([v, np.stack(turned, 1)])
+
+    def ends(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.concatenate([a[:n] - begin, b[:n] - end])
+
+    t = np.linspace(0, 1, 41)
+    line = np.outer(begin, 1 - t) + np.outer(end, t)
+    start = np.concatenate([line, np.repeat((np.array(end) - begin)[:, None], len(t), 1)])
+    found = solve_bvp(slope, ends, t, start, tol=1e-9, max_nodes=20000)
+    assert found.success
+    alpha, v = found.sol(0.0)[:n], found.sol(0.0)[n:]
+    return float(math.sqrt(v @ information(alpha) @ v))
+
+
+@pytest.mark.parametrize(("begin", "end"), [([1.5, 4.0], [3.0, 0.8]), ([1.5, 4.0, 2.5], [3.0, 0.8, 5.0])])
+def test_beta_and_dirichlet_geodesics_that_no_symmetry_gives(begin: list[float], end: list[float]) -> None:
+    expected = dirichlet_length(begin, end)
+    families = [lambda z: td.Dirichlet(z)]
+    if len(begin) == 2:
+        families.append(lambda z: td.Beta(z[:, :1], z[:, 1:]))
+    for family in families:
+        found = PullbackManifold(family).geodesic(at(*begin), at(*end), Newton(segments=128))
+        assert float(found.length) == pytest.approx(expected, rel=1e-7)
+
+
+def test_the_metric_of_gaussians_with_full_covariance() -> None:
+    """``dμᵀ Σ⁻¹ dμ + ½ tr (Σ⁻¹ dΣ)²``."""
+    z = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    means = dense_jacobian(lambda z: gaussian(z).loc, z)
+    changes = dense_jacobian(lambda z: gaussian(z).covariance_matrix.flatten(1), z).unflatten(1, (2, 2))
+    precision = torch.linalg.inv(gaussian(z).covariance_matrix)
+    turned = torch.einsum("bij,bjkd->bikd", precision, changes)
+    expected = torch.einsum("bid,bij,bje->bde", means, precision, means)
+    expected = expected + torch.einsum("bikd,bkie->bde", turned, turned) / 2
+    torch.testing.assert_close(PullbackManifold(gaussian).metric(z).dense(), expected)
 
 
 def test_a_given_covariance_is_flat_and_several_gaussians_add_up() -> None:

@@ -162,6 +162,25 @@ def test_selected_deviation_is_the_most_likely_one_on_data_that_it_has_not_seen(
         RBFDeviation.select(z, errors, centers=(390,), floor=1e-3, generator=generator())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_basis_functions_that_vanish_at_all_data_are_refused(dtype: torch.dtype) -> None:
+    z = latents(60).to(dtype)
+    errors = 0.1 + torch.rand(60, OUT, generator=generator(2)).to(dtype)
+    arguments = {"centers": 7, "floor": 1e-2}
+    for spread in (1e-3, 0.02):
+        with pytest.raises(OptionError, match=r"RBFDeviation\.fit: .* vanish at all latents.*larger spread"):
+            RBFDeviation.fit(z, errors, spread=spread, **arguments, generator=generator())
+        chosen = RBFDeviation.select(z, errors, centers=(7,), spreads=(spread, 1.0), floor=1e-2, generator=generator())
+        wide = RBFDeviation.fit(z, errors, spread=1.0, **arguments, generator=generator(3))
+        assert float(chosen.rates.max()) < 20 * float(wide.rates.max())
+        with pytest.raises(OptionError, match="no choice has a finite held-out likelihood"):
+            RBFDeviation.select(z, errors, centers=(7,), spreads=(spread,), floor=1e-2, generator=generator())
+    # as many centres as data, and clusters without a width, are no trouble
+    for count, spread in ((60, 1.0), (60, 0.1), (7, 0.3)):
+        fitted = RBFDeviation.fit(z, errors, centers=count, spread=spread, floor=1e-2, generator=generator())
+        assert bool(torch.isfinite(fitted(z)).all() & torch.isfinite(fitted.weights).all())
+
+
 def test_uncertainty_keeps_geodesics_where_the_data_are() -> None:
     t = torch.linspace(0, 3.1416, 60, dtype=torch.float64)
     arc = torch.stack([t.cos(), t.sin()], 1)

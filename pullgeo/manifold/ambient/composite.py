@@ -23,6 +23,9 @@ class Product(Ambient):
     parts: tuple[Ambient, ...]
     shapes: tuple[tuple[int, ...], ...]
 
+    def __repr__(self) -> str:
+        return " x ".join(map(repr, self.parts))
+
     def metric(self, y: Float[Tensor, "b D"]) -> "DirectSum":
         """The metrics of the parts, side by side."""
         return DirectSum(tuple(part.metric(own) for part, own in zip(self.parts, self._split(y), strict=True)), len(y))
@@ -38,6 +41,12 @@ class Product(Ambient):
         """Part by part."""
         own = zip(self.parts, self._split(y), self._split(u), self._split(w), strict=True)
         return torch.cat([part.lowered_christoffel(p, s.flatten(1), t.flatten(1)) for part, p, s, t in own], 1)
+
+    def check(self, y: Float[Tensor, "b D"]) -> None:
+        """Raise unless the parts can measure there."""
+        super().check(y)
+        for part, own in zip(self.parts, self._split(y), strict=True):
+            part.check(own)
 
     def _split(self, y: Tensor) -> list[Tensor]:
         sizes = [torch.Size(shape).numel() for shape in self.shapes]

@@ -13,6 +13,9 @@ from pullgeo.errors import OptionError, ShapeError
 LEAST = 1e-3
 """The least error that is believed, in units of the root mean square of all errors."""
 
+ROUNDING = 1e-6
+"""The width of a cluster that is none, in units of that of all data: centres come from sums, and maybe in float32."""
+
 
 class RBFDeviation(nn.Module):
     """``σ(z) = (W φ(z) + ζ)^(-½)`` with radial basis functions ``φ_k = exp(-λ_k ‖z - c_k‖²)``, for each output.
@@ -91,7 +94,9 @@ class RBFDeviation(nn.Module):
             generator: source of the clusters' starts.
 
         Raises:
-            ShapeError, OptionError: there are fewer latents than centres, or errors are not one row for each latent.
+            ShapeError, OptionError: there are fewer latents than centres, or errors are not one row for each latent; or
+                basis functions are so narrow that some vanish at all latents, so that no weight of theirs is likelier
+                than another.
 
         Cost: k-means, and ``steps`` products of ``(n, k)`` with ``(k, D)``.
         """
@@ -112,6 +117,14 @@ class RBFDeviation(nn.Module):
             e = e.clamp(min=LEAST**2 * float(e.mean()))
             middle, rates = _clusters(z, centers, spread, generator)
             phi = (-rates * torch.cdist(z, middle).square()).exp()
+            # less than this is lost in rounding beside any other function, and its weight would be a ratio of zeros
+            unseen = phi.amax(0) < torch.finfo(latents.dtype).eps
+            if bool(unseen.any()):
+                raise _NarrowError(
+                    f"RBFDeviation.fit: with centers={centers} and spread={spread}, {int(unseen.sum())} of {centers} "
+                    "basis functions vanish at all latents, the width of a cluster being that of its members around "
+                    "the centre. Take a larger spread, 1 or 2, or choose it by RBFDeviation.select."
+                )
             total_pull = phi.mT @ e
             # e² is 1/β on average: a start of the right size
             weights = (1 / e.mean(0)).unsqueeze(1).expand(-1, centers)
@@ -136,7 +149,8 @@ class RBFDeviation(nn.Module):
         """`fit` with the number of centres and the bandwidth that are most likely for errors it has not seen.
 
         A share of the data is held out; each choice is fitted to the rest, and that with the largest held-out
-        likelihood ``Σ log β - β e²`` is fitted again to all. Choices with more centres than data to fit are left out.
+        likelihood ``Σ log β - β e²`` is fitted again to all. Choices with more centres than data to fit are left out,
+        and those whose basis functions are too narrow to be fitted.
 
         Args:
             latents: where the data are.
@@ -170,15 +184,18 @@ class RBFDeviation(nn.Module):
         best, chosen = -float("inf"), (usable[0], spreads[0])
         for k in usable:
             for spread in spreads:
-                fitted = cls.fit(
-                    latents[train],
-                    errors[train],
-                    centers=k,
-                    floor=floor,
-                    spread=spread,
-                    steps=steps,
-                    generator=generator,
-                )
+                try:
+                    fitted = cls.fit(
+                        latents[train],
+                        errors[train],
+                        centers=k,
+                        floor=floor,
+                        spread=spread,
+                        steps=steps,
+                        generator=generator,
+                    )
+                except _NarrowError:
+                    continue
                 with torch.no_grad():
                     precision = fitted(latents[test]).double() ** -2
                     score = float((precision.log() - precision * unseen).sum())
@@ -197,6 +214,10 @@ class RBFDeviation(nn.Module):
         return (torch.nn.functional.linear((-self.rates * away).exp(), self.weights) + self.floor).rsqrt()
 
 
+class _NarrowError(OptionError):
+    """Basis functions that vanish at all latents."""
+
+
 def _usable(errors: Tensor) -> bool:
     return bool((errors >= 0).all() & torch.isfinite(errors).all() & (errors > 0).any())
 
@@ -213,6 +234,15 @@ def _clusters(
     away = (z - middle[label]).norm(dim=1)
     members = torch.bincount(label, minlength=count).to(z)
     width = torch.zeros_like(members).index_add(0, label, away) / members.clamp(min=1)
-    # a cluster of one point has no width of its own: it takes the average
-    typical = width[width > 0].mean() if bool((width > 0).any()) else torch.ones_like(width[0])
-    return middle, 0.5 / (spread * torch.where(width > 0, width, typical)).square()
+    # a cluster of one point has no width of its own, but for rounding: it takes the average
+    known = width > ROUNDING * (z - z.mean(0)).norm(dim=1).mean()
+    typical = width[known].mean() if bool(known.any()) else _gap(middle)
+    return middle, 0.5 / (spread * torch.where(known, width, typical)).square()
+
+
+def _gap(middle: Float[Tensor, "k d"]) -> Tensor:
+    """The mean distance of centres to the nearest other one, or one."""
+    apart = torch.cdist(middle, middle)
+    nearest = apart.masked_fill(apart == 0, torch.inf).amin(1)
+    near = nearest[torch.isfinite(nearest)]
+    return near.mean() if len(near) else middle.new_ones(())
