@@ -30,7 +30,7 @@ from torch._ops import OpOverload, OpOverloadPacket
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from pullgeo._torch import kink_functions, matrix_functions, once_functions
+from pullgeo._torch import kink_functions, matrix_functions, once_functions, own_functions
 from pullgeo._torch.scripts import ScriptCalls
 from pullgeo._torch.torch_names import Function, functions_named
 
@@ -324,13 +324,19 @@ _LEAVES: frozenset[Function] = frozenset((Tensor.numpy, Tensor.__array__))
 
 
 class Substituting(TorchFunctionMode):
-    """Within this context, torch computes the substitutes."""
+    """Within this context, torch computes the substitutes.
+
+    Raises:
+        ForgetsError: in a transform, for functions with a backward that it would take for constant.
+    """
 
     def __torch_function__(
         self, func: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """The substitute of a function, or the function."""
         kwargs = kwargs or {}
+        if func is own_functions.CALL:
+            own_functions.check_remembered(args[0])
         if kwargs.get("out") is not None:
             return func(*args, **kwargs)
         return SUBSTITUTES.get(func, func)(*args, **kwargs)
