@@ -71,13 +71,21 @@ def leaves(output: Tensor) -> list[Tensor]:
     return [variable for variable in variables if isinstance(variable, Tensor)]
 
 
-def has_own_functions(output: Tensor) -> bool:
-    """Whether a ``torch.autograd.Function`` that somebody wrote in Python is in the graph of an output."""
-    return any(isinstance(node, BackwardCFunction) for node in _graph(output))
+def own_functions(output: Tensor, begin: Tensor | None = None) -> list[str]:
+    """Names of the ``torch.autograd.Function`` that somebody wrote in Python, in the graph of an output.
+
+    Args:
+        output: what was computed.
+        begin: where to end the search, whatever stands behind it.
+    """
+    nodes: list[Any] = [type(node) for node in _graph(output, begin) if isinstance(node, BackwardCFunction)]
+    functions = [getattr(node, "_forward_cls", node) for node in nodes]
+    # this package's own have every derivative, or refuse by name
+    return list(dict.fromkeys(f.__name__ for f in functions if not f.__module__.startswith("pullgeo.")))
 
 
-def _graph(output: Tensor) -> Iterator[Any]:
-    seen = set()
+def _graph(output: Tensor, begin: Tensor | None = None) -> Iterator[Any]:
+    seen = set() if begin is None else {begin.grad_fn}
     todo = [output.grad_fn]
     while todo:
         node = todo.pop()

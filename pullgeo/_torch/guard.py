@@ -33,7 +33,7 @@ class Guard(TorchFunctionMode):
         ...     net.double()
         Traceback (most recent call last):
         ...
-        pullgeo.errors.ModuleError: linearize: the weights of a network are changed while it is differentiated...
+        pullgeo.errors.ModuleError: Jacobian: the weights of a network are changed while it is differentiated...
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Guard(TorchFunctionMode):
 
     def _refused(self, what: str) -> ModuleError:
         self._refusal = ModuleError(
-            "linearize: the weights of a network are changed while it is differentiated, which needs fixed weights: "
+            "Jacobian: the weights of a network are changed while it is differentiated, which needs fixed weights: "
             f"{what}. Convert or load the network once, before; or give the module itself, which is evaluated in "
             "float64 where that is needed and stays as it is."
         )

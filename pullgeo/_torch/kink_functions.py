@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pullgeo._torch.singular_values import svdvals
+
 _SERIES = tuple((-1) ** k / math.factorial(2 * k + 1) for k in range(11))
 
 
@@ -47,7 +49,13 @@ def vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False,
 def matrix_norm(
     A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None
 ) -> Tensor:
-    """The norm of matrices; that of Frobenius as a vector's."""
+    """The norm of matrices; that of Frobenius as a vector's, and those by singular values as these."""
+    if ord in ("nuc", 2, -2):
+        A = (A if dtype is None else A.to(dtype)).movedim(tuple(dim), (-2, -1))
+        values = svdvals(A)
+        value = values.sum(-1) if ord == "nuc" else values.amax(-1) if ord == 2 else values.amin(-1)
+        first, second = sorted(d % A.ndim for d in dim)
+        return value.unsqueeze(first).unsqueeze(second) if keepdim else value
     if ord != "fro":
         return torch.linalg.matrix_norm(A, ord, dim, keepdim, dtype=dtype)
     return vector_norm(A, 2, dim, keepdim, dtype=dtype)
@@ -66,7 +74,7 @@ def norm(
 ) -> Tensor:
     """The older norm, of vectors unless it is the sum of singular values."""
     if p == "nuc":
-        return torch.norm(input, p, dim, keepdim, dtype=dtype)
+        return matrix_norm(input, p, (-2, -1) if dim is None else dim, keepdim, dtype=dtype)
     return vector_norm(input, 2 if p is None or p == "fro" else p, dim, keepdim, dtype=dtype)
 
 

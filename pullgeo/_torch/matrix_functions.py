@@ -112,8 +112,8 @@ class _Eigh(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(A: Tensor, UPLO: str) -> tuple[Tensor, Tensor]:
-        """Both."""
+    def forward(A: Tensor, UPLO: str, values: bool) -> tuple[Tensor, Tensor]:
+        """Both; or for the values alone, in which equal ones count as a kink."""
         L, V = torch.linalg.eigh(A, UPLO)
         return L, V
 
@@ -122,37 +122,47 @@ class _Eigh(torch.autograd.Function):
         """Keep both, which is all that derivatives need."""
         ctx.save_for_backward(*output)
         ctx.save_for_forward(*output)
+        ctx.values = inputs[2]
 
     @staticmethod
-    def backward(ctx: Any, gL: Tensor, gV: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gL: Tensor, gV: Tensor) -> tuple[Tensor, None, None]:
         """``V (diag gL + Vᴴ gV / (λ_j - λ_i)) Vᴴ``."""
         L, V = ctx.saved_tensors
-        inner = V.mH @ gV * _inverse_gaps(L) + gL.to(V.dtype).diag_embed()
-        return V @ inner @ V.mH, None
+        inner = _over_gaps(V.mH @ gV, L, ctx.values) + gL.to(V.dtype).diag_embed()
+        return V @ inner @ V.mH, None, None
 
     @staticmethod
-    def jvp(ctx: Any, dA: Tensor, _: None) -> tuple[Tensor, Tensor]:
+    def jvp(ctx: Any, dA: Tensor, *_: None) -> tuple[Tensor, Tensor]:
         """``diag (Vᴴ dA V)`` and ``V (Vᴴ dA V / (λ_j - λ_i))``."""
         L, V = ctx.saved_tensors
         inner = V.mH @ dA @ V
-        return inner.diagonal(dim1=-2, dim2=-1).real, V @ (inner * _inverse_gaps(L))
+        return inner.diagonal(dim1=-2, dim2=-1).real, V @ _over_gaps(inner, L, ctx.values)
 
 
-def _inverse_gaps(L: Tensor) -> Tensor:
-    """``1/(λ_j - λ_i)`` in row i and column j, zero on the diagonal."""
-    same = torch.eye(L.shape[-1], dtype=torch.bool, device=L.device)
+def _over_gaps(inner: Tensor, L: Tensor, values: bool) -> Tensor:
+    """Entries over ``λ_j - λ_i`` in row i and column j, zero on the diagonal.
+
+    Eigenvectors of equal eigenvalues have no derivatives: what asks for them is infinite, unless it counts as a kink.
+    """
+    n = L.shape[-1]
     gaps = L.unsqueeze(-2) - L.unsqueeze(-1)
-    return torch.where(same, 0.0, torch.where(same, 1.0, gaps).reciprocal())
+    same = torch.eye(n, dtype=torch.bool, device=L.device)
+    if values:
+        size = L.detach().abs().amax(-1, keepdim=True).unsqueeze(-1) if n else L.unsqueeze(-1)
+        same = same | (gaps.abs() <= 8 * n * torch.finfo(L.dtype).eps * size)
+    else:
+        same = same | ((gaps == 0) & (inner == 0))
+    return torch.where(same, 0.0, inner / torch.where(same, 1.0, gaps))
 
 
 def eigh(A: Tensor, UPLO: str = "L") -> Any:
     """Eigenvalues and eigenvectors of symmetric matrices."""
-    return torch.return_types.linalg_eigh(_Eigh.apply(A, UPLO))  # type: ignore[attr-defined]
+    return torch.return_types.linalg_eigh(_Eigh.apply(A, UPLO, False))  # type: ignore[attr-defined]
 
 
 def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
     """Eigenvalues of symmetric matrices."""
-    L: Tensor = _Eigh.apply(A, UPLO)[0]
+    L: Tensor = _Eigh.apply(A, UPLO, True)[0]
     return L
 
 

@@ -4,6 +4,8 @@ While a map is differentiated automatically, `Substituting` puts these formulas 
 
 * determinants, linear systems, reflections, weight and layer norm, products and logarithms of sums along a dimension:
   some derivative of a derivative is wrong, or NaN; see `pullgeo._torch.matrix_functions`;
+* singular values, and norms by them: second derivatives are NaN where values are equal or zero, as of eigenvalues; see
+  `pullgeo._torch.singular_values`;
 * norms, angles, extremes: forward mode disagrees with reverse mode at kinks and ties, or second derivatives are NaN
   there; see `pullgeo._torch.kink_functions`;
 * bags of embeddings, hard sigmoid, gated linear units, distances of all pairs: some derivative is missing; that of the
@@ -30,7 +32,7 @@ from torch._ops import OpOverload, OpOverloadPacket
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from pullgeo._torch import kink_functions, matrix_functions, once_functions
+from pullgeo._torch import kink_functions, matrix_functions, once_functions, own_functions, singular_values
 from pullgeo._torch.scripts import ScriptCalls
 from pullgeo._torch.torch_names import Function, functions_named
 
@@ -224,6 +226,8 @@ _NAMED: dict[str, Function] = {
     "linalg.tensorsolve": matrix_functions.tensorsolve,
     "linalg.eigh": matrix_functions.eigh,
     "linalg.eigvalsh": matrix_functions.eigvalsh,
+    "linalg.svdvals": singular_values.svdvals,
+    "linalg.cond": singular_values.cond,
     "triangular_solve": matrix_functions.triangular_solve,
     "cholesky_inverse": matrix_functions.cholesky_inverse,
     "linalg.householder_product": matrix_functions.householder_product,
@@ -324,13 +328,19 @@ _LEAVES: frozenset[Function] = frozenset((Tensor.numpy, Tensor.__array__))
 
 
 class Substituting(TorchFunctionMode):
-    """Within this context, torch computes the substitutes."""
+    """Within this context, torch computes the substitutes.
+
+    Raises:
+        ForgetsError: in a transform, for functions with a backward that it would take for constant.
+    """
 
     def __torch_function__(
         self, func: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """The substitute of a function, or the function."""
         kwargs = kwargs or {}
+        if func is own_functions.CALL:
+            own_functions.check_remembered(args[0])
         if kwargs.get("out") is not None:
             return func(*args, **kwargs)
         return SUBSTITUTES.get(func, func)(*args, **kwargs)

@@ -27,15 +27,14 @@ _FUNCTION = (
     "operations) and setup_context."
 )
 _IN_PLACE = "It changes a tensor in place that is differentiated, or a parameter or buffer: write y = x + 1 for x += 1."
-_COMPILED = "Linearize the module or function that torch.compile was given."
+_COMPILED = "Use the module or function that torch.compile was given."
 _HINTS = (
-    ("once_differentiable", "A torch.autograd.Function in it has a backward that cannot be differentiated again."),
     ("setup_context", _FUNCTION),
     ("numpy", _NUMPY),
     ("storage", _NUMPY),
     ("nested", "Nested tensors have few derivatives: pad them, torch.nested.to_padded_tensor(t, 0.0), and mask."),
     ("sparse", "Sparse tensors have few derivatives: use .to_dense(), or torch.sparse.mm(sparse, dense)."),
-    ("torchscript", "Linearize the module that TorchScript compiled."),
+    ("torchscript", "Use the module that TorchScript compiled."),
     ("torch.compile", _COMPILED),
     ("user code", _COMPILED),
     ("guard failed", "It was exported for one size of batch: export it with a dynamic first dimension."),
@@ -122,7 +121,7 @@ def undifferentiable(function: Any, error: Exception) -> ModuleError:
     told = str(error).lower()
     hint = next((hint for sign, hint in _HINTS if sign in told), "Write it as torch operations that differentiate.")
     return ModuleError(
-        f"linearize: torch cannot differentiate what {name_of(function)} computes: {type(error).__name__}: "
+        f"Jacobian: torch cannot differentiate what {name_of(function)} computes: {type(error).__name__}: "
         f"{first[:300]} {hint}"
     )
 
@@ -141,15 +140,15 @@ def _call_refused(function: Any, error: Exception) -> str | None:
     """Why a map cannot be called with a batch and nothing else, if that is what went wrong."""
     name = name_of(function)
     if "numpy() on Tensor that requires grad" in str(error):
-        return f"linearize: {name} calls numpy() on a tensor that is differentiated. {_NUMPY}"
+        return f"Jacobian: {name} calls numpy() on a tensor that is differentiated. {_NUMPY}"
     if "leaf Variable that requires grad" in str(error):
         return (
-            f"linearize: {name} changes a parameter in place while it is differentiated. Change parameters outside of "
+            f"Jacobian: {name} changes a parameter in place while it is differentiated. Change parameters outside of "
             "forward, or compute with a changed copy: w = self.weight.clamp(-1, 1)."
         )
     inner = getattr(function, "__wrapped__", function)
     if isinstance(inner, nn.Module) and isinstance(error, NotImplementedError) and "forward" in str(error):
-        return f"linearize: {name} has no forward, so there is nothing to differentiate. Linearize a module in it."
+        return f"Jacobian: {name} has no forward, so there is nothing to differentiate. Use a module in it."
     if not isinstance(error, TypeError):
         return None
     if isinstance(inner, nn.Module) and "forward" not in vars(inner):  # behind wrappers that take anything
@@ -162,7 +161,7 @@ def _call_refused(function: Any, error: Exception) -> str | None:
         signature.bind(None)
     except TypeError as refusal:
         return (
-            f"linearize: {name} is called with the batch alone, and that it does not take: {refusal}. Its signature is "
+            f"Jacobian: {name} is called with the batch alone, and that it does not take: {refusal}. Its signature is "
             f"{signature}. Fix the other arguments, by functools.partial({name}, ...) for wrt='input', or by a module "
             "that holds them and calls it."
         )

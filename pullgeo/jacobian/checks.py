@@ -51,7 +51,7 @@ def check_wrt(wrt: str) -> None:
         OptionError: it is something else.
     """
     if wrt not in ("input", "weight"):
-        raise OptionError(f'linearize: wrt must be "input" or "weight", got {wrt!r}.')
+        raise OptionError(f'Jacobian: wrt must be "input" or "weight", got {wrt!r}.')
 
 
 def check_batch(x: Tensor, wrt: str) -> None:
@@ -68,23 +68,23 @@ def check_batch(x: Tensor, wrt: str) -> None:
             if isinstance(x, PackedSequence)
             else "Use torch.as_tensor(x)"
         )
-        raise DtypeError(f"linearize: x must be a torch.Tensor, got {type(x).__name__}. {use}.")
+        raise DtypeError(f"Jacobian: x must be a torch.Tensor, got {type(x).__name__}. {use}.")
     if x.is_nested or x.layout is not torch.strided:
         kind, use = ("nested", "torch.nested.to_padded_tensor(x, 0.0)") if x.is_nested else (x.layout, "x.to_dense()")
         raise DtypeError(
-            f"linearize: x must be a dense tensor with one row per sample, got a {kind} one, whose entries are no "
+            f"Jacobian: x must be a dense tensor with one row per sample, got a {kind} one, whose entries are no "
             f"coordinates. Use {use}."
         )
     if x.ndim == 0:
-        raise ShapeError("linearize: x must have shape (b, *shape), got a scalar. Add a batch dimension.")
+        raise ShapeError("Jacobian: x must have shape (b, *shape), got a scalar. Add a batch dimension.")
     if wrt == "input" and x.is_complex():
         raise DtypeError(
-            f"linearize: x must be real for wrt='input', got {x.dtype}, for which a derivative has two real parts. Let "
+            f"Jacobian: x must be real for wrt='input', got {x.dtype}, for which a derivative has two real parts. Let "
             "the map begin with torch.view_as_complex, and pass torch.view_as_real(x)."
         )
     if wrt == "input" and not x.is_floating_point():
         raise DtypeError(
-            f"linearize: x must be floating point for wrt='input', got {x.dtype}. Use x.float(), or wrt='weight' if "
+            f"Jacobian: x must be floating point for wrt='input', got {x.dtype}. Use x.float(), or wrt='weight' if "
             "these are indices."
         )
 
@@ -110,7 +110,7 @@ def check_module(module: nn.Module, x: Tensor, wrt: str, chosen: Sequence[Tensor
     parameters = list({id(p): p for _, child in children for p in child._parameters.values() if p is not None}.values())
     if any(is_lazy(p) for p in parameters):
         raise ModuleError(
-            "linearize: a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
+            "Jacobian: a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
         )
     _check_fixed(children)
     _check_parameters(module, parameters if chosen is None else chosen, wrt)
@@ -119,20 +119,20 @@ def check_module(module: nn.Module, x: Tensor, wrt: str, chosen: Sequence[Tensor
         for name, child in children:
             if isinstance(child, ScriptModule) and any(True for _ in child.parameters()):
                 raise ModuleError(
-                    f"linearize: {_where(name, child)} is compiled by TorchScript, which keeps its parameters out of "
-                    "reach, so there is no wrt='weight'. Linearize the module that was compiled."
+                    f"Jacobian: {_where(name, child)} is compiled by TorchScript, which keeps its parameters out of "
+                    "reach, so there is no wrt='weight'. Use the module that was compiled."
                 )
     if wrt == "weight" and not parameters:
-        raise ModuleError(f"linearize: {type(module).__name__} has no parameters, so there is no wrt='weight'.")
+        raise ModuleError(f"Jacobian: {type(module).__name__} has no parameters, so there is no wrt='weight'.")
     precisions = [p.dtype.to_real() for p in parameters if p.is_floating_point() or p.is_complex()]
     if precisions and x.is_floating_point() and all(precision != x.dtype for precision in precisions):
         raise DtypeError(
-            f"linearize: x is {x.dtype} and the module's parameters are {precisions[0]}. "
+            f"Jacobian: x is {x.dtype} and the module's parameters are {precisions[0]}. "
             f"Use x.to({precisions[0]}) or module.to({x.dtype})."
         )
     if parameters and all(p.device != x.device for p in parameters):
         raise DeviceError(
-            f"linearize: x is on {x.device} and the module's parameters are on {parameters[0].device}. "
+            f"Jacobian: x is on {x.device} and the module's parameters are on {parameters[0].device}. "
             + (
                 "Tensors on meta have no values: load some with module.to_empty(device=...) and load_state_dict."
                 if parameters[0].is_meta
@@ -150,13 +150,13 @@ def _check_parameters(module: nn.Module, parameters: Sequence[Tensor], wrt: str)
         if wrt == "weight" and p.layout is not torch.strided:
             name = next(name for name, q in module.named_parameters() if q is p)
             raise ModuleError(
-                f"linearize: the parameter {name} is a {p.layout} tensor, whose entries are no coordinates, so there "
+                f"Jacobian: the parameter {name} is a {p.layout} tensor, whose entries are no coordinates, so there "
                 "is no wrt='weight'. Make its values a dense parameter and the sparse tensor in forward, or leave it "
                 "out by parameters=."
             )
         if type(p).__name__ == "DTensor":
             raise ModuleError(
-                "linearize: the module's parameters are sharded over processes (DTensor), so a product of one process "
+                "Jacobian: the module's parameters are sharded over processes (DTensor), so a product of one process "
                 "has only a part of them. Gather them first, by FSDPModule.unshard() or DTensor.full_tensor()."
             )
 
@@ -171,7 +171,7 @@ def _check_recorded(module: nn.Module, parameters: Sequence[Tensor], children: S
     unusable = [name for name, tensor in held if tensor is not None and tensor.is_inference()]
     if unusable:
         raise GradModeError(
-            f"linearize: {len(unusable)} of the parameters and buffers of {type(module).__name__} ({unusable[0]} is "
+            f"Jacobian: {len(unusable)} of the parameters and buffers of {type(module).__name__} ({unusable[0]} is "
             "the first) were made under torch.inference_mode(), and torch takes no derivatives with such tensors. "
             "copy.deepcopy(module), outside of inference mode, has ordinary ones; or build the module outside."
         )
@@ -199,23 +199,23 @@ def _check_fixed(children: Iterable[tuple[str, nn.Module]]) -> None:
                 else ("It keeps no running statistics (track_running_stats=False): use one that does, or another norm.")
             )
             raise CoupledSamplesError(
-                f"linearize: {_where(name, child)} normalises over the batch, so samples are coupled and there is no "
+                f"Jacobian: {_where(name, child)} normalises over the batch, so samples are coupled and there is no "
                 f"Jacobian per sample. {fix}"
             )
         if isinstance(child, nn.FractionalMaxPool2d | nn.FractionalMaxPool3d) and child._random_samples is None:
             raise CoupledSamplesError(
-                f"linearize: {_where(name, child)} draws the windows that it pools at random at every call, in eval "
+                f"Jacobian: {_where(name, child)} draws the windows that it pools at random at every call, in eval "
                 "mode too, so the map is not fixed. Draw them once and pass them to it as _random_samples=."
             )
         if type(child).__module__.startswith(_QUANTISED):
             raise ModuleError(
-                f"linearize: {_where(name, child)} is quantised: it rounds to integers, which has no derivative. "
-                "Linearize the module as it was before torch.ao.quantization.convert or quantize_dynamic."
+                f"Jacobian: {_where(name, child)} is quantised: it rounds to integers, which has no derivative. "
+                "Use the module as it was before torch.ao.quantization.convert or quantize_dynamic."
             )
         if type(child).__name__ == "FullyShardedDataParallel":  # importing it takes longer than the rest of torch
             raise ModuleError(
-                f"linearize: {_where(name, child)} gathers and frees its parameters at every pass, which transforms "
-                "and repeated passes break. Linearize the module inside, under its summon_full_params()."
+                f"Jacobian: {_where(name, child)} gathers and frees its parameters at every pass, which transforms "
+                "and repeated passes break. Use the module inside, under its summon_full_params()."
             )
         if not getattr(child, "training", False):  # a module that torch.jit.freeze has frozen has no such attribute
             continue
@@ -223,12 +223,12 @@ def _check_fixed(children: Iterable[tuple[str, nn.Module]]) -> None:
             isinstance(hook, SpectralNorm) for hook in getattr(child, "_forward_pre_hooks", {}).values()
         ):
             raise CoupledSamplesError(
-                f"linearize: {_where(name, child)} is a spectral norm in train mode, which goes on iterating at every "
+                f"Jacobian: {_where(name, child)} is a spectral norm in train mode, which goes on iterating at every "
                 "call, so the map is not fixed. Call module.eval() first."
             )
         if _is_random(child):
             raise CoupledSamplesError(
-                f"linearize: {_where(name, child)} is in train mode and draws a new random mask at every call, so the "
+                f"Jacobian: {_where(name, child)} is in train mode and draws a new random mask at every call, so the "
                 "map is not fixed. Call module.eval() first."
             )
 
@@ -257,22 +257,22 @@ def checked_value(function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
     y = checked_tensor(name, value_of(function, x))
     if y.is_nested or y.layout is not torch.strided:
         kind, use = ("nested", "torch.nested.to_padded_tensor(y, 0.0)") if y.is_nested else (y.layout, "y.to_dense()")
-        raise ModuleError(f"linearize: {name} returned a {kind} tensor, expected a dense one. Let it return {use}.")
+        raise ModuleError(f"Jacobian: {name} returned a {kind} tensor, expected a dense one. Let it return {use}.")
     if y.ndim == 0 or len(y) != len(x):
         raise ModuleError(
-            f"linearize: {name} maps a batch of {len(x)} to shape {tuple(y.shape)}, expected ({len(x)}, *out). "
+            f"Jacobian: {name} maps a batch of {len(x)} to shape {tuple(y.shape)}, expected ({len(x)}, *out). "
             "The first dimension must be the batch, and samples must be independent."
         )
     if y.is_complex():
         raise ModuleError(
-            f"linearize: {name} returned {y.dtype}, expected real numbers. Let it return torch.view_as_real(y), or "
+            f"Jacobian: {name} returned {y.dtype}, expected real numbers. Let it return torch.view_as_real(y), or "
             "whichever real part you want the derivative of."
         )
     if not y.is_floating_point():
-        raise ModuleError(f"linearize: {name} returned {y.dtype}, expected floating point numbers.")
+        raise ModuleError(f"Jacobian: {name} returned {y.dtype}, expected floating point numbers.")
     if y.device != x.device:
         raise ModuleError(
-            f"linearize: {name} returned a tensor on {y.device} for a batch on {x.device}. Let it return "
+            f"Jacobian: {name} returned a tensor on {y.device} for a batch on {x.device}. Let it return "
             f"y.to({str(x.device)!r})."
         )
     check_rounding(name, y, x)
@@ -287,7 +287,7 @@ def check_rounding(name: str, y: Tensor, x: Tensor) -> None:
     """
     if y.dtype.itemsize < _ROUNDED and x.is_floating_point() and x.dtype.itemsize >= _ROUNDED:
         raise ModuleError(
-            f"linearize: {name} returned {y.dtype} for {x.dtype} inputs, as torch.autocast does; its derivatives would "
+            f"Jacobian: {name} returned {y.dtype} for {x.dtype} inputs, as torch.autocast does; its derivatives would "
             f"be rounded to {y.dtype.itemsize} bytes and do not mix with {x.dtype}. Leave torch.autocast, with "
             f"torch.autocast({x.device.type!r}, enabled=False), or let it return y.to({x.dtype})."
         )
@@ -321,7 +321,7 @@ def check_independence(name: str, function: Callable[..., Any], inputs: Sequence
     changed = [torch.cat([x[-1:].expand(rest, *x.shape[1:]), x[-few:]]) for x in inputs]
     if _agree(function, changed, y[-few:], few) is False:
         raise CoupledSamplesError(
-            f"linearize: {name} gives other values for a sample when other samples are in the batch, or draws random "
+            f"Jacobian: {name} gives other values for a sample when other samples are in the batch, or draws random "
             "numbers, so there is no Jacobian per sample. Let it reduce over the dimensions after the first only, and "
             "call .eval() on the modules in it."
         )

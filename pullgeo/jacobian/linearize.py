@@ -1,7 +1,7 @@
 """The entry point: the value of a module and its derivative, as a structured linear map."""
 
 from collections.abc import Callable, Hashable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.boundary import FAILURES, name_of, undifferentiable, value_of
 from pullgeo.jacobian.chain_weight import chain_stages
 from pullgeo.jacobian.checks import check_batch, check_independence, check_module, check_wrt, checked_value
-from pullgeo.jacobian.kinds.autodiff import Autodiff, check_connected, watched
+from pullgeo.jacobian.kinds.autodiff import Autodiff, check_connected, differentiable_kernels, watched
 from pullgeo.jacobian.registry import rule_for, weight_rule_for
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tracing.proxy import Untraceable
@@ -84,10 +84,10 @@ def linearize(
 
 
 def _linearized(module: Decoder, x: Tensor, wrt: str, parameters: Parameters) -> tuple[Tensor, Jacobian]:
-    check_selection("linearize", wrt, parameters)
+    check_selection("Jacobian", wrt, parameters)
     if not isinstance(module, nn.Module):
         if wrt == "weight":
-            raise ModuleError("linearize: wrt='weight' needs a torch.nn.Module; a plain function has no parameters.")
+            raise ModuleError("Jacobian: wrt='weight' needs a torch.nn.Module; a plain function has no parameters.")
         owner = getattr(module, "__self__", None)
         if isinstance(owner, nn.Module):
             check_module(owner, x, wrt)
@@ -103,7 +103,7 @@ def _linearized(module: Decoder, x: Tensor, wrt: str, parameters: Parameters) ->
 def linearize_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
     """`linearize` with respect to the input, for arguments already checked; rules of containers call it on children."""
     if x.is_complex():  # a part of a network; the network around it takes real numbers, and is differentiated whole
-        raise ModuleError(f"linearize: {type(module).__name__} is applied to {x.dtype}, expected real numbers.")
+        raise ModuleError(f"Jacobian: {type(module).__name__} is applied to {x.dtype}, expected real numbers.")
     found = rule_for(module)
     if found is not None:
         return found(module, x)
@@ -122,7 +122,9 @@ def linearize_weight(module: nn.Module, x: Tensor, layout: ParameterLayout) -> t
 def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
     """The derivative with respect to the input for anything without a rule."""
     spare = _sparing(function)
-    y, seen = watched(lambda x: checked_value(spare, x), x)
+    # what is differentiated by the caller has derivatives of every order where products have them
+    with differentiable_kernels() if torch.is_grad_enabled() and x.requires_grad else nullcontext():
+        y, seen = watched(lambda x: checked_value(spare, x), x)
     check_independence(spare.__name__, spare, (x,), y)
     if seen.hides or _is_cut_off(y):
         check_connected(spare, x)

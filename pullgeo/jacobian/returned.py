@@ -29,12 +29,12 @@ def checked_tensor(name: str, value: Any) -> Tensor:
         >>> checked_tensor("decoder", {"mean": torch.zeros(3, 5), "log_var": torch.zeros(3, 5)})
         Traceback (most recent call last):
         ...
-        pullgeo.errors.ModuleError: linearize: decoder returned dict, expected a torch.Tensor. It holds ['mean'] of ...
+        pullgeo.errors.ModuleError: Jacobian: decoder returned dict, expected a torch.Tensor. It holds ['mean'] of ...
     """
     if isinstance(value, Tensor):
         return value
     parts = contents(value)
-    got = f"linearize: {name} returned {type(value).__name__}, expected a torch.Tensor. "
+    got = f"Jacobian: {name} returned {type(value).__name__}, expected a torch.Tensor. "
     if not parts:
         raise ModuleError(got + "Return the tensor whose derivative you want, computed by torch operations.")
     held = ", ".join(f"{access or key} {shape_of(part)}" for key, access, part in parts[:_SHOWN])

@@ -10,29 +10,58 @@ sequences, compressed sparse matrices, nested tensors, NumPy, an old-style ``tor
 Costs are those of plain reverse mode: one forward pass, and the tangents of a stack one after another.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.grad_mode import is_transformed, own_functions
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.contractions import flat, gram
 
 Map = Callable[[Tensor], Tensor]
+T = TypeVar("T")
 
 UNCONNECTED = (
-    "linearize: no derivative of the output leads back to what it is differentiated by. What goes through NumPy, "
+    "Jacobian: no derivative of the output leads back to what it is differentiated by. What goes through NumPy, "
     ".detach(), .data or .item(), or through torch.autograd.grad without create_graph=True, is lost to autograd. "
     "Compute it by torch operations on the tensors themselves, or give it a torch.autograd.Function of its own."
 )
 
-ONCE = (
-    "linearize: the map can be differentiated once but not twice, as second derivatives need it. The backward of a "
-    "torch.autograd.Function in it is marked once_differentiable, or leaves torch, by NumPy or .detach(). Let backward "
-    "compute with torch operations on what it is given and on ctx.saved_tensors."
-)
+_LACKING = re.compile(r"derivative for '?([\w:.]+)'? is not implemented")
+"""What torch says where a backward pass of one of its operations has no derivative."""
+
+
+def once(y: Tensor, refusal: Exception | None = None) -> ModuleError:
+    """The error that says that a map has first derivatives alone, and which operation in it is the cause.
+
+    Args:
+        y: the value of the map, with its graph.
+        refusal: what torch raised when a backward pass was to be differentiated.
+    """
+    lacking = _LACKING.search(str(refusal))
+    own = ", ".join(own_functions(y))
+    if lacking is not None:
+        cause = f"torch has no derivative of {lacking[1]}, the backward pass of an operation in it"
+        way = "Compute that by other operations of torch."
+    elif own:
+        cause = (
+            f"the backward of a torch.autograd.Function in it ({own}) is marked once_differentiable, or leaves torch, "
+            "by NumPy or .detach()"
+        )
+        way = "Let backward compute with torch operations on what it is given and on ctx.saved_tensors."
+    else:
+        said = "" if refusal is None else f" ({type(refusal).__name__}: {str(refusal).splitlines()[0][:200]})"
+        cause = f"a backward pass in it cannot be differentiated, or is not linear in what it is given{said}"
+        way = "Leave out hooks, and forces without create_graph=True."
+    return ModuleError(
+        "Jacobian: the map can be differentiated once but not twice, as second derivatives need it: geodesics, "
+        f"exponentials, curvature and gradients of products. Here {cause}. {way}"
+    )
 
 
 @contextmanager
@@ -61,6 +90,7 @@ class Reverse:
     """
 
     def __init__(self, function: Map, x: Float[Tensor, "b *x"]) -> None:
+        self._refusal: Exception | None = None
         self.keep = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         with gradients_on():
             x = ordinary(x)
@@ -76,14 +106,14 @@ class Reverse:
             if not len(T):
                 return T.new_zeros(0, *self.y.shape)
             moved = self._transposed(T)
-            return self._answer(self._by_rows(T) if moved is None else moved)
+            return self._product(self._by_rows(T) if moved is None else moved)
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
         """``Jᵀ W``."""
         with gradients_on():
             W = ordinary(W)
             pulled = [self._back(w, self.keep) for w in W]
-            return self._answer(torch.stack(pulled) if pulled else W.new_zeros(0, *self.x.shape))
+            return self._product(torch.stack(pulled) if pulled else W.new_zeros(0, *self.x.shape))
 
     def second(self, T: Float[Tensor, "k b *x"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
         """``Σ_o w_o ∂²y_o[T_i, T_j]``.
@@ -116,6 +146,20 @@ class Reverse:
             one = torch.ones((), dtype=self.x.dtype, device=self.x.device)
             return self._answer(torch.stack([_derivative(value, u, one, self.keep) for value in second_order]))
 
+    def _product(self, value: Tensor) -> Tensor:
+        """An answer whose gradient, a second derivative, is refused where it would be raw or wrong."""
+        if self.keep and (value.requires_grad or self.x.grad_fn is not None) and own_functions(self.y):
+            refusal = self.refusal()
+            if refusal is not None:
+                return refusing(value, refusal, self.x)
+        return self._answer(value)
+
+    def refusal(self) -> ModuleError | None:
+        """Why the map cannot be differentiated twice, if it cannot."""
+        with gradients_on():
+            T = torch.ones_like(self.x).detach().unsqueeze(0)
+            return once(self.y, self._refusal) if self._transposed(T) is None else None
+
     def _answer(self, value: Tensor) -> Tensor:
         return value if self.keep else value.detach()
 
@@ -141,7 +185,11 @@ class Reverse:
         try:
             pulled = self._back(u, True)
             moved = torch.stack([_derivative(pulled, u, t, self.keep) for t in T])
-        except RuntimeError:  # it cannot be differentiated twice, or it comes again row by row
+        except (
+            RuntimeError,
+            ModuleError,
+        ) as refusal:  # it cannot be differentiated twice, or it comes again row by row
+            self._refusal = refusal
             return None
         left, right = flat(moved * u.detach()), flat(T * pulled.detach())
         allowed = torch.finfo(self.y.dtype).eps ** 0.5 * (left.abs().sum(-1) + right.abs().sum(-1))
@@ -161,7 +209,87 @@ class Reverse:
 
     def _check_twice(self, T: Tensor) -> None:
         if len(T) and self._transposed(T[:1]) is None:
-            raise ModuleError(ONCE)
+            raise once(self.y, self._refusal) from self._refusal
+
+
+def guarded(function: Callable[[Tensor], T], x: Float[Tensor, "b *x"], tensor: Callable[[T], Tensor]) -> T:
+    """``function(x)``, which refuses second derivatives by ``x`` where torch's own would fail, or be wrong.
+
+    Args:
+        function: of a batch that treats samples independently.
+        x: the batch.
+        tensor: what is differentiated in what the function returns.
+
+    Raises:
+        ModuleError: when a derivative of a derivative is taken, and a backward in the function has none.
+
+    Cost: a look at the graph; where there is a ``torch.autograd.Function`` in it, four passes through the function.
+    """
+    value = function(x)
+    y = tensor(value)
+    if is_transformed() or not (x.requires_grad and y.requires_grad) or not own_functions(y, x):
+        return value
+    with torch.no_grad():
+        refusal = Reverse(lambda x: tensor(function(x)), x.detach()).refusal()
+    return value if refusal is None else function(_First.apply(x, refusal))
+
+
+class _First(torch.autograd.Function):
+    """A tensor by which one can differentiate once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, error: ModuleError) -> Tensor:
+        """The same."""
+        ctx.error = error
+        ctx.save_for_backward(x)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """The same, which refuses if somebody goes on."""
+        again = torch.is_grad_enabled()
+        return refusing(gradients[0], ctx.error, *ctx.saved_tensors) if again else gradients[0], None
+
+
+def refusing(value: Tensor, error: ModuleError, of: Tensor | None = None) -> Tensor:
+    """The same tensor, which raises an error when it is differentiated.
+
+    Args:
+        value: the tensor.
+        error: what to raise.
+        of: what it depends on, if that may not show in its graph: a backward that leaves torch returns constants.
+    """
+    refused: Tensor = _Refused.apply(value, error, of)
+    return refused
+
+
+class _Refused(torch.autograd.Function):
+    """A tensor that cannot be differentiated."""
+
+    @staticmethod
+    def forward(moved: Tensor, error: ModuleError, of: Tensor | None) -> Tensor:
+        """The same."""
+        return moved.view_as(moved)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep the error."""
+        ctx.error = inputs[1]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], moved: Tensor, error: ModuleError, of: Any) -> tuple[Tensor, Any]:
+        """The same of all."""
+        return refusing(moved, error, of), in_dims[0]
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None, None]:
+        """Refuse."""
+        raise ctx.error
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        """Refuse."""
+        raise ctx.error
 
 
 def _derivative(value: Tensor, by: Tensor, along: Tensor, keep: bool) -> Tensor:

@@ -18,8 +18,10 @@ from pullgeo.geodesic.energy.base import DiscreteEnergy, EnergyGradient, Expansi
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.boundary import FAILURES
 from pullgeo.jacobian.contractions import combined, flat, gram
+from pullgeo.jacobian.kinds.autodiff import differentiable_kernels
 from pullgeo.jacobian.linearize import linearize
 from pullgeo.jacobian.returned import checked_tensor
+from pullgeo.jacobian.reverse import guarded
 from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.manifold.ambient.convert import ambient_of
 from pullgeo.manifold.ambient.flat import Flat
@@ -371,8 +373,15 @@ class PullbackManifold(Manifold):
             )
 
     def _value(self, z: Tensor) -> Tensor:
-        """The map's value, of points that it may write into."""
-        return checked_tensor(_name(self.decoder), self._map(z.clone()))
+        """The map's value, of points that it may write into; derivatives of its derivatives are those of Jacobians."""
+
+        def value(z: Tensor) -> Tensor:
+            return checked_tensor(_name(self.decoder), self._map(z.clone()))
+
+        if not (torch.is_grad_enabled() and z.requires_grad):
+            return value(z)
+        with differentiable_kernels():
+            return guarded(value, z, lambda y: y)
 
     def _linearize(self, z: Tensor) -> tuple[Tensor, Jacobian]:
         self._check_points("metric", z)

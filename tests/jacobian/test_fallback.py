@@ -202,7 +202,7 @@ def test_old_spectral_norm_and_scripted_modules() -> None:
             with pytest.raises(ModuleError, match="TorchScript has scripted has wrong second derivatives"):
                 second(J)
     for module in (torch.jit.script(plain), scripted):
-        with pytest.raises(ModuleError, match=r"TorchScript.*Linearize the module that was compiled"):
+        with pytest.raises(ModuleError, match=r"TorchScript.*Use the module that was compiled"):
             linearize(module, x, "weight")
 
 

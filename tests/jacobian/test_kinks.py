@@ -19,6 +19,7 @@ SIGNS = torch.tensor([-1.0, 0.0, 1.0, 1.0])
 STEPS = torch.tensor([-3.0, 3.0, 6.0, 0.0])
 HALVES = torch.tensor([-0.5, 0.5, 0.0, 0.5])
 NOWHERE = torch.full((4,), -torch.inf)
+EQUAL = torch.tensor([2.0, 0.0, 0.0, 2.0])  # as a matrix, a multiple of the identity
 BOUND = torch.tensor([1.0, 0.0, 0.0, 1.0])
 
 # of one sample of four numbers, and the points that matter
@@ -68,6 +69,18 @@ TABLE: dict[str, tuple[Function, list[Tensor]]] = {
     "norms": (lambda x: x.norm(dim=1, keepdim=True) + torch.linalg.norm(x, dim=1, keepdim=True), [ZERO, TIES]),
     "3-norm": (lambda x: x.norm(3, 1, keepdim=True) + torch.norm(x, 3, 1, True), [ZERO, TIES]),
     "norms of matrices": (lambda x: torch.linalg.matrix_norm(x.unflatten(1, (2, 2))).unsqueeze(1), [ZERO, TIES]),
+    "nuclear norm": (lambda x: torch.linalg.matrix_norm(x.unflatten(1, (2, 2)), "nuc")[:, None], [ZERO, TIES, SIGNS]),
+    "spectral norm": (
+        lambda x: torch.linalg.norm(x.unflatten(1, (2, 2)), 2, (1, 2)).unsqueeze(1),
+        [ZERO, TIES, SIGNS, EQUAL],
+    ),
+    "singular values": (lambda x: torch.linalg.svdvals(x.unflatten(1, (2, 2))), [ZERO, TIES, SIGNS, EQUAL]),
+    "singular values of a long matrix": (lambda x: torch.linalg.svdvals(torch.stack([x, x * BOUND.to(x)], 1)), [TIES]),
+    "condition": (lambda x: torch.linalg.cond(x.unflatten(1, (2, 2))).unsqueeze(1), [EQUAL, EQUAL + TIES / 3]),
+    "eigenvalues": (
+        lambda x: torch.linalg.eigvalsh(x.unflatten(1, (2, 2)) + x.unflatten(1, (2, 2)).mT),
+        [ZERO, TIES, SIGNS, EQUAL],
+    ),
     "normalize": (lambda x: F.normalize(x, dim=1) * (1 + x.square()), [TIES, SIGNS]),
     "cosines": (lambda x: F.cosine_similarity(x, x.roll(1, 1), 1).unsqueeze(1), [TIES, SIGNS]),
     "distances": (lambda x: F.pairwise_distance(x, x.roll(1, 1), eps=0.0).unsqueeze(1), [ZERO, TIES]),
@@ -108,6 +121,17 @@ CONSTANT: dict[str, tuple[Function, Tensor]] = {
     "logsumexp": (lambda x: torch.logsumexp(x, 1, keepdim=True), NOWHERE),
     "logaddexp": (lambda x: torch.logaddexp(x, x.roll(1, 1)), NOWHERE),
 }
+
+
+def test_the_nuclear_norm_is_smooth_where_singular_values_are_equal_and_not_zero() -> None:
+    """``‖1 + t X‖`` of a skew X is ``2 √(1 + t²)``, and of a symmetric one its trace: second derivatives 2 and 0."""
+    at = torch.eye(2, dtype=torch.float64).expand(3, 2, 2) * torch.tensor([1.0, 2.0, 5.0]).double().reshape(3, 1, 1)
+    T = torch.tensor([[[0.0, 1.0], [-1.0, 0.0]], [[3.0, 2.0], [2.0, 1.0]]], dtype=torch.float64)
+    J = linearize(lambda x: torch.linalg.matrix_norm(x, "nuc").unsqueeze(1), at)[1]
+    form = J.second(T.unsqueeze(1).expand(2, 3, 2, 2), torch.ones(3, 1, dtype=torch.float64))
+    expected = torch.zeros(3, 2, 2, dtype=torch.float64)
+    expected[:, 0, 0] = 2 / torch.tensor([1.0, 2.0, 5.0])
+    torch.testing.assert_close(form, expected)
 
 
 class Module(nn.Module):

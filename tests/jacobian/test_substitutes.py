@@ -120,6 +120,11 @@ CALLS: list[tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]] = 
     (torch.linalg.vector_norm, (random(3, 4).float(), 2), {"dtype": torch.float64}),
     (torch.linalg.vector_norm, (random(1)[0], 3), {}),
     *[(torch.linalg.matrix_norm, (random(3, 4, 5), o), {}) for o in ("fro", "nuc", 2, 1, -float("inf"))],
+    *[(torch.linalg.matrix_norm, (random(3, 4, 5), o, (0, 2), True), {}) for o in ("nuc", 2, -2)],
+    (torch.linalg.svdvals, (random(3, 4, 5),), {}),
+    *[(torch.linalg.cond, (random(3, 4, 4), p), {}) for p in (None, 2, -2, "fro")],
+    (torch.norm, (random(3, 4), "nuc"), {}),
+    (torch.norm, (random(3, 4, 5), "nuc", (2, 0)), {}),
     (torch.linalg.norm, (random(3, 4),), {}),
     (torch.linalg.norm, (random(3, 4), 3, 1, True), {}),
     (torch.linalg.norm, (random(3, 4), "nuc"), {}),
@@ -230,6 +235,15 @@ TWICE: dict[str, Callable[[Tensor], Tensor]] = {
     "multi margin": lambda x: F.multi_margin_loss(x, LABELS[0].repeat(2)[: len(x)], p=2, reduction="none"),
     "multilabel margin": lambda x: F.multilabel_margin_loss(x.square(), ENDED[: len(x)], reduction="none"),
     "triplet": lambda x: F.triplet_margin_loss(x, x.cos(), x.square(), reduction="none"),
+    "triplet of other distances": lambda x: F.triplet_margin_with_distance_loss(
+        x,
+        x.cos(),
+        x.square(),
+        distance_function=lambda a, b: 1 - F.cosine_similarity(a, b),
+        swap=True,
+        reduction="none",
+    ),
+    "triplet of distances": lambda x: F.triplet_margin_with_distance_loss(x, x.cos(), x.square(), reduction="none"),
     "temporal classification": lambda x: F.ctc_loss(
         torch.stack([x, x.sin(), 2 * x, x.square()]).log_softmax(-1),
         torch.tensor([[1, 2]]).expand(len(x), 2),
@@ -244,6 +258,24 @@ TWICE: dict[str, Callable[[Tensor], Tensor]] = {
         for reduce in ("sum", "mean", "prod", "max", "min")
     },
 }
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # which is torch's own
+def test_decoders_with_sparse_tensors_inside() -> None:
+    """Entries that vanish are left out of the sparse tensor, and have no derivative; torch takes them for constant."""
+
+    def sparse(x: Tensor) -> Tensor:
+        return torch.sparse.mm(x.sin().to_sparse(), TABLE[:5].to(x)) + x.to_sparse().to_dense()[:, :1].exp()
+
+    def dense(x: Tensor) -> Tensor:
+        return x.sin() @ TABLE[:5].to(x) + x[:, :1].exp()
+
+    x, T, S = random(3, 5), random(2, 3, 5, seed=1), random(2, 3, 5, seed=2)
+    J, truth = linearize(sparse, x)[1], linearize(dense, x)[1]
+    torch.testing.assert_close(J.dense(), truth.dense())
+    torch.testing.assert_close(J.push(T), truth.push(T))
+    torch.testing.assert_close(J.second_push(T, S), truth.second_push(T, S))
+    torch.testing.assert_close(J.second(T, x[:, :2]), truth.second(T, x[:, :2]))
 
 
 @pytest.mark.parametrize("name", TWICE)
@@ -375,6 +407,11 @@ WRONG: dict[str, Callable[[Tensor], Tensor]] = {
         torch.linalg.eigh(symmetric(x))[1].square().flatten(1) * torch.linalg.eigh(symmetric(x))[0][:, :1]
     ),
     "eigvalsh": log_probabilities,
+    "svdvals": lambda x: torch.linalg.svdvals(square(x)) * x[:, :3],
+    "nuclear norm": lambda x: torch.linalg.matrix_norm(square(x), "nuc")[:, None],
+    "nuclear norm of long matrices": lambda x: torch.linalg.matrix_norm(x[:, :6].unflatten(1, (2, 3)), "nuc")[:, None],
+    "spectral norm": lambda x: torch.linalg.matrix_norm(square(x)[:, :, :2], 2, keepdim=True).flatten(1),
+    "condition": lambda x: torch.linalg.cond(square(x))[:, None],
     "layer_norm": lambda x: F.layer_norm(x, (9,), TABLE.new_ones(9) / 2, None, 0.1) * x,
     "instance_norm": lambda x: F.instance_norm(x.unflatten(1, (3, 3)), eps=0.1).flatten(1),
     "norm": lambda x: x.norm(3, 1, True) * torch.linalg.norm(x, dim=1, keepdim=True),

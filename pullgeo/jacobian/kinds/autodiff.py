@@ -17,7 +17,7 @@ from pullgeo.errors import ModuleError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.boundary import served
 from pullgeo.jacobian.contractions import gram
-from pullgeo.jacobian.reverse import Reverse
+from pullgeo.jacobian.reverse import Reverse, refusing
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tangents import one_thread_at_a_time, over_stack, second_tangent, tangent, tracked
 
@@ -132,41 +132,13 @@ class Autodiff(Jacobian):
 
     def _once(self, moved: Tensor) -> Tensor:
         """A product whose gradient, a second derivative, is refused where it would be wrong."""
-        return _Once.apply(moved) if self.compiled and moved.requires_grad else moved
+        return refusing(moved, ModuleError(_SCRIPTED)) if self.compiled and moved.requires_grad else moved
 
 
 _SCRIPTED = (
-    "linearize: what TorchScript has scripted has wrong second derivatives, which geodesics, curvature and gradients "
-    "of products need. Linearize the module or function that was scripted, or a trace of it."
+    "Jacobian: what TorchScript has scripted has wrong second derivatives, which geodesics, curvature and gradients "
+    "of products need. Use the module or function that was scripted, or a trace of it."
 )
-
-
-class _Once(torch.autograd.Function):
-    """A tensor that cannot be differentiated."""
-
-    @staticmethod
-    def forward(moved: Tensor) -> Tensor:
-        """The same."""
-        return moved.view_as(moved)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Nothing to keep."""
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], moved: Tensor) -> tuple[Tensor, Any]:
-        """The same of all."""
-        return _Once.apply(moved), in_dims[0]
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Tensor:
-        """Refuse."""
-        raise ModuleError(_SCRIPTED)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        """Refuse."""
-        raise ModuleError(_SCRIPTED)
 
 
 def check_connected(function: Map, x: Tensor) -> None:

@@ -16,7 +16,7 @@ from pullgeo.jacobian.weights.lookup import LookupWeight
 def no_input_derivative(module: nn.Embedding | nn.EmbeddingBag, x: Tensor) -> NoReturn:
     """Refused: the input is discrete."""
     raise ModuleError(
-        f"linearize: {module} maps indices, which have no derivative, so there is no wrt='input'. Use wrt='weight', or "
+        f"Jacobian: {module} maps indices, which have no derivative, so there is no wrt='input'. Use wrt='weight', or "
         "linearize the layers after it at the embedded points."
     )
 
@@ -37,7 +37,7 @@ def embedding_bag_weight(module: nn.EmbeddingBag, x: Tensor) -> Jacobian:
     """Sum, average or maximum of the ``δA_x(s)`` of a bag; indices equal to ``padding_idx`` are left out."""
     if x.ndim != 2:
         raise ShapeError(
-            f"linearize: {module} needs indices of shape (b, bag size), got {tuple(x.shape)}. Bags of different sizes, "
+            f"Jacobian: {module} needs indices of shape (b, bag size), got {tuple(x.shape)}. Bags of different sizes, "
             "which offsets mark, are not served: fill them up with padding_idx."
         )
     index = x.long().unsqueeze(2)

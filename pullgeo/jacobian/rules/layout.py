@@ -13,7 +13,7 @@ def require_batch(module: nn.Module, x: Tensor, trailing: int) -> None:
     """
     if x.ndim <= trailing:
         raise ShapeError(
-            f"linearize: {module} works on the last {trailing} dimensions, so x needs one more for the batch; got "
+            f"Jacobian: {module} works on the last {trailing} dimensions, so x needs one more for the batch; got "
             f"shape {tuple(x.shape)}. Use x.unsqueeze(0)."
         )
 
@@ -26,6 +26,6 @@ def require_dims(module: nn.Module, x: Tensor, dims: int) -> None:
     """
     if x.ndim != dims:
         raise ShapeError(
-            f"linearize: {module} needs x of {dims} dimensions, the batch first; got shape {tuple(x.shape)}. A sample "
+            f"Jacobian: {module} needs x of {dims} dimensions, the batch first; got shape {tuple(x.shape)}. A sample "
             "alone becomes a batch by x.unsqueeze(0)."
         )

@@ -77,7 +77,7 @@ def _settings(module: nn.Module, x: Tensor, axes: int) -> Any:
     require_batch(module, x, axes)
     if module.return_indices:
         raise ModuleError(
-            f"linearize: {module} returns indices beside its values (return_indices=True), expected one tensor. Set "
+            f"Jacobian: {module} returns indices beside its values (return_indices=True), expected one tensor. Set "
             "return_indices=False, or wrap it in a module that returns the values alone."
         )
     return module

@@ -141,7 +141,7 @@ def _of_rows(module: nn.LayerNorm | nn.RMSNorm, x: Tensor, eps: float, centred: 
     dims = len(module.normalized_shape)
     if x.ndim <= dims:
         raise CoupledSamplesError(
-            f"linearize: {module} normalises over all of {tuple(x.shape)}, the batch included, so samples are coupled "
+            f"Jacobian: {module} normalises over all of {tuple(x.shape)}, the batch included, so samples are coupled "
             "and there is no Jacobian per sample. Leave the batch out of normalized_shape."
         )
     rows = math.prod(x.shape[1:-dims])
@@ -183,7 +183,7 @@ def _by_running_statistics(module: BatchNorm | InstanceNorm, x: Tensor) -> Linea
 def _running(module: BatchNorm | InstanceNorm, x: Tensor) -> tuple[Tensor, Tensor]:
     if module.running_mean is None or module.running_var is None:
         raise CoupledSamplesError(
-            f"linearize: {module} keeps no running statistics, so it normalises over the batch and samples are "
+            f"Jacobian: {module} keeps no running statistics, so it normalises over the batch and samples are "
             "coupled. Use a layer with track_running_stats=True, or another norm."
         )
     return _by_channel(module.running_mean, x), _by_channel((module.running_var + module.eps).rsqrt(), x)

@@ -21,6 +21,6 @@ def several_inputs(module: nn.Module, x: Tensor) -> NoReturn:
     """Refused, with the way out."""
     takes = next(arguments for cls, arguments in ARGUMENTS.items() if isinstance(module, cls))
     raise ModuleError(
-        f"linearize: {module} takes {takes}, got the one tensor x. Wrap it in a module of one tensor that supplies the "
+        f"Jacobian: {module} takes {takes}, got the one tensor x. Wrap it in a module of one tensor that supplies the "
         "others, or linearize the network that it is part of."
     )

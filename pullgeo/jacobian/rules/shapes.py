@@ -28,7 +28,7 @@ def flatten(module: nn.Flatten, x: Tensor) -> tuple[Tensor, Jacobian]:
     y = x.flatten(module.start_dim, module.end_dim)
     if len(y) != len(x) or (module.start_dim % x.ndim == 0 and module.end_dim % x.ndim > 0):
         raise ModuleError(
-            f"linearize: {module} flattens the batch dimension of {tuple(x.shape)} into {tuple(y.shape)}, so there is "
+            f"Jacobian: {module} flattens the batch dimension of {tuple(x.shape)} into {tuple(y.shape)}, so there is "
             "no Jacobian per sample. Use start_dim=1."
         )
     return reshaped(x, y)
@@ -40,7 +40,7 @@ def unflatten(module: nn.Unflatten, x: Tensor) -> tuple[Tensor, Jacobian]:
     y = module(x)
     if len(y) != len(x) or math.prod(y.shape[1:]) * len(x) != x.numel():
         raise ModuleError(
-            f"linearize: {module} unflattens the batch dimension of {tuple(x.shape)} into {tuple(y.shape)}, so there "
+            f"Jacobian: {module} unflattens the batch dimension of {tuple(x.shape)} into {tuple(y.shape)}, so there "
             "is no Jacobian per sample. Use a dim of 1 or more."
         )
     return reshaped(x, y)

@@ -53,7 +53,7 @@ def glu(module: nn.GLU, x: Tensor) -> tuple[Tensor, Jacobian]:
     dim = _from_end(module, x, module.dim)
     if x.shape[dim] % 2:
         raise ShapeError(
-            f"linearize: {module} halves dimension {module.dim} of {tuple(x.shape)}, whose size is odd. Give it twice "
+            f"Jacobian: {module} halves dimension {module.dim} of {tuple(x.shape)}, whose size is odd. Give it twice "
             "as many features as it should return."
         )
     a, g = x.chunk(2, dim)
@@ -70,10 +70,10 @@ def _from_end(module: nn.Module, x: Tensor, dim: int | None) -> int:
     if dim is None:  # what torch chooses, with a warning
         dim = 0 if x.ndim in (0, 1, 3) else 1
     if not -x.ndim <= dim < x.ndim:
-        raise ShapeError(f"linearize: {module} acts along dimension {dim}, which {tuple(x.shape)} does not have.")
+        raise ShapeError(f"Jacobian: {module} acts along dimension {dim}, which {tuple(x.shape)} does not have.")
     if dim % x.ndim == 0:
         raise CoupledSamplesError(
-            f"linearize: {module} acts along dimension 0 of {tuple(x.shape)}, the batch, so samples are coupled and "
+            f"Jacobian: {module} acts along dimension 0 of {tuple(x.shape)}, the batch, so samples are coupled and "
             "there is no Jacobian per sample. Use dim=-1 or another dimension of the sample."
         )
     return dim % x.ndim - x.ndim

@@ -131,7 +131,7 @@ class Calls:
             self._leave(why)
         if isinstance(module, nn.RNNBase) and not (module.batch_first and inputs[0].ndim == 3):
             raise CoupledSamplesError(
-                f"linearize: {type(module).__name__} takes the first dimension of {tuple(inputs[0].shape)} for time, "
+                f"Jacobian: {type(module).__name__} takes the first dimension of {tuple(inputs[0].shape)} for time, "
                 "so samples follow each other. Use batch_first=True and inputs (b, time, features)."
             )
         return self.tape.computing(lambda: self._differentiated(module, args, kwargs, inputs, why))

@@ -62,7 +62,7 @@ def _compute(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict
         return result.detach() if isinstance(result, Tensor) else result
     if function in RANDOM:
         raise CoupledSamplesError(
-            f"linearize: the module calls {name_of(function)}, which draws anew at every call, so the map is not "
+            f"Jacobian: the module calls {name_of(function)}, which draws anew at every call, so the map is not "
             "fixed. Call module.eval() first, or let the module take its noise as part of its input."
         )
     if not any(operand.state.per_sample for operand in operands):

@@ -34,7 +34,7 @@ def check_batch(module: nn.Module, input: Tensor) -> None:
     dims = len(module.kernel_size) + 1 if isinstance(module, _ConvNd) else 3 if isinstance(module, nn.Softmax2d) else 0
     if input.ndim == dims:
         raise CoupledSamplesError(
-            f"linearize: {module} takes the first of {dims} dimensions for the channels of a single sample, so the "
+            f"Jacobian: {module} takes the first of {dims} dimensions for the channels of a single sample, so the "
             f"samples of {tuple(input.shape)} are coupled. Insert the dimension of the channels: x.unsqueeze(1)."
         )
 

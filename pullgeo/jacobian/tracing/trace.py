@@ -97,7 +97,7 @@ class Recording:
     def _checked(self, y: Any) -> tuple[Tensor, int]:
         if isinstance(y, Tensor) and not isinstance(y, Recorded) and self.tape.stopped:
             raise ModuleError(
-                f"linearize: {type(self._module).__name__} computes its output under torch.no_grad, so torch sees no "
+                f"Jacobian: {type(self._module).__name__} computes its output under torch.no_grad, so torch sees no "
                 "derivative. Take the no_grad, which may be a decorator, away from its forward; call it under no_grad."
             )
         if not isinstance(y, Recorded) or y.state.node is None:

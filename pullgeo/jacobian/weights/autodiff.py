@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
-from pullgeo._torch.grad_mode import has_own_functions
+from pullgeo._torch.grad_mode import own_functions
 from pullgeo._torch.state import left_alone
 from pullgeo._torch.substitutes import Watching
 from pullgeo._torch.transforms import no_slow_batching, transformed
@@ -252,7 +252,7 @@ class AutodiffWeight(WeightKind):
         with torch.no_grad(), differentiable_kernels():
             try:
                 run = Reverse(J.function, J.x)
-                if has_own_functions(run.y):  # whose way back does not show in the operations
+                if own_functions(run.y):  # whose way back does not show in the operations
                     self.known.operations = None
                 w = torch.cos(torch.arange(moved.numel(), dtype=moved.dtype, device=moved.device)).view_as(moved)
                 pulled = run.pull((w if forward else given)[None, None])[0, 0]

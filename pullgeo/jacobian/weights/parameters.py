@@ -50,7 +50,7 @@ class ParameterLayout:
     parameters: tuple[nn.Parameter, ...]
 
     @classmethod
-    def of(cls, module: nn.Module, parameters: Parameters = "all", where: str = "linearize") -> "ParameterLayout":
+    def of(cls, module: nn.Module, parameters: Parameters = "all", where: str = "Jacobian") -> "ParameterLayout":
         """The layout of a module's parameter vector, or of the part of it that some of the parameters are.
 
         A parameter that has several names, because layers share it, is chosen by any of them and counts once.

@@ -14,10 +14,13 @@ from torch import Tensor
 from torch.func import vjp
 
 from pullgeo._repr import ShortRepr
+from pullgeo._torch.own_functions import Remembering
 from pullgeo.errors import OffManifoldError
 from pullgeo.geodesic.energy.ambient_segment import AmbientSegmentEnergy
 from pullgeo.geodesic.energy.base import DiscreteEnergy, Expansion
 from pullgeo.geodesic.energy.of_methods import NAMES, EnergyOfMethods
+from pullgeo.jacobian.boundary import served
+from pullgeo.jacobian.reverse import Reverse
 from pullgeo.manifold.float64.convert import fits_single, in_double
 from pullgeo.metric.base import Metric
 from pullgeo.typing import Decoder
@@ -171,16 +174,29 @@ def lowered_connection(
         w: flat tangent; the same tensor as u halves the work.
     """
 
-    def along(v: Tensor, direction: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        pull = vjp(lambda y: lower(y, v), y)[1]
+    def along(v: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+        def lowered(y: Tensor) -> Tensor:
+            return lower(y, v)
 
-        def slope(c: Tensor) -> Tensor:
-            return pull(c)[0].flatten(1)
+        def transformed() -> Tensor:
+            pull = vjp(lowered, y)[1]
 
-        # ∂_u M v as the transpose of c -> u·∇(cᵀ M v): reverse mode alone, much the faster on small tensors
-        transposed = vjp(lambda c: (slope(c) * direction).sum(-1), torch.zeros_like(v))[1]
-        return transposed(torch.ones_like(v[:, 0]))[0], slope
+            def slope(c: Tensor) -> Tensor:
+                return pull(c)[0].flatten(1)
+
+            # ∂_u M v as the transpose of c -> u·∇(cᵀ M v): reverse mode alone, much the faster on small tensors
+            transposed = vjp(lambda c: (slope(c) * direction).sum(-1), torch.zeros_like(v))[1]
+            return torch.stack([transposed(torch.ones_like(v[:, 0]))[0], slope(u)])
+
+        def plainly() -> Tensor:
+            run = Reverse(lowered, y)
+            moved = run.push(direction.reshape(y.shape).unsqueeze(0)).squeeze(0)
+            return torch.stack([moved, run.pull(u.unsqueeze(0)).squeeze(0).flatten(1)])
+
+        with Remembering():
+            derivative, slope = served(lowered, y, transformed, plainly)
+        return derivative, slope
 
     along_u, slope = along(w, u)
     along_w = along_u if w is u else along(u, w)[0]
-    return (along_u + along_w - slope(u)) / 2
+    return (along_u + along_w - slope) / 2

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pullgeo._torch.plain_memory import inference_named, outside_inference
 from pullgeo.errors import DtypeError, GeometryError, NonFiniteError, ShapeError
+from pullgeo.jacobian.reverse import guarded
 from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.metric.base import Metric
 from pullgeo.metric.structured import Dense, Diagonal
@@ -37,7 +38,8 @@ class MetricField(Ambient):
             DtypeError: it returns numbers of another precision than the points.
         """
         with inference_named():
-            M = self.metric_fn(outside_inference(y))
+            y = outside_inference(y)
+            M = guarded(self.metric_fn, y, _entries) if torch.is_grad_enabled() else self.metric_fn(y)
         D = torch.Size(y.shape[1:]).numel()
         if isinstance(M, Metric):
             batch = M.diag().shape
@@ -79,6 +81,15 @@ class MetricField(Ambient):
         """
         super().check(y)
         check_riemannian(self.metric(y))
+
+
+def _entries(M: Tensor | Metric) -> Tensor:
+    """The tensor in a metric, if it is made of one; a metric that is another's is differentiated as it is."""
+    if isinstance(M, Dense):
+        return M.matrix
+    if isinstance(M, Diagonal):
+        return M.values
+    return M if isinstance(M, Tensor) else torch.zeros(())
 
 
 def _check_dtype(dtype: torch.dtype, y: Tensor) -> None:

@@ -30,7 +30,7 @@ def scaled_dot_product_attention(
     """``softmax(Q Kᵀ scale + mask) V`` (Vaswani et al., 2017, eq. 1)."""
     if dropout_p > 0:
         raise CoupledSamplesError(
-            "linearize: the module calls scaled_dot_product_attention with dropout_p > 0 and so draws a new mask at "
+            "Jacobian: the module calls scaled_dot_product_attention with dropout_p > 0 and so draws a new mask at "
             "every call; the map is not fixed. Pass 0.0 where module.training is False, and call module.eval() first."
         )
     if enable_gqa:
@@ -75,7 +75,7 @@ def multi_head_attention(
     """
     if query.ndim != 3 or not module.batch_first:
         raise CoupledSamplesError(
-            f"linearize: {type(module).__name__} takes the first dimension of {tuple(query.shape)} for a sequence, so "
+            f"Jacobian: {type(module).__name__} takes the first dimension of {tuple(query.shape)} for a sequence, so "
             "samples attend to each other. Use batch_first=True and inputs (b, sequence, features)."
         )
     q, k, v = _projected(module, query, key, value)

@@ -131,7 +131,7 @@ def _register_dropout(name: str) -> None:
         random = next((flag for flag in (training, train) if flag is not None), default)
         if random and p > 0:
             raise CoupledSamplesError(
-                f"linearize: the module calls {name} with training=True and so draws a new mask at every call; the map "
+                f"Jacobian: the module calls {name} with training=True and so draws a new mask at every call; the map "
                 "is not fixed. Pass training=self.training, and call module.eval() first."
             )
         return input

@@ -82,7 +82,7 @@ def batch_norm(
     """Each channel normalised by given statistics."""
     if training:
         raise CoupledSamplesError(
-            "linearize: the module calls batch_norm with training=True, which normalises over the batch, so samples "
+            "Jacobian: the module calls batch_norm with training=True, which normalises over the batch, so samples "
             "are coupled and there is no Jacobian per sample. Call module.eval() first."
         )
     shape = (-1, *[1] * (input.ndim - 2))
