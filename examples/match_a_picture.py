@@ -26,9 +26,9 @@ Adam                         other coordinates  5.94           3.92          44 
 Riemannian Adam              other coordinates  3.87           2.91          62 %
 ============================ ================== ============== ============= ===================
 
-In the coordinates that training has left behind, which the prior has made round, Riemannian Adam is *hardly better* than
-plain Adam: what stops both is local minima, which no metric removes. What the metric buys is that coordinates do not
-matter: its searches are the same in all of them, to rounding, with the same learning rates, while the others lose much.
+In the coordinates that training has left behind, which the prior has made round, Riemannian Adam is *hardly better*
+than plain Adam: what stops both is local minima, which no metric removes. What the metric buys is that coordinates do
+not matter: its searches are the same in all of them, to rounding, with the same learning rates, and the others lose.
 
 Run it with ``python examples/match_a_picture.py``; a path as first argument is where the figure goes. It takes half a
 minute.
