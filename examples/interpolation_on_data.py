@@ -9,11 +9,11 @@ equal distances *in pictures*, so that no curve gains by hurrying through what i
 * the geodesic of mean and deviation, whose deviation grows away from the training latents (Arvanitidis, Hansen,
   Hauberg, *Latent Space Oddity*, ICLR 2018).
 
-Judges that the curves were not made to please: the confidence of a classifier that was trained on training pictures; the
-log density of the training latents, by Gaussian kernels; the distance from each decoded picture to the nearest training
-picture. Each pair gives one mean along each curve. As a short curve may have a bad mean because it leaves out what is
-good, the length that is walked in doubt, ``∫ (1 - confidence) ds``, counts as well. Pairs are compared by Wilcoxon's
-signed ranks.
+Judges that the curves were not made to please: the confidence of a classifier that was trained on training pictures;
+the log density of the training latents, by Gaussian kernels; the distance from each decoded picture to the nearest
+training picture. Each pair gives one mean along each curve. As a short curve may have a bad mean because it leaves out
+what is good, the length that is walked in doubt, ``∫ (1 - confidence) ds``, counts as well. Pairs are compared by
+Wilcoxon's signed ranks.
 
 What it shows, the mean over pairs:
 
@@ -27,9 +27,9 @@ of mean and deviation  0.860       -2.840       1.016             0.817
 
 *Here geodesics do not stay on the data better than straight lines.* They do run through denser places of the latent
 plane (for 60 % of the pairs, p = 3e-5), but what they decode to is a little less like a digit (confidence lower for
-64 %, p = 3e-5), and even the length in doubt is not shorter (p = 0.01). The latents of this model fill a disc without
-holes, so a straight line never leaves the data; and a shortest path between two classes prefers the blurred pictures
-between them, where the decoder changes little.
+64 %, p = 3e-5), and even the length in doubt is not shorter (p = 0.01). The figure shows why: the classes lie around
+the middle like the rays of a star, and geodesics bend towards it, where all classes meet. That is dense, and it is
+where the decoder draws blurred pictures that change little.
 
 Run it with ``python examples/interpolation_on_data.py``; a path as first argument is where the figure goes. It takes
 half a minute.
@@ -113,7 +113,9 @@ def main(figure: str | None = None) -> None:
     if figure is not None:
         shown = good.nonzero().flatten()[:6]
         picked = careful.geodesic(z0[shown], z1[shown])
-        viz.latent_map(careful, z, seen.labels, picked).update_layout(width=640, height=560).write_html(figure)
+        viz.latent_map(careful, z, seen.labels, picked).update_layout(width=640, height=560).write_html(
+            figure, config={"displayModeBar": False}
+        )
 
 
 if __name__ == "__main__":

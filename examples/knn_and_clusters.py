@@ -106,7 +106,8 @@ def main(figure: str | None = None) -> None:
         for what, values in (("accuracy of 5 neighbours", accuracy), ("Rand index of clusters", agreement)):
             error = {"type": "data", "array": values.std(0, ddof=1)}
             drawn.add_bar(x=NAMES, y=values.mean(0), error_y=error, name=what)
-        drawn.write_html(figure)
+        drawn.update_layout(legend={"orientation": "h", "y": -0.1})
+        drawn.write_html(figure, config={"displayModeBar": False})
 
 
 if __name__ == "__main__":

@@ -114,13 +114,17 @@ def main(figure: str | None = None) -> None:
     assert final["Adam", changed] > final["Riemannian Adam", changed] + 0.5
 
     if figure is not None:
-        drawn = go.Figure(layout={"template": viz.template(), "width": 640, "height": 400})
+        drawn = go.Figure(layout={"template": viz.template(), "width": 640, "height": 480})
         for (name, space), losses in best.items():
             colour = viz.template().layout.colorway[list(OPTIMIZERS).index(name)]
             line = {"dash": "solid" if space == trained else "dot", "color": colour}
             drawn.add_scatter(y=losses.mean(1), name=f"{name}, {space}", line=line)
-        drawn.update_layout(xaxis={"title": {"text": "step"}}, yaxis={"title": {"text": "mean loss"}})
-        drawn.write_html(figure)
+        drawn.update_layout(
+            xaxis={"title": {"text": "step"}},
+            yaxis={"title": {"text": "mean loss"}},
+            legend={"orientation": "h", "y": -0.15},
+        )
+        drawn.write_html(figure, config={"displayModeBar": False})
 
 
 if __name__ == "__main__":

@@ -106,7 +106,9 @@ def main(figure: str | None = None) -> None:
         start = torch.tensor([[0.3, -2.2], [2.2, -0.6], [-1.3, 0.3]], dtype=torch.float64)
         end = torch.tensor([[0.3, -0.2], [1.7, 1.9], [1.6, 1.5]], dtype=torch.float64)
         whole = ((-math.pi, math.pi), (-math.pi, math.pi))
-        viz.embedded_surface(ring, start, ring.geodesic(start, end), extent=whole).write_html(figure)
+        viz.embedded_surface(ring, start, ring.geodesic(start, end), extent=whole).write_html(
+            figure, config={"displayModeBar": False}
+        )
 
 
 if __name__ == "__main__":
