@@ -1,8 +1,8 @@
 """Flatten a latent space: train with a geometric regulariser until straight lines are geodesics.
 
-If the pulled-back metric were ``c I`` everywhere, the decoder would be a scaled isometry: Euclidean distances of latents
-would be distances of pictures, straight lines would be shortest paths, and nothing of this library would be needed any
-more. That can be asked for in training, as ``G(z)`` is differentiable in the weights:
+If the pulled-back metric were ``c I`` everywhere, the decoder would be a scaled isometry: Euclidean distances of
+latents would be distances of pictures, straight lines would be shortest paths, and nothing of this library would be
+needed any more. That can be asked for in training, as ``G(z)`` is differentiable in the weights:
 
     loss = VAE + w mean ‖G(z) / c - I‖²,    c the mean of tr G / d over the batch,
 
@@ -116,7 +116,7 @@ def main(figure: str | None = None) -> None:
             where = {"figure": drawn, "row": 1, "col": column}
             viz.indicatrices(PullbackManifold(vae.decoder), z, **where)
             viz.latent_points(z, held.labels, **where)
-        drawn.update_layout(width=760, height=400, template=viz.template())
+        drawn.update_layout(width=660, height=380, template=viz.template(), showlegend=False, margin={"t": 40})
         drawn.write_html(figure, config={"displayModeBar": False})
 
 

@@ -106,9 +106,8 @@ def main(figure: str | None = None) -> None:
         start = torch.tensor([[0.3, -2.2], [2.2, -0.6], [-1.3, 0.3]], dtype=torch.float64)
         end = torch.tensor([[0.3, -0.2], [1.7, 1.9], [1.6, 1.5]], dtype=torch.float64)
         whole = ((-math.pi, math.pi), (-math.pi, math.pi))
-        viz.embedded_surface(ring, start, ring.geodesic(start, end), extent=whole).write_html(
-            figure, config={"displayModeBar": False}
-        )
+        drawn = viz.embedded_surface(ring, start, ring.geodesic(start, end), extent=whole)
+        drawn.update_layout(width=560, height=420).write_html(figure, config={"displayModeBar": False})
 
 
 if __name__ == "__main__":

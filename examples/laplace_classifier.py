@@ -1,0 +1,136 @@
+"""A Laplace approximation in forty lines: calibrated probabilities from the Gauss-Newton diagonal.
+
+A classifier that was trained to its best weights is too sure of itself. The Laplace approximation takes the weights to
+be uncertain, ``N(θ, (H + τ)⁻¹)`` with H the diagonal of the Gauss-Newton matrix of the training loss, which
+`pullgeo.likelihood.ggn_diag` computes exactly, layer by layer, and carries that uncertainty to the logits through the
+Jacobian of the network, ``Σ(x) = J(x) (H + τ)⁻¹ J(x)ᵀ``, from `pullgeo.linearize`. Probabilities are means of softmax
+over logits drawn from ``N(f(x), Σ(x))``.
+
+Ten seeds train a small network on 150 digits each. 200 others choose the prior precision τ, and, as a rival that needs
+no Laplace approximation, the temperature that logits are divided by. 360 held-out digits judge: the negative log
+likelihood (NLL, nats), the expected calibration error (ECE, 15 bins), and the mean confidence on digits turned by 90°,
+which are like nothing that was trained on.
+
+FINDINGS
+
+Run it with ``python examples/laplace_classifier.py``; a path as first argument is where the figure goes. It takes half
+a minute.
+
+Source: Immer, Korzepa, Bauer, *Improving predictions of Bayesian neural nets via local linearization*, AISTATS 2021;
+Daxberger et al., *Laplace Redux*, NeurIPS 2021.
+"""
+
+import sys
+from collections.abc import Callable
+
+import plotly.graph_objects as go
+import torch
+from scipy.stats import wilcoxon
+from torch import Tensor, nn
+
+from pullgeo import datasets, linearize, viz
+from pullgeo.likelihood import Categorical, ggn_diag
+
+SEEDS = 10
+PRIORS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+TEMPERATURES = (0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5)
+JUDGES = ("accuracy", "NLL", "ECE", "confidence, turned")
+
+
+def train(x: Tensor, y: Tensor) -> nn.Module:
+    """The best weights, without a prior."""
+    network = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 10))
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(400):
+        loss = nn.functional.cross_entropy(network(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network.requires_grad_(False)
+
+
+def laplace(network: nn.Module, curvature: Tensor, prior: float, x: Tensor) -> Tensor:
+    """Probabilities of the classes, ``(b, 10)``, averaged over 200 draws of the logits."""
+    logits, J = linearize(network, x, wrt="weight")
+    rows = J.dense()
+    covariance = (rows / (curvature + prior)) @ rows.mT
+    root = torch.linalg.cholesky(covariance + 1e-6 * torch.eye(10))
+    noise = torch.randn(200, len(x), 10, 1, generator=torch.Generator().manual_seed(0))
+    return (logits + (root @ noise).squeeze(3)).softmax(2).mean(0)
+
+
+def nll(p: Tensor, y: Tensor) -> float:
+    """Negative log likelihood in nats."""
+    return float(nn.functional.nll_loss(p.log(), y))
+
+
+def bins(p: Tensor, y: Tensor, count: int = 15) -> tuple[Tensor, Tensor, Tensor]:
+    """Shares of samples, mean confidence and accuracy in bins of equal width of confidence."""
+    confidence, guess = p.max(1)
+    member = nn.functional.one_hot((confidence * count).long().clamp(max=count - 1), count).float()
+    size = member.sum(0)
+    return size / len(y), confidence @ member / size.clamp(min=1), (guess == y).float() @ member / size.clamp(min=1)
+
+
+def main(figure: str | None = None) -> None:
+    """Train, approximate, compare."""
+    torch.set_num_threads(1)
+    seen, held = datasets.digits().split()
+    turned = held.images.unflatten(1, (8, 8)).rot90(1, (1, 2)).flatten(1)
+    results: dict[str, list[list[float]]] = {}
+    curves: dict[str, list[Tensor]] = {}
+    for seed in range(SEEDS):
+        torch.manual_seed(seed)
+        order = torch.randperm(len(seen.images))
+        fit, choose = order[:150], order[150:350]
+        network = train(seen.images[fit], seen.labels[fit])
+        curvature = ggn_diag(network, seen.images[fit], Categorical(), reduction="sum")
+
+        def best(options: tuple[float, ...], predict: Callable[[float, Tensor], Tensor], rows: Tensor) -> float:
+            return min(options, key=lambda option: nll(predict(option, seen.images[rows]), seen.labels[rows]))
+
+        def heated(t: float, x: Tensor, network: nn.Module = network) -> Tensor:
+            return (network(x) / t).softmax(1)
+
+        def approximate(tau: float, x: Tensor, network: nn.Module = network, H: Tensor = curvature) -> Tensor:
+            return laplace(network, H, tau, x)
+
+        ways = {
+            "best weights": (heated, 1.0),
+            "temperature": (heated, best(TEMPERATURES, heated, choose)),
+            "Laplace, diagonal": (approximate, best(PRIORS, approximate, choose)),
+        }
+        for name, (predict, option) in ways.items():
+            p = predict(option, held.images)
+            share, confidence, accuracy = parts = bins(p, held.labels)
+            right = float((p.argmax(1) == held.labels).float().mean())
+            error = float((share * (confidence - accuracy).abs()).sum())
+            doubt = float(predict(option, turned).amax(1).mean())
+            results.setdefault(name, []).append([right, nll(p, held.labels), error, doubt])
+            curves.setdefault(name, []).append(torch.stack(parts))
+
+    table = {name: torch.tensor(rows) for name, rows in results.items()}
+    print(f"{'':20s}" + "".join(f"{judge:>20s}" for judge in JUDGES) + f"   mean ± standard deviation of {SEEDS} seeds")
+    for name, rows in table.items():
+        cells = zip(rows.mean(0).tolist(), rows.std(0).tolist(), strict=True)
+        print(f"{name:20s}" + "".join(f"{f'{mean:.3f} ± {std:.3f}':>20s}" for mean, std in cells))
+    for name in ("best weights", "temperature"):
+        pairs = [wilcoxon(*(table[n][:, k].numpy() for n in ("Laplace, diagonal", name))).pvalue for k in (1, 2, 3)]
+        print(f"Laplace against {name}: p = " + ", ".join(f"{p:.3f}" for p in pairs) + " for NLL, ECE, confidence")
+
+    if figure is not None:
+        drawn = go.Figure(layout={"template": viz.template(), "width": 480, "height": 460})
+        drawn.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": "#9aa4af", "dash": "dot"}, name="calibrated")
+        for name, parts in curves.items():
+            share, confidence, accuracy = torch.stack(parts).unbind(1)
+            weight = share / share.sum(0).clamp(min=1e-9)
+            enough = share.mean(0) > 0.005
+            x, y = ((weight * values).sum(0)[enough].tolist() for values in (confidence, accuracy))
+            drawn.add_scatter(x=x, y=y, mode="lines+markers", name=name)
+        drawn.update_layout(xaxis={"title": {"text": "confidence"}}, yaxis={"title": {"text": "accuracy"}})
+        drawn.update_layout(legend={"orientation": "h", "y": -0.15})
+        drawn.write_html(figure, config={"displayModeBar": False})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])
