@@ -11,7 +11,20 @@ no Laplace approximation, the temperature that logits are divided by. 360 held-o
 likelihood (NLL, nats), the expected calibration error (ECE, 15 bins), and the mean confidence on digits turned by 90°,
 which are like nothing that was trained on.
 
-FINDINGS
+What it shows, mean and standard deviation over seeds:
+
+================== ============== ============== ============== ===================
+probabilities      accuracy       NLL            ECE            confidence, turned
+================== ============== ============== ============== ===================
+best weights       0.904 ± 0.016  0.382 ± 0.094  0.053 ± 0.011  0.944 ± 0.038
+temperature        0.904 ± 0.016  0.312 ± 0.058  0.035 ± 0.011  0.895 ± 0.057
+Laplace, diagonal  0.907 ± 0.016  0.330 ± 0.069  0.044 ± 0.019  0.891 ± 0.059
+================== ============== ============== ============== ===================
+
+The Laplace approximation improves the likelihood of the best weights, for every seed (p = 0.002, Wilcoxon), and lowers
+the confidence on turned digits; its lower calibration error is not certain (p = 0.16). *But one number does better*: a
+temperature that is chosen on the same 200 digits has the lower NLL (p = 0.01) and ECE (p = 0.05), and is as much in
+doubt about turned digits (p = 0.77). A diagonal of the curvature leaves out how weights make up for each other.
 
 Run it with ``python examples/laplace_classifier.py``; a path as first argument is where the figure goes. It takes half
 a minute.
@@ -21,7 +34,7 @@ Daxberger et al., *Laplace Redux*, NeurIPS 2021.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 import torch
@@ -64,6 +77,11 @@ def nll(p: Tensor, y: Tensor) -> float:
     return float(nn.functional.nll_loss(p.log(), y))
 
 
+def best(options: Sequence[float], predict: Callable[[float, Tensor], Tensor], data: tuple[Tensor, Tensor]) -> float:
+    """The option with the least negative log likelihood."""
+    return min(options, key=lambda option: nll(predict(option, data[0]), data[1]))
+
+
 def bins(p: Tensor, y: Tensor, count: int = 15) -> tuple[Tensor, Tensor, Tensor]:
     """Shares of samples, mean confidence and accuracy in bins of equal width of confidence."""
     confidence, guess = p.max(1)
@@ -82,12 +100,9 @@ def main(figure: str | None = None) -> None:
     for seed in range(SEEDS):
         torch.manual_seed(seed)
         order = torch.randperm(len(seen.images))
-        fit, choose = order[:150], order[150:350]
+        fit, chosen = order[:150], (seen.images[order[150:350]], seen.labels[order[150:350]])
         network = train(seen.images[fit], seen.labels[fit])
         curvature = ggn_diag(network, seen.images[fit], Categorical(), reduction="sum")
-
-        def best(options: tuple[float, ...], predict: Callable[[float, Tensor], Tensor], rows: Tensor) -> float:
-            return min(options, key=lambda option: nll(predict(option, seen.images[rows]), seen.labels[rows]))
 
         def heated(t: float, x: Tensor, network: nn.Module = network) -> Tensor:
             return (network(x) / t).softmax(1)
@@ -97,8 +112,8 @@ def main(figure: str | None = None) -> None:
 
         ways = {
             "best weights": (heated, 1.0),
-            "temperature": (heated, best(TEMPERATURES, heated, choose)),
-            "Laplace, diagonal": (approximate, best(PRIORS, approximate, choose)),
+            "temperature": (heated, best(TEMPERATURES, heated, chosen)),
+            "Laplace, diagonal": (approximate, best(PRIORS, approximate, chosen)),
         }
         for name, (predict, option) in ways.items():
             p = predict(option, held.images)
@@ -117,6 +132,10 @@ def main(figure: str | None = None) -> None:
     for name in ("best weights", "temperature"):
         pairs = [wilcoxon(*(table[n][:, k].numpy() for n in ("Laplace, diagonal", name))).pvalue for k in (1, 2, 3)]
         print(f"Laplace against {name}: p = " + ", ".join(f"{p:.3f}" for p in pairs) + " for NLL, ECE, confidence")
+    plain, rival, found = (rows.mean(0) for rows in table.values())
+    assert bool((table["Laplace, diagonal"][:, 1] < table["best weights"][:, 1]).all()), "it helps, for every seed"
+    assert found[3] < plain[3] - 0.02, "it is less sure about what is like nothing it was trained on"
+    assert rival[1] < found[1], "a temperature was expected to do better"
 
     if figure is not None:
         drawn = go.Figure(layout={"template": viz.template(), "width": 480, "height": 460})
