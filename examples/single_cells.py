@@ -128,7 +128,7 @@ def main(figure: str | None = None) -> None:
 
     if figure is not None:
         drawn = viz.latent_map(fisher, z, types, indicatrices=12)
-        drawn.update_layout(width=700, height=520).write_html(figure, config={"displayModeBar": False})
+        drawn.update_layout(width=780, height=560).write_html(figure, config={"displayModeBar": False})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,18 @@ neighbours in the training part, by three distances:
 * Euclidean between latents;
 * geodesic, in the metric of the decoded series: shortest paths over a graph with fifty neighbours.
 
-FINDINGS
+What it shows, accuracy on the official test parts, mean and standard deviation over six seeds:
+
+=================== ============== ==============
+distance            GunPoint       ArrowHead
+=================== ============== ==============
+series, Euclidean   0.913          0.800
+latents, Euclidean  0.801 ± 0.011  0.702 ± 0.010
+geodesic            0.802 ± 0.008  0.692 ± 0.015
+=================== ============== ==============
+
+*Geodesics do not help here* (p = 1.0 and 0.4, Wilcoxon over seeds): the nearest neighbours in a plane are the same in
+any smooth metric, but for a few. What is lost is lost by going to two latents, and no metric on them brings it back.
 
 Run it with ``python examples/time_series.py`` after ``pip install aeon``; a path as first argument is where the figure
 goes. It takes half a minute.
@@ -90,6 +101,9 @@ def main(figure: str | None = None) -> None:
             print(f"    {way:20s} {values.mean():.3f} ± {values.std(ddof=1):.3f}")
         difference = scores[:, 2] - scores[:, 1]
         print(f"    geodesic minus Euclidean latents: {difference.mean():+.3f}, p = {wilcoxon(difference).pvalue:.2f}")
+        raw_score, flat_score, curved_score = scores.mean(0)
+        assert abs(curved_score - flat_score) < 0.03, "geodesics were not expected to matter"
+        assert raw_score > max(flat_score, curved_score) + 0.05, "two latents lose what the series know"
 
     if figure is not None:
         drawn = go.Figure(layout={"template": viz.template(), "width": 560, "height": 380})
