@@ -98,9 +98,9 @@ def main(figure: str | None = None) -> None:
     table = {
         weight: torch.tensor([measure(vae, seen, held) for vae in vaes]).mean(0) for weight, vaes in models.items()
     }
-    print("w    " + "".join(f"{name:>20s}" for name in COLUMNS))
+    print("w    " + "".join(f"{name:>19s}" for name in COLUMNS))
     for weight, row in table.items():
-        print(f"{weight:<5.0f}" + "".join(f"{value:20.4f}" for value in row.tolist()))
+        print(f"{weight:<5.0f}" + "".join(f"{value:19.4f}" for value in row.tolist()))
 
     plain, flat = table[WEIGHTS[0]], table[WEIGHTS[-1]]
     assert flat[0] < 1.2 < 2 < plain[0], "the metric is near a multiple of the identity"

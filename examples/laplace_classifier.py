@@ -1,7 +1,6 @@
 """A Laplace approximation in forty lines: calibrated probabilities from the Gauss-Newton diagonal.
 
-A classifier that was trained to its best weights is too sure of itself. The Laplace approximation takes the weights to
-be uncertain, ``N(θ, (H + τ)⁻¹)`` with H the diagonal of the Gauss-Newton matrix of the training loss, which
+A classifier at its best weights is too sure of itself. The Laplace approximation takes the weights to be uncertain, ``N(θ, (H + τ)⁻¹)`` with H the diagonal of the Gauss-Newton matrix of the training loss, which
 `pullgeo.likelihood.ggn_diag` computes exactly, layer by layer, and carries that uncertainty to the logits through the
 Jacobian of the network, ``Σ(x) = J(x) (H + τ)⁻¹ J(x)ᵀ``, from `pullgeo.linearize`. Probabilities are means of softmax
 over logits drawn from ``N(f(x), Σ(x))``.
@@ -125,7 +124,7 @@ def main(figure: str | None = None) -> None:
             curves.setdefault(name, []).append(torch.stack(parts))
 
     table = {name: torch.tensor(rows) for name, rows in results.items()}
-    print(f"{'':20s}" + "".join(f"{judge:>20s}" for judge in JUDGES) + f"   mean ± standard deviation of {SEEDS} seeds")
+    print(f"mean ± standard deviation of {SEEDS} seeds\n{'':20s}" + "".join(f"{judge:>20s}" for judge in JUDGES))
     for name, rows in table.items():
         cells = zip(rows.mean(0).tolist(), rows.std(0).tolist(), strict=True)
         print(f"{name:20s}" + "".join(f"{f'{mean:.3f} ± {std:.3f}':>20s}" for mean, std in cells))
@@ -146,8 +145,8 @@ def main(figure: str | None = None) -> None:
             enough = share.mean(0) > 0.005
             x, y = ((weight * values).sum(0)[enough].tolist() for values in (confidence, accuracy))
             drawn.add_scatter(x=x, y=y, mode="lines+markers", name=name)
-        drawn.update_layout(xaxis={"title": {"text": "confidence"}}, yaxis={"title": {"text": "accuracy"}})
-        drawn.update_layout(legend={"orientation": "h", "y": -0.15})
+        titles = {f"{axis}axis": {"title": {"text": text}} for axis, text in (("x", "confidence"), ("y", "accuracy"))}
+        drawn.update_layout(legend={"orientation": "h", "y": -0.15}, **titles)
         drawn.write_html(figure, config={"displayModeBar": False})
 
 

@@ -24,7 +24,7 @@ geodesic            0.802 ± 0.008  0.692 ± 0.015
 any smooth metric, but for a few. What is lost is lost by going to two latents, and no metric on them brings it back.
 
 Run it with ``python examples/time_series.py`` after ``pip install aeon``; a path as first argument is where the figure
-goes. It takes half a minute.
+goes. It takes a minute.
 
 Source: Dau et al., *The UCR time series archive*, IEEE/CAA Journal of Automatica Sinica 2019.
 """
