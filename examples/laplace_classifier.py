@@ -1,6 +1,7 @@
 """A Laplace approximation in forty lines: calibrated probabilities from the Gauss-Newton diagonal.
 
-A classifier at its best weights is too sure of itself. The Laplace approximation takes the weights to be uncertain, ``N(θ, (H + τ)⁻¹)`` with H the diagonal of the Gauss-Newton matrix of the training loss, which
+A classifier at its best weights is too sure of itself. The Laplace approximation takes the weights to be uncertain,
+``N(θ, (H + τ)⁻¹)`` with H the diagonal of the Gauss-Newton matrix of the training loss, which
 `pullgeo.likelihood.ggn_diag` computes exactly, layer by layer, and carries that uncertainty to the logits through the
 Jacobian of the network, ``Σ(x) = J(x) (H + τ)⁻¹ J(x)ᵀ``, from `pullgeo.linearize`. Probabilities are means of softmax
 over logits drawn from ``N(f(x), Σ(x))``.
@@ -28,12 +29,12 @@ doubt about turned digits (p = 0.77). A diagonal of the curvature leaves out how
 Run it with ``python examples/laplace_classifier.py``; a path as first argument is where the figure goes. It takes half
 a minute.
 
-Source: Immer, Korzepa, Bauer, *Improving predictions of Bayesian neural nets via local linearization*, AISTATS 2021;
-Daxberger et al., *Laplace Redux*, NeurIPS 2021.
+Source: Immer, Korzepa, Bauer, *Improving predictions of Bayesian neural nets via local linearization*, AISTATS 2021.
 """
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import plotly.graph_objects as go
 import torch
@@ -64,8 +65,7 @@ def train(x: Tensor, y: Tensor) -> nn.Module:
 def laplace(network: nn.Module, curvature: Tensor, prior: float, x: Tensor) -> Tensor:
     """Probabilities of the classes, ``(b, 10)``, averaged over 200 draws of the logits."""
     logits, J = linearize(network, x, wrt="weight")
-    rows = J.dense()
-    covariance = (rows / (curvature + prior)) @ rows.mT
+    covariance = (J.dense() / (curvature + prior)) @ J.dense().mT
     root = torch.linalg.cholesky(covariance + 1e-6 * torch.eye(10))
     noise = torch.randn(200, len(x), 10, 1, generator=torch.Generator().manual_seed(0))
     return (logits + (root @ noise).squeeze(3)).softmax(2).mean(0)
@@ -106,9 +106,7 @@ def main(figure: str | None = None) -> None:
         def heated(t: float, x: Tensor, network: nn.Module = network) -> Tensor:
             return (network(x) / t).softmax(1)
 
-        def approximate(tau: float, x: Tensor, network: nn.Module = network, H: Tensor = curvature) -> Tensor:
-            return laplace(network, H, tau, x)
-
+        approximate = partial(laplace, network, curvature)
         ways = {
             "best weights": (heated, 1.0),
             "temperature": (heated, best(TEMPERATURES, heated, chosen)),
@@ -117,10 +115,9 @@ def main(figure: str | None = None) -> None:
         for name, (predict, option) in ways.items():
             p = predict(option, held.images)
             share, confidence, accuracy = parts = bins(p, held.labels)
-            right = float((p.argmax(1) == held.labels).float().mean())
-            error = float((share * (confidence - accuracy).abs()).sum())
+            error = float(share @ (confidence - accuracy).abs())
             doubt = float(predict(option, turned).amax(1).mean())
-            results.setdefault(name, []).append([right, nll(p, held.labels), error, doubt])
+            results.setdefault(name, []).append([float(share @ accuracy), nll(p, held.labels), error, doubt])
             curves.setdefault(name, []).append(torch.stack(parts))
 
     table = {name: torch.tensor(rows) for name, rows in results.items()}
