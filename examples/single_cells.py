@@ -12,13 +12,24 @@
 * the Fisher-Rao distance, in which a difference counts as far as counts can tell it.
 
 Labels, which the model never sees, judge: leave-one-out accuracy of ten neighbours, and the silhouette of the cell
-types. Geodesic distances are shortest paths over a graph with fifty neighbours; forty cells are compared with exact
-geodesics.
+types. Geodesic distances are shortest paths over a graph with fifty neighbours, whose error against exact geodesics is
+printed: one to three percent in the median.
 
-FINDINGS
+What it shows, mean and standard deviation over three seeds:
+
+=================== ============== ==============
+distance            10 neighbours  silhouette
+=================== ============== ==============
+latents, Euclidean  0.791 ± 0.010  0.210 ± 0.035
+expected counts     0.792 ± 0.007  0.252 ± 0.040
+Fisher-Rao          0.796 ± 0.008  0.268 ± 0.027
+=================== ============== ==============
+
+Cell types are more compact in either metric of the decoder, most so in Fisher-Rao distances, for every seed.
+*Neighbours hardly change*: half a percent is less than what a seed makes, and three seeds prove nothing.
 
 Run it with ``python examples/single_cells.py`` after ``pip install scanpy``; a path as first argument is where the
-figure goes. It takes a minute.
+figure goes. It takes less than two minutes.
 """
 
 import sys
@@ -35,7 +46,7 @@ from pullgeo import PullbackManifold, pairwise_distances, viz
 from pullgeo.stats import NeighbourGraph
 
 SEEDS = 3
-GRAPH = NeighbourGraph(neighbours=50, check_pairs=60)
+GRAPH = NeighbourGraph(neighbours=50, check_pairs=30)
 NAMES = ("latents, Euclidean", "expected counts", "Fisher-Rao")
 
 
@@ -117,7 +128,6 @@ def main(figure: str | None = None) -> None:
             print(f"seed {seed}, {name}: {report}", flush=True)
             matrices.append(D)
         scores[seed] = [judge(D, types) for D in matrices]
-        print(scores[seed].round(3), flush=True)
 
     print(f"\n{'distance':20s} {'10 neighbours':>16s} {'silhouette':>18s}   mean ± standard deviation of {SEEDS} seeds")
     for name, (accuracy, silhouette) in zip(NAMES, scores.transpose(1, 2, 0), strict=True):
@@ -125,6 +135,10 @@ def main(figure: str | None = None) -> None:
             f"{name:20s} {accuracy.mean():8.3f} ± {accuracy.std(ddof=1):.3f}"
             f" {silhouette.mean():10.3f} ± {silhouette.std(ddof=1):.3f}"
         )
+    accuracy, silhouette = scores.transpose(2, 1, 0)
+    assert bool((silhouette[2] > silhouette[1]).all()), "types are most compact in Fisher-Rao distances"
+    assert bool((silhouette[1] > silhouette[0]).all()), "and least so in those of a ruler"
+    assert abs(accuracy[2].mean() - accuracy[0].mean()) < 0.02, "neighbours were not expected to change"
 
     if figure is not None:
         drawn = viz.latent_map(fisher, z, types, indicatrices=12)
