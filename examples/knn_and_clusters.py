@@ -11,7 +11,8 @@ the held-out images are clustered, with three distances between the *same* laten
 
 Classification is by five neighbours (`GeodesicKNeighbors`), clusters are those of agglomeration with average linkage,
 judged by the adjusted Rand index (1 is the classes, 0 is chance). Geodesic distances are shortest paths over a graph of
-the points with a hundred neighbours each, which are above exact ones by less than a percent in the median.
+the points with a hundred neighbours each; for the model of the zoo these are above exact ones by less than a percent in
+the median.
 
 What it shows, with six seeds, mean and standard deviation:
 
@@ -23,8 +24,8 @@ decoded, Euclidean   0.713 ± 0.017      0.393 ± 0.033
 geodesic             0.713 ± 0.017      0.406 ± 0.029
 ==================== ================== =================
 
-For neighbours the geometry makes *no difference*: on a plane full of training latents the nearest ones are so near that
-every smooth metric ranks them almost alike. Clusters, whose distances are long, gain 0.06 in the Rand index, most of
+For neighbours the geometry makes *no difference*. On a plane full of training latents the nearest ones are near, and
+over short ways the three distances seem to rank them almost alike. Clusters, whose distances are long, gain 0.06 in the Rand index, most of
 which straight distances between decoded pictures gain as well. With six seeds not even that is certain (p = 0.09,
 Wilcoxon).
 

@@ -20,8 +20,8 @@ latents, Euclidean  0.801 ± 0.011  0.702 ± 0.010
 geodesic            0.802 ± 0.008  0.692 ± 0.015
 =================== ============== ==============
 
-*Geodesics do not help here* (p = 1.0 and 0.4, Wilcoxon over seeds): the nearest neighbours in a plane are the same in
-any smooth metric, but for a few. What is lost is lost by going to two latents, and no metric on them brings it back.
+*Geodesics do not help here* (p = 1.0 and 0.4, Wilcoxon over seeds). What is lost is lost by going to two latents, and
+the metric does not bring it back.
 
 Run it with ``python examples/time_series.py`` after ``pip install aeon``; a path as first argument is where the figure
 goes. It takes a minute.

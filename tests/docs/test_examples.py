@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-QUICK = ["sphere_and_torus", "laplace_classifier"]
+QUICK = ["sphere_and_torus", "digits_vae"]
 
 # the optional package that each needs, if any
 NEEDS = {
