@@ -26,8 +26,15 @@ from pullgeo.likelihood import (
     Poisson,
     TorchDistribution,
 )
-from pullgeo.manifold import ConformalMetric, Ensemble, KernelDensity, LandMetric, MeanAndDeviation, RBFDeviation
-from pullgeo.manifold import ProjectOnto
+from pullgeo.manifold import (
+    ConformalMetric,
+    Ensemble,
+    KernelDensity,
+    LandMetric,
+    MeanAndDeviation,
+    ProjectOnto,
+    RBFDeviation,
+)
 from pullgeo.metric import Dense, Diagonal
 from pullgeo.stats import NeighbourGraph, kneighbors_graph
 
@@ -91,7 +98,6 @@ def metrics() -> None:
     cost("behind a feature network", PullbackManifold(nn.Sequential(decoder, features)))
     centres = z[order[:100]]
     cost("LandMetric, 100 centres", MetricManifold(LandMetric(centres, sigma=0.5, rho=1e-2)))
-    cost("LandMetric, 1797 points", MetricManifold(LandMetric(z, sigma=0.5, rho=1e-2)))
     cost("ConformalMetric, 100 centres", MetricManifold(ConformalMetric(KernelDensity(centres, 0.5), 1e-2, 1.0)))
 
 
