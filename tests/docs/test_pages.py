@@ -3,9 +3,11 @@
 import ast
 import doctest
 import importlib.util
+import re
 import runpy
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -68,6 +70,32 @@ def test_the_page_takes_every_part_of_that_example() -> None:
     for mark in ("# rule:", "# weight rule:", "# proof", "if __name__"):
         assert mark in page
         assert example.count(mark) == 1
+
+
+PRIMER = sorted((ROOT / "docs" / "primer").glob("*.svg"))
+
+
+def test_the_primer_shows_every_picture_that_there_is() -> None:
+    page = (ROOT / "docs" / "primer.rst").read_text(encoding="utf-8")
+    assert len(PRIMER) == 5
+    for path in PRIMER:
+        assert f".. image:: primer/{path.name}" in page
+        text = path.read_text(encoding="utf-8")
+        assert len(text) < 150_000
+        ElementTree.fromstring(text)
+
+
+@pytest.mark.full
+def test_the_pictures_of_the_primer_can_be_drawn_again() -> None:
+    drawn = script("primer_figures").pictures()
+    assert {path.stem for path in PRIMER} == set(drawn)
+    for path in PRIMER:
+        assert words(path.read_text(encoding="utf-8")) == words(drawn[path.stem]), "run python docs/primer_figures.py"
+
+
+def words(svg: str) -> list[str]:
+    """What is written on a picture, but for numbers, which may differ in the last digit from torch to torch."""
+    return [re.sub(r"\d[\d.,]*", "#", text) for text in re.findall(r"<text[^>]*>(.*?)</text>", svg)]
 
 
 @pytest.mark.parametrize("page", ["jacobians.rst"])
