@@ -352,7 +352,9 @@ def test_ten_dimensions_of_mnist_and_the_choice_of_a_plane(visit: Any, pages: di
     assert "Dimensions 2 and 7 vary" in seen.page.inner_text(".pg-notes")
     assert seen.state("z0") == pytest.approx(second["start"]["z0"])
     seen.drag(".pg-knob-a .pg-dot", (40, 30))
-    seen.page.wait_for_function("location.hash.includes('plane=z2')")
+    seen.page.wait_for_function(
+        "location.hash.startsWith('#plane=z2') && location.hash.includes(`z0=${Number(explorer.state.z0[0].toPrecision(7))},`)"
+    )
     end, address = seen.state("z0"), seen.page.evaluate("location.hash")
     again = visit("mnist", address)
     assert again.page.get_by_label("Plane").evaluate("node => node.selectedOptions[0].text") == "z2 & z7"
