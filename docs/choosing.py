@@ -115,8 +115,9 @@ def likelihoods() -> None:
     cost("Poisson", PullbackManifold(logits, ambient=Poisson()))
     cost("HeteroscedasticGaussian", PullbackManifold(both, ambient=HeteroscedasticGaussian(LogStd())))
     cost('Gaussian, output="mean+logstd"', PullbackManifold(_Pair(decoder, scale), output="mean+logstd"))
-    gamma = TorchDistribution(lambda eta: Independent(Gamma(eta[:, :64].exp(), eta[:, 64:].exp()), 1))
-    cost("TorchDistribution, Gamma", PullbackManifold(both, ambient=gamma), pairs=4)
+    gamma = TorchDistribution(lambda eta: Independent(Gamma(eta[:, :8].exp(), eta[:, 8:].exp()), 1))
+    few = nn.Sequential(decoder, nn.Linear(64, 16), nn.Tanh())
+    cost("TorchDistribution, Gamma of 8", PullbackManifold(few, ambient=gamma), pairs=8)
 
 
 class _Joined(nn.Module):
