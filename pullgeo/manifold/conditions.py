@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.errors import OptionError
+from pullgeo.manifold.float64.as_module import as_module
 from pullgeo.typing import Decoder
 
 
@@ -74,7 +75,7 @@ class Conditioned(nn.Module):
 
     def __init__(self, decoder: Decoder, conditions: Mapping[str, Any]) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.decoder = as_module(decoder)
         self.constants = {name: value for name, value in conditions.items() if not isinstance(value, Tensor)}
         self.names = [name for name in conditions if name not in self.constants]
         for number, name in enumerate(self.names):

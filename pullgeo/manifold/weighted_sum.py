@@ -3,8 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from types import MethodType
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,7 +14,7 @@ from pullgeo.manifold.ambient.composite import Product, Times
 from pullgeo.manifold.ambient.convert import ambient_of
 from pullgeo.manifold.ambient.flat import Flat
 from pullgeo.manifold.base import Manifold
-from pullgeo.manifold.float64.promote import Promoted
+from pullgeo.manifold.float64.as_module import as_module
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.typing import Decoder
 
@@ -100,41 +98,6 @@ class Stacked(nn.Module):
         return torch.cat([y.flatten(1) for y in self.parts(z)], 1)
 
 
-class _InEither(nn.Module):
-    """A function that may hold weights in float32, for latents in float32 and in float64."""
-
-    def __init__(self, function: Decoder) -> None:
-        super().__init__()
-        self.function = function
-        self.promoted = Promoted(function)
-
-    def forward(self, z: Tensor) -> Any:
-        """The function's value."""
-        return self.promoted(z) if z.dtype == torch.float64 else self.function(z)
-
-
-class _Method(nn.Module):
-    """A method of a module, as a module."""
-
-    def __init__(self, method: MethodType) -> None:
-        super().__init__()
-        self.owner: nn.Module = method.__self__  # type: ignore[assignment]
-        self.method = method.__func__
-
-    def forward(self, z: Tensor) -> Any:
-        """The method's value."""
-        return self.method(self.owner, z)
-
-
-def _as_module(decoder: Decoder) -> nn.Module:
-    """A decoder in which a larger module finds the weights, to convert them."""
-    if isinstance(decoder, nn.Module):
-        return decoder
-    if isinstance(decoder, MethodType) and isinstance(decoder.__self__, nn.Module):
-        return _Method(decoder)
-    return _InEither(decoder)
-
-
 def _identity(z: Tensor) -> Tensor:
     return z.clone()
 
@@ -142,7 +105,7 @@ def _identity(z: Tensor) -> Tensor:
 def _space(manifold: Manifold, z: Tensor) -> Ambient:
     """What measures, with the map into it as its ``embedding``."""
     if isinstance(manifold, PullbackManifold):
-        manifold = manifold.with_decoder(_as_module(manifold.decoder))
+        manifold = manifold.with_decoder(as_module(manifold.decoder))
         manifold.check_ends(z)
     return ambient_of(manifold)
 

@@ -216,3 +216,49 @@ def test_named_errors_say_what_to_do() -> None:
         RBFDeviation.fit(z, torch.zeros(B, OUT), centers=2, floor=1.0, generator=generator())
     with pytest.raises(OptionError, match="1 <= centers <= 3"):
         RBFDeviation.fit(z, z.square(), centers=9, floor=1.0, generator=generator())
+
+
+class Heads(nn.Module):
+    """A float32 model whose methods are decoders."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.mean, self.spread = nn.Linear(D, OUT), nn.Linear(D, OUT)
+
+    def decode(self, z: Tensor, size: float | Tensor = 1.0) -> Tensor:
+        return size * self.mean(z).tanh()
+
+    def deviation(self, z: Tensor) -> Tensor:
+        return self.spread(z).exp()
+
+
+def test_methods_and_functions_in_single_precision_are_parts_of_larger_decoders() -> None:
+    single, double = Heads(), Heads().double()
+    z, w = latents(), latents().flip(0)
+    size = torch.tensor([[2.0]])
+    forms = {
+        "method": (single.decode, single.deviation),
+        "function": (lambda z, **more: single.decode(z, **more), lambda z: single.deviation(z)),
+    }
+    for mean, deviation in forms.values():
+        for found, exact in (
+            (
+                PullbackManifold(Ensemble([mean, deviation])),
+                PullbackManifold(Ensemble([double.decode, double.deviation])),
+            ),
+            (
+                PullbackManifold(MeanAndDeviation(mean, deviation)),
+                PullbackManifold(MeanAndDeviation(double.decode, double.deviation)),
+            ),
+            (PullbackManifold(mean, conditions={"size": size}), PullbackManifold(lambda z: 2 * double.decode(z))),
+        ):
+            length = found.dist(z.float(), w.float())
+            assert length.dtype == torch.float32
+            torch.testing.assert_close(length, exact.dist(z, w).float())
+            single.zero_grad()
+            length.sum().backward()
+            assert bool((single.mean.weight.grad != 0).all())
+    members = Ensemble([single.decode, single.mean]).members
+    assert members[0] == single.decode
+    assert members[1] is single.mean

@@ -11,6 +11,7 @@ from torch.nn.utils import parameters_to_vector
 from pullgeo.errors import ModuleError, OptionError, ShapeError
 from pullgeo.likelihood.base import Likelihood
 from pullgeo.manifold.decoders.laplace import laplace_samples
+from pullgeo.manifold.float64.as_module import as_module, given
 from pullgeo.manifold.float64.convert import with_tensors
 from pullgeo.typing import Decoder
 
@@ -51,7 +52,7 @@ class Ensemble(nn.Module):
             raise OptionError(f"Ensemble: expected at least one decoder, modules or functions; got {members!r}.")
         self.count = len(members)
         for number, member in enumerate(members):
-            setattr(self, f"member{number}", member)
+            setattr(self, f"member{number}", as_module(member))
 
     @classmethod
     def of_weights(cls, module: nn.Module, samples: Float[Tensor, "s p"]) -> "Ensemble":
@@ -156,7 +157,7 @@ class Ensemble(nn.Module):
     @property
     def members(self) -> tuple[Decoder, ...]:
         """The decoders."""
-        return tuple(getattr(self, f"member{number}") for number in range(self.count))
+        return tuple(given(getattr(self, f"member{number}")) for number in range(self.count))
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
         """The members' flattened outputs, one after the other, divided by ``√S``."""
@@ -203,8 +204,8 @@ class MeanAndDeviation(nn.Module):
                 "MeanAndDeviation: mean and deviation must be modules or functions, got "
                 f"{type(mean).__name__} and {type(deviation).__name__}."
             )
-        self.mean = mean
-        self.deviation = deviation
+        self.mean = as_module(mean)
+        self.deviation = as_module(deviation)
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
         """``(μ, σ)``, flattened."""

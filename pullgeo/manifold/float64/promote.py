@@ -41,17 +41,17 @@ class Promoted:
     promotes: bool = field(default=False, init=False)
     """Whether a call has shown that the function needs it; the next ones begin with it."""
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **named: Any) -> Any:
         """The function's value."""
         with Guard():
             if not self.promotes:
                 # most operations do not mix precisions; if this is about something else, it comes again
                 with suppress(RuntimeError):
-                    value = self.function(*args)
+                    value = self.function(*args, **named)
                     if not _is_lower(value):
                         return value
             with _Promoting():
-                value = _double(self.function(*args))
+                value = _double(self.function(*args, **_double(named)))
             self.promotes = True
             return value
 
