@@ -25,9 +25,9 @@ geodesic             0.713 ± 0.017      0.406 ± 0.029
 ==================== ================== =================
 
 For neighbours the geometry makes *no difference*. On a plane full of training latents the nearest ones are near, and
-over short ways the three distances seem to rank them almost alike. Clusters, whose distances are long, gain 0.06 in the Rand index, most of
-which straight distances between decoded pictures gain as well. With six seeds not even that is certain (p = 0.09,
-Wilcoxon).
+over short ways the three distances seem to rank them almost alike. Clusters, whose distances are long, gain 0.06 in
+the Rand index, most of which straight distances between decoded pictures gain as well. With six seeds not even that is
+certain (p = 0.09, Wilcoxon).
 
 Run it with ``python examples/knn_and_clusters.py``; a path as first argument is where the figure goes. It takes about a
 minute.
