@@ -20,7 +20,7 @@ def stub() -> str:
     """The imports of the room, what it takes from torch as it is, and a class for each layer."""
     import torch
 
-    from pullgeo.nnj.torch_layers import LAYERS, OTHERS
+    from pullgeo.nnj.torch_layers import LAYERS, OTHERS, PARTS
 
     tree = ast.parse((ROOM / "__init__.py").read_text(encoding="utf-8"))
     lines = [MYPY, HEAD.format(version=".".join(torch.__version__.split(".")[:2])), "", "import torch.nn as _nn"]
@@ -30,7 +30,7 @@ def stub() -> str:
             for alias in node.names:
                 lines.append(f"from {node.module} import {alias.name} as {alias.name}")
                 own.add(alias.name)
-    lines += [f"from torch.nn import {name} as {name}" for name in sorted(OTHERS) if name not in own]
+    lines += [f"from torch.nn import {name} as {name}" for name in sorted({**OTHERS, **PARTS}) if name not in own]
     for name in sorted(LAYERS):
         if name not in own:
             lines += ["", f"class {name}(Module, _nn.{name}): ..."]

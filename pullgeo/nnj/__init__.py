@@ -5,7 +5,7 @@ module into one with products. The products themselves are documented in `pullge
 path serves each part of a network.
 """
 
-from torch.nn import Buffer, Parameter, functional, init
+from torch.nn import Parameter, functional, init
 
 from pullgeo.jacobian import explain
 from pullgeo.nnj import products, utils
@@ -16,12 +16,11 @@ from pullgeo.nnj.elementwise import ArcTanh, OneMinusX, Reciprocal, Sinusoidal, 
 from pullgeo.nnj.layers import L2Norm, PosLinear, Reshape
 from pullgeo.nnj.likelihoods import LogBernoulli, LogBinaryBernoulli, LogGaussian
 from pullgeo.nnj.module import Module
-from pullgeo.nnj.torch_layers import LAYERS, OTHERS
+from pullgeo.nnj.torch_layers import LAYERS, OTHERS, PARTS
 from pullgeo.nnj.utils import invert_block_diagonal
 
 __all__ = [
     "ArcTanh",
-    "Buffer",
     "L2Norm",
     "LogBernoulli",
     "LogBinaryBernoulli",
@@ -47,7 +46,7 @@ __all__ = [
     "utils",
     "with_products",
 ]
-__all__ += [*LAYERS, *OTHERS]
+__all__ += [*LAYERS, *OTHERS, *PARTS]
 
 # Type checkers read the names of these classes in __init__.pyi.
-globals().update(LAYERS, **OTHERS)
+globals().update(LAYERS, **OTHERS, **PARTS)

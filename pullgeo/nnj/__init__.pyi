@@ -2,7 +2,6 @@
 """The names of `pullgeo.nnj`, made by ``docs/nnj_stub.py`` from torch 2.13."""
 
 import torch.nn as _nn
-from torch.nn import Buffer as Buffer
 from torch.nn import Parameter as Parameter
 from torch.nn import functional as functional
 from torch.nn import init as init
@@ -31,6 +30,7 @@ from pullgeo.nnj.utils import invert_block_diagonal as invert_block_diagonal
 from torch.nn import AdaptiveLogSoftmaxWithLoss as AdaptiveLogSoftmaxWithLoss
 from torch.nn import BCELoss as BCELoss
 from torch.nn import BCEWithLogitsLoss as BCEWithLogitsLoss
+from torch.nn import Buffer as Buffer
 from torch.nn import CTCLoss as CTCLoss
 from torch.nn import Container as Container
 from torch.nn import CosineEmbeddingLoss as CosineEmbeddingLoss

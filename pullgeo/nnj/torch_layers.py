@@ -35,6 +35,9 @@ LAYERS = {name: torch_class(cls, __name__) for name, cls in torch_modules().item
 OTHERS = {name: cls for name, cls in torch_modules().items() if not is_layer(cls) and cls is not nn.Sequential}
 """Classes that are re-exported as they are."""
 
+PARTS = {"Buffer": nn.Buffer} if hasattr(nn, "Buffer") else {}
+"""What modules are made of, as far as the installed torch has it: buffers came with 2.5."""
+
 for _layer in LAYERS.values():
     if issubclass(_layer, LazyModuleMixin) and _layer.cls_to_become is not None:
         _layer.cls_to_become = LAYERS[_layer.cls_to_become.__name__]  # what it becomes has products as well
