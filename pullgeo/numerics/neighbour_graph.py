@@ -11,7 +11,7 @@ from scipy.spatial import KDTree
 
 from pullgeo.errors import NonFiniteError
 
-Edges = Int[np.ndarray, "e 2"]
+Edges = Int[np.ndarray, "_ 2"]
 """Rows of two nodes."""
 
 LEAST = float(np.finfo(np.float64).tiny)
