@@ -353,7 +353,8 @@ def test_ten_dimensions_of_mnist_and_the_choice_of_a_plane(visit: Any, pages: di
     assert seen.state("z0") == pytest.approx(second["start"]["z0"])
     seen.drag(".pg-knob-a .pg-dot", (40, 30))
     seen.page.wait_for_function(
-        "location.hash.startsWith('#plane=z2') && location.hash.includes(`z0=${Number(explorer.state.z0[0].toPrecision(7))},`)"
+        "location.hash.startsWith('#plane=z2') && "
+        "location.hash.includes(`z0=${Number(explorer.state.z0[0].toPrecision(7))},`)"
     )
     end, address = seen.state("z0"), seen.page.evaluate("location.hash")
     again = visit("mnist", address)
