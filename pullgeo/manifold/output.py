@@ -67,12 +67,24 @@ class Pick:
                 f"PullbackManifold: output={self.key!r} names no tensor of what the decoder returns, a "
                 f"{type(returned).__name__} {got}."
             )
-        if isinstance(returned, td.Distribution) and isinstance(value, Tensor) and bool(value.isnan().all()):
+        lacking = isinstance(value, Tensor) and len(value) > 0 and bool(value.isnan().all())
+        # latents where the decoder is not finite have no mean either, and are no reason to refuse the others
+        if lacking and isinstance(returned, td.Distribution) and _is_finite(returned):
             raise ModuleError(
                 f"PullbackManifold: a {type(returned).__name__} has no {self.key}. Give output='probs', or leave "
                 "output out: distributions are then measured by their Fisher-Rao metric."
             )
         return value
+
+
+def _is_finite(distribution: td.Distribution) -> bool:
+    """Whether the parameters of a distribution, and of those that it is made of, are finite numbers."""
+    parts = vars(distribution).values()
+    return all(
+        _is_finite(part) if isinstance(part, td.Distribution) else bool(part.isfinite().all())
+        for part in parts
+        if isinstance(part, td.Distribution | Tensor)
+    )
 
 
 @dataclass(frozen=True)

@@ -613,3 +613,17 @@ def test_conditions_that_do_not_fit_are_named() -> None:
             PullbackManifold(Cells(), conditions=conditions)
     with pytest.raises(OptionError, match=r"got the class Cells. Make one of it, Cells\(...\)"):
         PullbackManifold(Cells)
+
+
+def test_a_mean_that_is_lacking_is_told_from_one_where_the_decoder_is_not_finite() -> None:
+    def counts(z: Tensor) -> torch.distributions.NegativeBinomial:
+        inside = z.square().sum(1, keepdim=True) < 1
+        logits = torch.where(inside, torch.cat([z, z.sin(), z[:, :1] * z[:, 1:]], 1), torch.nan)
+        return torch.distributions.NegativeBinomial(3.0, logits=logits, validate_args=False)
+
+    manifold = PullbackManifold(counts, output="mean")
+    assert manifold.decode(torch.full((3, 2), 5.0)).isnan().all()
+    z = torch.tensor([[0.1, 0.2], [-0.3, 0.4], [0.5, -0.1]], dtype=torch.float64)
+    assert manifold.geodesic(z, z.flip(0) / 2).converged.all()
+    with pytest.raises(ModuleError, match="a Categorical has no mean"):
+        PullbackManifold(lambda z: torch.distributions.Categorical(logits=z), output="mean").metric(z)
