@@ -30,7 +30,7 @@ def test_kinks(page: dict[str, Any]) -> None:
         solution = page[name].geodesic(z0, z1)
         relative = solution.error_estimate / solution.length.detach()
         assert bool(solution.converged.all())
-        assert least <= float(relative.min()) <= float(relative.max()) <= most
+        assert least <= relative.min().item() <= relative.max().item() <= most
         assert set(page[name].logarithm(z0, z1).status) == {status}
 
 
@@ -38,13 +38,13 @@ def test_flat_regions(page: dict[str, Any]) -> None:
     assert page["far"].status == (Status.DEGENERATE,)
     assert page["far"].length.tolist() == [0]
     away = torch.tensor([[5.0, 5.0]]), torch.tensor([[6.0, 7.0]])
-    assert float(page["floored"].dist(*away)) == pytest.approx(0.0224, abs=1e-4)
+    assert page["floored"].dist(*away).item() == pytest.approx(0.0224, abs=1e-4)
 
 
 def test_clusters(page: dict[str, Any]) -> None:
     ends = page["clusters"][:1], page["clusters"][1:]
-    assert float(page["careless"].dist(*ends)) == pytest.approx(0.53, abs=5e-3)
-    assert float(page["careful"].dist(*ends)) == pytest.approx(1.58, abs=5e-3)
+    assert page["careless"].dist(*ends).item() == pytest.approx(0.53, abs=5e-3)
+    assert page["careful"].dist(*ends).item() == pytest.approx(1.58, abs=5e-3)
 
 
 def test_a_hill_has_two_ways_around_and_one_over(page: dict[str, Any]) -> None:
@@ -52,15 +52,15 @@ def test_a_hill_has_two_ways_around_and_one_over(page: dict[str, Any]) -> None:
     thorough = hill.geodesic(a, b, Newton(search="thorough"))
     assert thorough.minima.tolist() == [2]
     for length in (thorough.length, hill.dist(a, b)):
-        assert float(length) == pytest.approx(4.99, abs=5e-3)
+        assert length.item() == pytest.approx(4.99, abs=5e-3)
     assert over.status == (Status.CONVERGED,)
-    assert float(over.length) == pytest.approx(7.41, abs=5e-3)
+    assert over.length.item() == pytest.approx(7.41, abs=5e-3)
 
 
 def test_collapsed_latents(page: dict[str, Any]) -> None:
     collapsed, zero = page["collapsed"], torch.zeros(1, 2)
-    assert float(collapsed.condition_number(zero)) == torch.inf
-    assert float(collapsed.dist(zero, torch.tensor([[0.0, 1.0]]))) == 0
+    assert collapsed.condition_number(zero).item() == torch.inf
+    assert collapsed.dist(zero, torch.tensor([[0.0, 1.0]])).item() == 0
     assert collapsed.logarithm(zero, torch.ones(1, 2)).status == (Status.SINGULAR,)
     assert Finding.SINGULAR in page["diagnose"](collapsed, torch.randn(50, 2), pairs=8).findings
 
@@ -68,5 +68,5 @@ def test_collapsed_latents(page: dict[str, Any]) -> None:
 def test_precision_and_cost(page: dict[str, Any]) -> None:
     single, double = page["single"].length, page["double"].length
     assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
-    assert float((single - double).abs().max() / double.max()) < 1e-6
+    assert ((single - double).abs().max() / double.max()).item() < 1e-6
     assert sum(page["batches"]) / 4 == pytest.approx(568, rel=0.3)
