@@ -72,7 +72,7 @@ def embedding_bag(
     weight: Tensor,
     offsets: Tensor | None = None,
     max_norm: float | None = None,
-    norm_type: float = 2.0,
+    norm_type: Any = 2.0,  # torch passes an integer by default
     scale_grad_by_freq: bool = False,
     mode: str = "mean",
     sparse: bool = False,
