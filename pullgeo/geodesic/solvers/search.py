@@ -39,7 +39,7 @@ class SearchSettings:
         near: residual at which a curve is so near to its minimiser that the Hessian need not be computed again: float32
             comes there before rounding errors of the gradient stall the descent.
         uneven: largest over median length of a curve's segments from which on its neighbourhood is searched again, with
-            up to two latents and with more, where the first search has looked in few directions. By trial.
+            up to two latents and with more, where the first search has looked in few directions. Set by hand.
         long_race: steps that the candidates of the second search have at least to show what they are worth, likewise.
         single: relative difference of lengths that float32 is sure about: thousands of its rounding errors.
         same: relative difference of lengths that says nothing: rounding errors of float64, and some digits to spare.
