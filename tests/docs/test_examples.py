@@ -53,7 +53,7 @@ def skip_without(package: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in NEEDS]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.release) for name in NEEDS]
 )
 def test_the_example_proves_its_claim_and_draws_its_figure(name: str, tmp_path: Path) -> None:
     skip_without(NEEDS[name])
@@ -62,7 +62,7 @@ def test_the_example_proves_its_claim_and_draws_its_figure(name: str, tmp_path: 
     assert "plotly" in figure.read_text(encoding="utf-8").lower()
 
 
-@pytest.mark.full
+@pytest.mark.release
 @pytest.mark.parametrize("name", WITH_OPTIONS)
 def test_the_example_runs_with_few_seeds(name: str) -> None:
     package, options = WITH_OPTIONS[name]
