@@ -18,7 +18,7 @@ def multi_margin_loss(
     input: Tensor,
     target: Tensor,
     p: int = 1,
-    margin: float = 1.0,
+    margin: float | int = 1.0,
     weight: Tensor | None = None,
     size_average: bool | None = None,
     reduce: bool | None = None,
@@ -61,9 +61,9 @@ def triplet_margin_loss(
     anchor: Tensor,
     positive: Tensor,
     negative: Tensor,
-    margin: float = 1.0,
-    p: float = 2,
-    eps: float = 1e-6,
+    margin: float | int = 1.0,
+    p: float | int = 2,
+    eps: float | int = 1e-6,
     swap: bool = False,
     size_average: bool | None = None,
     reduce: bool | None = None,
@@ -88,8 +88,8 @@ def batch_norm(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
+    momentum: float | int = 0.1,
+    eps: float | int = 1e-5,
 ) -> Tensor:
     """Channels brought to mean zero and variance one over the batch: torch's tangents have wrong gradients."""
     if not training:
