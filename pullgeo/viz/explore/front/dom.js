@@ -41,14 +41,14 @@ export function spoken(value, digits = 4) {
 }
 
 /**
- * A length with its error; errors beyond the sixth digit are not worth their room.
+ * A length with its error, unless that is beyond the digits that are shown.
  *
  * @param {number | null} length
  * @param {number | null} error
  * @returns {string}
  */
 export function withError(length, error) {
-  const known = Number.isFinite(error) && Number.isFinite(length) && /** @type {number} */ (error) > 1e-6 * /** @type {number} */ (length);
+  const known = Number.isFinite(error) && Number.isFinite(length) && /** @type {number} */ (error) > 1e-4 * /** @type {number} */ (length);
   return known ? `${spoken(length)} ± ${spoken(error, 1)}` : spoken(length);
 }
 
