@@ -173,6 +173,7 @@ def test_pipelines_and_searches():
     assert list(pga.fit(X[:5]).get_feature_names_out()) == ["principalgeodesicanalysis0"]
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_errors():
     X, y = clusters(6)
     for estimator in (
