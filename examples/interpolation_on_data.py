@@ -26,7 +26,7 @@ of mean and deviation  0.860       -2.840       0.067           1.016           
 ====================== =========== ============ =============== ================= ==============
 
 *Here geodesics do not stay on the data better than straight lines.* They do run through denser places of the latent
-plane (for 60 % of the pairs, p = 3e-5), if hardly nearer to single latents (0.067 against 0.070, p = 0.2), but what they
+plane (for 60 % of the pairs, p = 3e-5), hardly nearer to single latents (0.067 against 0.070, p = 0.2), but what they
 decode to is a little less like a digit (confidence lower for 64 %, p = 3e-5), and even the length in doubt is not
 shorter (p = 0.01). The figure shows why: the classes lie around the middle like the rays of a star, and geodesics bend
 towards it, where all classes meet. That is dense, and it is where the decoder draws blurred pictures that change
