@@ -77,14 +77,14 @@ class _Gradient(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, Tensor]:
         A, g = ctx.saved_tensors
         slope: Tensor = _Slope.apply(A, cotangents[0])
-        return _bent(A, g, cotangents[0]), slope
+        return _gradient_along(A, g, cotangents[0]), slope
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         A, g = ctx.saved_tensors
         X, rate = tangents
         moved = torch.zeros_like(A)
-        moved = moved if X is None else moved + _bent(A, g, X)
+        moved = moved if X is None else moved + _gradient_along(A, g, X)
         return moved if rate is None else moved + _Gradient.apply(A, rate)
 
 
@@ -107,7 +107,7 @@ class _Slope(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, Tensor]:
         A, X = ctx.saved_tensors
         gradient: Tensor = _Gradient.apply(A, cotangents[0])
-        return _bent(A, cotangents[0], X), gradient
+        return _gradient_along(A, cotangents[0], X), gradient
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class _Slope(torch.autograd.Function):
         return moved if rate is None else moved + _Slope.apply(A, rate)
 
 
-def _bent(A: Tensor, g: Tensor, X: Tensor) -> Tensor:
+def _gradient_along(A: Tensor, g: Tensor, X: Tensor) -> Tensor:
     """``∂_X U diag(g) Vᵀ``."""
     U, Vh, P, apart, together, inverse = _parts(A, X)
     g_i, g_j = g.unsqueeze(-1), g.unsqueeze(-2)

@@ -59,8 +59,9 @@ def once(y: Tensor, refusal: Exception | None = None) -> ModuleError:
         cause = f"a backward pass in it cannot be differentiated, or is not linear in what it is given{said}"
         way = "Leave out hooks, and forces without create_graph=True."
     return ModuleError(
-        "Jacobian: the map can be differentiated once but not twice, as second derivatives need it: geodesics, "
-        f"exponentials, curvature and gradients of products. Here {cause}. {way}"
+        "Jacobian: the map can be differentiated once but not twice, as second derivatives need it: Newton's method "
+        f"for geodesics, exponentials, curvature and gradients of products. Here {cause}. {way} Geodesics of a decoder "
+        "can be had without: manifold.geodesic(z0, z1, GaussNewton())."
     )
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from pullgeo import MetricManifold, PullbackManifold, linearize
 from pullgeo.errors import ModuleError
+from pullgeo.geodesic import GaussNewton
 from pullgeo.manifold.base import Manifold
 
 F64 = torch.float64
@@ -203,3 +204,18 @@ def test_second_derivatives_of_distances_where_torch_has_no_double_backward(f: C
     for end, sign, i in ends:
         expected[:, :, i] += sign * slope(end) / (2 * step)
     torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("function", ONCE)
+def test_geodesics_without_second_derivatives_are_the_same(function: Any, dtype: torch.dtype, mode: Any) -> None:
+    expected = PullbackManifold(decoder(torch.sin)).geodesic(X, Y)
+    assert expected.converged.all()
+    with torch.inference_mode():  # as latents often come
+        x, y = X.to(dtype, copy=True), Y.to(dtype, copy=True)
+    with mode():
+        found = PullbackManifold(decoder(function.apply)).geodesic(x, y, GaussNewton())
+    assert found.converged.all()
+    tolerance = 1e-8 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(found.length.double(), expected.length, rtol=tolerance, atol=0)

@@ -38,7 +38,8 @@ class Exact:
         plane: the plane that the page shows.
         latents: the points that a message names by their rows.
         solver: how geodesics are found.
-        draw: what makes the map of another plane, in the form that a page takes; pages stay on their plane without it.
+        draw: what makes the map of another plane, in the form that a page takes, or shows it by itself and returns
+            ``None``; pages stay on their plane without it.
 
     Raises:
         ShapeError: plane and latents do not belong to one latent space.
@@ -56,7 +57,7 @@ class Exact:
     plane: Slice
     latents: Float[Tensor, "n d"]
     solver: Solver = field(default_factory=Newton)
-    draw: Callable[[Slice], dict[str, Any]] | None = None
+    draw: Callable[[Slice], dict[str, Any] | None] | None = None
 
     def __post_init__(self) -> None:
         d = len(self.plane.origin)
@@ -115,7 +116,7 @@ class Exact:
             raise OptionError(f"plane must be text such as components:0,1, got {_short(name)}.")
         return Slice.named(self.latents, name)
 
-    def _map(self, draw: Callable[[Slice], dict[str, Any]]) -> Answer:
+    def _map(self, draw: Callable[[Slice], dict[str, Any] | None]) -> Answer:
         return {"converged": True, "status": "DRAWN", "text": "the map of this plane", "payload": draw(self.plane)}
 
     def _geodesic(self, ends: Float64[Tensor, "2 d"]) -> Answer:

@@ -108,7 +108,7 @@ class Explorer(anywidget.AnyWidget):
             classes_of(where, labels, len(z))
         self._plane = slice_of(z.double().cpu(), plane)
         self._draw = partial(payload_of, manifold, z, labels, image_shape=image_shape, title=title)
-        self._exact = Exact(manifold, self._plane, z, solver or Newton())
+        self._exact = Exact(manifold, self._plane, z, solver or Newton(), self._show)
         payload = self._draw(plane=self._plane)
         self._esm, self._css = _script(), f"{front('explore.css')}\n{_CSS}"
         super().__init__(_payload=payload, plane=self._plane.name or "")
@@ -125,6 +125,10 @@ class Explorer(anywidget.AnyWidget):
         self.z0 = self.z1 = None
         self._plane, self._payload = plane, payload
         return plane.name or ""
+
+    def _show(self, plane: Slice) -> None:
+        """A plane that was chosen on the map; all views of the widget get it."""
+        self.plane = plane.name or ""
 
     @traitlets.validate("z0", "z1")
     def _check_end(self, proposal: Any) -> tuple[float, ...] | None:
@@ -203,13 +207,8 @@ class Explorer(anywidget.AnyWidget):
         """A question of the map's."""
         if not isinstance(content, dict) or not isinstance(content.get("id"), str):
             return
-        question = content.get("question")
         try:
-            if isinstance(question, dict) and question.get("kind") == "map":
-                self.plane = str(question.get("plane"))
-                answer = {"converged": True, "status": "DRAWN", "text": "the map of this plane"}
-            else:
-                answer = self._exact.task(question)()
+            answer = self._exact.task(content.get("question"))()
         except PullgeoError as error:
             answer = refusal(error)
         self.send({"id": content["id"], "answer": answer})

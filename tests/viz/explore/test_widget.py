@@ -269,3 +269,18 @@ def test_planes_are_chosen_in_python_and_on_the_map():
     with pytest.raises(OptionError, match="plane must be"):
         widget.plane = "rows"
     assert widget.plane == "dims:1,2"
+
+
+def test_a_decoder_that_fails_on_another_plane_leaves_the_map_as_it_is(monkeypatch: pytest.MonkeyPatch):
+    widget = explorer(3)
+    before = widget.get_state()
+
+    def fails(*, plane: object) -> dict:
+        raise RuntimeError("no such digit")
+
+    monkeypatch.setattr(widget, "_draw", fails)
+    (sent,) = ask(widget, {"id": "x", "question": {"kind": "map", "plane": "dims:2,1"}})
+    assert (sent["id"], sent["answer"]["status"]) == ("x", "FAILED")
+    assert "no such digit" in sent["answer"]["text"]
+    assert widget.plane == "dims:0,1"
+    assert widget.get_state() == before

@@ -19,7 +19,7 @@ export function kernelHost(model) {
     if (asked === null || message.id !== asked.id) return;
     const { resolve, reject } = asked;
     asked = null;
-    if ("full" in message.answer || message.answer.status === "DRAWN") resolve(message.answer);
+    if ("full" in message.answer || "payload" in message.answer) resolve(message.answer);
     else reject(new Error(message.answer.text));
     if (next !== null) {
       asked = next;
