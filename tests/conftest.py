@@ -18,6 +18,30 @@ class SameStart:
         torch.set_grad_enabled(True)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--each", type=int, metavar="N", help="of the cases of each test, run N spread evenly, for checks that are slow"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keeps the cases that ``--each`` asks for: the first, the last and what lies evenly between."""
+    count = config.getoption("--each")
+    if count is None:
+        return
+    if count < 1:
+        raise pytest.UsageError(f"--each takes a number of cases from 1 up, not {count}")
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = set()
+    for same in cases.values():
+        most = min(count, len(same))
+        kept |= {same[round(number * (len(same) - 1) / max(most - 1, 1))] for number in range(most)}
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # The tensors in tests are too small to gain from threads.
     torch.set_num_threads(1)

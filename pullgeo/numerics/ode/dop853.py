@@ -1,6 +1,7 @@
 """Ordinary differential equations of many independent states, each with a step size of its own."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,17 +18,41 @@ RTOL = 1e-10
 """Relative error of one step. Errors of a whole geodesic stay near it where neighbours do not run apart."""
 
 MAX_STEPS = 1000
-SMALLEST_STEP = 1e-9
+"""A state that takes more steps is given up."""
 
-PATIENCE = 100
-"""After so many steps each state must have made progress since they were last counted."""
 
-PROGRESS = 1e-3
-"""The least progress, relative to what was left. A jump of the field takes tens of steps, and is left behind then."""
+@dataclass(frozen=True)
+class StepSettings:
+    """How steps are chosen, and when a state is given up.
 
-_SHORTEST = 1e-14
-_STAGES = 12
-_EXPONENT = -1 / 8
+    Attributes:
+        smallest: the least step, as a part of the duration. Set by hand.
+        shortest: the least step up to a jump of the field, likewise. Near the rounding of the time.
+        patience: after so many steps each state must have made progress since they were last counted. Set by hand.
+        progress: the least progress, relative to what was left. A jump of the field takes tens of steps, and is left
+            behind then.
+        margin: what of the step that would just have been good enough is taken next. As in the source.
+        shorter: the least factor from one step to the next. Set by hand.
+        longer: the largest factor. Set by hand.
+        smooth: a shorter step of a smooth solution has an error that falls at least with this power of it. Far below
+            the order.
+        stages: of the method.
+        exponent: of the error in the factor of the step, by the order of the estimate.
+    """
+
+    smallest: float = 1e-9
+    shortest: float = 1e-14
+    patience: int = 100
+    progress: float = 1e-3
+    margin: float = 0.9
+    shorter: float = 0.2
+    longer: float = 8.0
+    smooth: int = 4
+    stages: int = 12
+    exponent: float = -1 / 8
+
+
+STEPS = StepSettings()
 
 
 def integrate(
@@ -78,8 +103,8 @@ def integrate(
     worst, longest = torch.zeros_like(step), step
     counted = last = left
     for number in range(max_steps):
-        if number and number % PATIENCE == 0:
-            lost = lost | ((left > 0) & (left > (1 - PROGRESS) * counted))
+        if number and number % STEPS.patience == 0:
+            lost = lost | ((left > 0) & (left > (1 - STEPS.progress) * counted))
             counted = left
         going = ((left > 0) & ~lost).nonzero().squeeze(1)
         if not len(going):
@@ -89,7 +114,7 @@ def integrate(
             jumps = locate(
                 field, state[seeking], slope[seeking], suspected[seeking], rtol * size(state[seeking].detach())
             )
-            stop = torch.where(jumps.found, jumps.before.clamp(min=_SHORTEST * duration), step[seeking])
+            stop = torch.where(jumps.found, jumps.before.clamp(min=STEPS.shortest * duration), step[seeking])
             step = step.index_put((seeking,), stop)
             beyond = torch.where(jumps.found, jumps.after - stop, 0.0)
             across = across.index_put((seeking,), torch.where(jumps.sure, beyond, 0.0))
@@ -104,19 +129,18 @@ def integrate(
         slope = slope.index_put((arrived,), after_slope[good])
         left = left.index_put((arrived,), torch.where(h == left[going], 0.0, left[going] - h)[good])
         # the step that would just have been good enough, with a margin; no longer one right after a failure
-        most = torch.where(failed[going], 1.0, 8.0)
-        step = step.index_put(
-            (going,), h * torch.minimum((0.9 * error.clamp(min=1e-12) ** _EXPONENT).clamp(min=0.2), most)
-        )
+        most = torch.where(failed[going], 1.0, STEPS.longer)
+        factor = STEPS.margin * error.clamp(min=1e-12) ** STEPS.exponent
+        step = step.index_put((going,), h * torch.minimum(factor.clamp(min=STEPS.shorter), most))
         # a shorter step should have been much better, but for a jump
-        smooth = error < worst[going] * (h / longest[going]) ** 4
+        smooth = error < worst[going] * (h / longest[going]) ** STEPS.smooth
         abrupt = ~good & torch.isfinite(error) & failed[going] & ~smooth & ~tried[going]
         worst, longest = worst.index_put((going,), error), longest.index_put((going,), h)
         usual = usual.index_put((going,), torch.where(abrupt, h, usual[going]))
         suspected = suspected.index_put((going,), torch.where(good, suspected[going], torch.where(abrupt, h, 0.0)))
         tried = tried.index_put((going,), tried[going] & ~good)
         failed = failed.index_put((going,), ~good)
-        lost = lost | ~((step >= SMALLEST_STEP * duration) | (suspected > 0) | (across > 0))  # NaN is lost at once
+        lost = lost | ~((step >= STEPS.smallest * duration) | (suspected > 0) | (across > 0))  # NaN is lost at once
         over = arrived[(across[arrived] > 0) & (across[arrived] < left[arrived])]
         if len(over):
             hop = across[over]
@@ -139,7 +163,7 @@ def _attempt(
     try:
         slopes = [slope]
         wide = h.view(-1, 1, 1)
-        for row in DOP853.A[1:_STAGES]:
+        for row in DOP853.A[1 : STEPS.stages]:
             slopes.append(field(state + wide * _combine(row, slopes)))
         after = state + wide * _combine(DOP853.B, slopes)
         slopes.append(field(after))
@@ -171,7 +195,7 @@ def _first_step(field: Field, state: Tensor, slope: Tensor, size: Size, rtol: fl
         except (NonFiniteError, SingularMetricError):
             return short
         turning = _excess(turned - slope, tolerance) / short
-        step = (0.01 / torch.maximum(speed, turning).clamp(min=_tiny(short))) ** -_EXPONENT
+        step = (0.01 / torch.maximum(speed, turning).clamp(min=_tiny(short))) ** -STEPS.exponent
         return torch.where(torch.isfinite(step), torch.minimum(100 * short, step), short)
 
 

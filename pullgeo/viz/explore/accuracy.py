@@ -16,7 +16,7 @@ from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.manifold.base import Manifold
 from pullgeo.viz.batches import at_home
 from pullgeo.viz.explore.solver import page_geodesics
-from pullgeo.viz.explore.surface import MOST, Interval, Surface, flat_map, sample_surface
+from pullgeo.viz.explore.surface import SURFACE, Interval, Surface, flat_map, sample_surface
 
 LIMIT = 0.005
 """The page says that it is coarse, and the lattice is refined, where more than this is wrong at the 95 % quantile."""
@@ -178,7 +178,7 @@ def sample_accurately(
     trial, last = surface, found
     while not last.fine:
         finer = round(FINER * max(trial.nodes))
-        if trial.bytes * FINER**2 > largest or finer > 3 * MOST:
+        if trial.bytes * FINER**2 > largest or finer > 3 * SURFACE.most:
             break
         trial = sample_surface(manifold, x, y, side=finer)
         again = measure_accuracy(manifold, trial, places, pairs, seed)
@@ -186,7 +186,7 @@ def sample_accurately(
         if again.fine or again.worst < found.worst:
             surface, found = trial, again
         # a lattice far too coarse may look better than one less so; from some size on, kinks stay what they are
-        if not gains and finer > MOST:
+        if not gains and finer > SURFACE.most:
             break
         last = again
     if not found.fine:

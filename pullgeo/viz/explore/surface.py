@@ -31,21 +31,35 @@ from pullgeo.viz.explore.splines import Spline, filled, spline_coefficients
 
 Interval = tuple[float, float]
 
-COMPONENTS = 160
-"""The most components that a surface has; the metric of all others is carried beside them."""
-VALUE_SHARE = 1e-4
-"""Share of the outputs' variance that may be left out: one per cent of their standard deviation."""
-DERIVATIVE_SHARE = 2e-3
-"""Share of the derivatives' energy that may be left to R."""
-REST_SHARE = 1e-7
-"""Below this share of the metric R is left out: lengths then are right to half of it."""
-REST_SIDE = 48
-"""Nodes a side at which R is computed."""
-FEW = 12
-"""Up to so many components are carried in single precision; more of them in 16 bits each."""
-FEWEST, MOST = 48, 128
-"""Lattice nodes along the longer side, unless the budget is raised."""
-_COARSE = 25
+
+@dataclass(frozen=True)
+class SurfaceSettings:
+    """How much of a decoder a page carries.
+
+    Attributes:
+        components: the most components that a surface has; the metric of all others is carried beside them.
+        value_share: share of the outputs' variance that may be left out: one per cent of their standard deviation.
+        derivative_share: share of the derivatives' energy that may be left to R. Set by hand.
+        rest_share: below this share of the metric R is left out: lengths then are right to half of it.
+        rest_side: nodes a side at which R is computed. Set by hand.
+        few: up to so many components are carried in single precision; more of them in 16 bits each.
+        fewest: lattice nodes along the longer side at least. Set by hand.
+        most: lattice nodes along the longer side, unless the budget is raised. Set by hand.
+        coarse: nodes a side of the lattice at which components are sought. Set by hand.
+    """
+
+    components: int = 160
+    value_share: float = 1e-4
+    derivative_share: float = 2e-3
+    rest_share: float = 1e-7
+    rest_side: int = 48
+    few: int = 12
+    fewest: int = 48
+    most: int = 128
+    coarse: int = 25
+
+
+SURFACE = SurfaceSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +233,7 @@ def sample_surface(
     y: Interval,
     *,
     side: int | None = None,
-    components: int = COMPONENTS,
+    components: int = SURFACE.components,
     budget: int = 2_000_000,
 ) -> Surface:
     """Samples a manifold of two latents over a rectangle.
@@ -262,7 +276,7 @@ def sample_surface(
     flat = flat_map(double)
     with torch.no_grad():
         if flat is None:
-            return _of_metric(double, x, y, side or MOST)
+            return _of_metric(double, x, y, side or SURFACE.most)
         return _of_map(double, flat, x, y, side, components, budget)
 
 
@@ -326,13 +340,13 @@ def sample_outputs(
 def _of_map(
     manifold: Manifold | None, flat: FlatMap, x: Interval, y: Interval, side: int | None, most: int, budget: int
 ) -> Surface:
-    coarse = _places(*lattice_of(x, y, _COARSE))
+    coarse = _places(*lattice_of(x, y, SURFACE.coarse))
     F, J = _evaluated(flat, coarse, tangents=manifold is not None)
     mean, basis, shares = _components(F, J, (x[1] - x[0], y[1] - y[0]), most)
     r = len(basis)
     if side is None:
-        aspect = len(coarse) / _COARSE**2
-        side = int(min(MOST, max(FEWEST, math.sqrt(budget / (2 * r * aspect)))))
+        aspect = len(coarse) / SURFACE.coarse**2
+        side = int(min(SURFACE.most, max(SURFACE.fewest, math.sqrt(budget / (2 * r * aspect)))))
     gx, gy = lattice_of(x, y, side)
     shape = (len(gx), len(gy))
     projected = _projected(flat, _places(gx, gy), mean, basis)
@@ -343,14 +357,14 @@ def _of_map(
             "Check its weights, and that the map lies where it was trained."
         )
     coefficients = spline_coefficients(filled(np.nan_to_num(projected, posinf=0, neginf=0).reshape(*shape, r), there))
-    if r <= FEW:
+    if r <= SURFACE.few:
         scale, levels = np.ones(r), coefficients.astype(np.float32)
     else:
         scale = np.abs(coefficients).max((0, 1)) / 32767
         scale[scale == 0] = 1.0
         levels = np.round(coefficients / scale).astype(np.int16)
     packed_rest, rest_scale = None, np.ones(3)
-    if shares[1] > REST_SHARE:
+    if shares[1] > SURFACE.rest_share:
         values = spline_coefficients(_left_out(flat, basis, gx, gy))
         size = np.abs(values).max()
         if size > 0:
@@ -453,7 +467,7 @@ def _components(
     for part, energy in ((F, value_energy), (T, slope_energy)):
         shares = (part @ vectors.T).square().sum(0).cumsum(0) / energy if energy > 0 else torch.ones(len(vectors))
         left_out.append((1 - shares).clamp_min(0))
-    enough = (left_out[0] <= VALUE_SHARE) & (left_out[1] <= DERIVATIVE_SHARE)
+    enough = (left_out[0] <= SURFACE.value_share) & (left_out[1] <= SURFACE.derivative_share)
     r = int(enough.nonzero()[0]) + 1 if bool(enough.any()) else len(vectors)
     if len(mean) <= 3:
         r = len(vectors)
@@ -466,11 +480,11 @@ def _projected(flat: FlatMap, places: Tensor, mean: Tensor, basis: Tensor) -> np
 
 
 def _left_out(flat: FlatMap, basis: Tensor, gx: np.ndarray, gy: np.ndarray) -> np.ndarray:
-    """E, F, G of ``R = Jᵀ(I - VVᵀ)J`` at all nodes, from those of a lattice of at most `REST_SIDE` nodes a side.
+    """E, F, G of ``R = Jᵀ(I - VVᵀ)J`` at all nodes, from those at up to `SURFACE.rest_side` nodes a side.
 
     R is a small part of the metric, and tangents cost several times what outputs do.
     """
-    nx, ny = (min(len(g), REST_SIDE) for g in (gx, gy))
+    nx, ny = (min(len(g), SURFACE.rest_side) for g in (gx, gy))
     own = np.linspace(gx[0], gx[-1], nx), np.linspace(gy[0], gy[-1], ny)
     parts = []
     for part in _parts(flat, _places(*own)):
