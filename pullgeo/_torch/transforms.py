@@ -1,7 +1,8 @@
 """What ``torch.func`` keeps to itself: whether a transform is under way, and what it has wrapped."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -41,3 +42,29 @@ def no_slow_batching() -> Iterator[None]:
         yield
     finally:
         _functorch._set_vmap_fallback_enabled(before)
+
+
+def vjp(function: Callable[..., Any], *primals: Tensor, has_aux: bool = False) -> tuple[Any, ...]:
+    """`torch.func.vjp`, also where inference mode is on and torch is so old that it returns zeros there."""
+    if not torch.is_inference_mode_enabled() or _reverse_in_inference():
+        return torch.func.vjp(function, *primals, has_aux=has_aux)
+    with torch.inference_mode(False):
+        value, back, *aux = torch.func.vjp(function, *map(_ordinary, primals), has_aux=has_aux)
+
+    def pull(*cotangents: Tensor) -> tuple[Tensor, ...]:
+        with torch.inference_mode(False):
+            pulled: tuple[Tensor, ...] = back(*map(_ordinary, cotangents))
+            return pulled
+
+    return (value, pull, *aux)
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+@cache
+def _reverse_in_inference() -> bool:
+    with torch.inference_mode():
+        value, back, *_ = torch.func.vjp(torch.clone, torch.ones(()))
+        return bool(back(value)[0])

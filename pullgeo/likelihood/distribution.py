@@ -9,6 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch import distributions as td
 
+from pullgeo._torch.transforms import vjp
 from pullgeo.errors import ModuleError, OptionError, ShapeError
 from pullgeo.jacobian.base import Jacobian, LinearKind
 from pullgeo.jacobian.kinds.elementwise import Elementwise
@@ -111,7 +112,7 @@ class TorchDistribution(Likelihood):
         return per_sample(-self._whole(eta).log_prob(target))
 
     def _gradient(self, eta: Tensor, target: Tensor) -> Tensor:
-        value, pullback = torch.func.vjp(lambda e: self._nll(e, target), eta)[:2]
+        value, pullback = vjp(lambda e: self._nll(e, target), eta)[:2]
         return pullback(torch.ones_like(value))[0]
 
     def _hessian(self, eta: Tensor, target: Tensor) -> Metric:

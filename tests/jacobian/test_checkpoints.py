@@ -10,6 +10,7 @@ from torch.utils import checkpoint
 
 from pullgeo import PullbackManifold, linearize
 from pullgeo.manifold import Manifold
+from tests.releases import newer_torch
 
 F64 = torch.float64
 X = torch.tensor([[0.3, -0.2], [0.1, 0.4], [-0.3, 0.2]], dtype=F64)
@@ -54,6 +55,7 @@ def test_checkpoints_change_neither_values_nor_gradients(kind: str, name: str) -
     assert checkpoint._checkpoint_without_reentrant_generator is before
 
 
+@newer_torch
 def test_checkpoints_save_memory_again_afterwards() -> None:
     net, runs = Saving(False), []
     net.first.register_forward_pre_hook(lambda *_: runs.append(1))

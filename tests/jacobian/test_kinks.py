@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from pullgeo.jacobian import Jacobian, linearize
 from pullgeo.jacobian.contractions import flat
 from pullgeo.testing import oracles
+from tests.releases import KNOWN
 
 Function = Callable[[Tensor], Tensor]
 
@@ -21,6 +22,8 @@ HALVES = torch.tensor([-0.5, 0.5, 0.0, 0.5])
 NOWHERE = torch.full((4,), -torch.inf)
 EQUAL = torch.tensor([2.0, 0.0, 0.0, 2.0])  # as a matrix, a multiple of the identity
 BOUND = torch.tensor([1.0, 0.0, 0.0, 1.0])
+
+MENDED = {"aminmax", "atan2", "arctan2 of a constant", "hardswish", "scatter"}
 
 # of one sample of four numbers, and the points that matter
 TABLE: dict[str, tuple[Function, list[Tensor]]] = {
@@ -153,6 +156,8 @@ def matrices(J: Jacobian) -> list[Tensor]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", TABLE)
 def test_all_products_are_those_of_reverse_mode(name: str, dtype: torch.dtype) -> None:
+    if name in MENDED and not KNOWN:
+        pytest.skip("torch itself cannot, or is wrong there, in older releases")
     function, points = TABLE[name]
     x = torch.stack([*points, torch.tensor([0.3, 0.7, 0.9, 0.4])]).to(dtype)
     y = function(x)

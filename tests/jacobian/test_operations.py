@@ -11,6 +11,7 @@ from pullgeo.jacobian import explain, linearize
 from pullgeo.jacobian.tracing.proxy import Untraceable
 from pullgeo.jacobian.tracing.trace import record_input
 from tests.jacobian.architectures import check_input, check_weight, close, random
+from tests.releases import newer_torch
 
 Operation = Callable[[nn.Module, Tensor], Tensor]
 
@@ -283,6 +284,7 @@ def test_cdist() -> None:
     close(J.second(T, w), truth.second(T, w))
 
 
+@newer_torch
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch runs it one by one
 def test_grid_sample() -> None:
     def warp(m: nn.Module, x: Tensor) -> Tensor:

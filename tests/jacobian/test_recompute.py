@@ -14,6 +14,7 @@ from pullgeo.jacobian.recompute import over_chunks, recomputed
 from pullgeo.likelihood import Categorical, Gaussian, ggn_blocks, ggn_diag, sampled_ggn_diag
 from pullgeo.metric import Identity, hutchinson_diag, monte_carlo_diag
 from tests.nnj.memory import Meter
+from tests.releases import newer_torch
 
 
 class Recurrent(nn.Module):
@@ -306,6 +307,7 @@ class Selecting(nn.Module):
         return self.last(torch.tanh(self.first(x)).unflatten(1, (2, 2))[:, -1])
 
 
+@newer_torch
 def test_mixed_precision_is_restored() -> None:
     w = torch.randn(4, 4, requires_grad=True)
     x = torch.randn(3, 4)

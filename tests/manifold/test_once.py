@@ -13,6 +13,7 @@ from pullgeo import MetricManifold, PullbackManifold, linearize
 from pullgeo.errors import ModuleError
 from pullgeo.geodesic import GaussNewton
 from pullgeo.manifold.base import Manifold
+from tests.releases import newer_torch
 
 F64 = torch.float64
 X = torch.tensor([[0.7, -0.3], [0.1, 0.2], [-0.5, 0.4]], dtype=F64)
@@ -180,6 +181,7 @@ def samples(z: Tensor) -> Tensor:
     return torch.cat([z, F.grid_sample(image, grid, mode="bicubic", align_corners=False).flatten(1)], 1)
 
 
+@newer_torch
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # which is torch's own
 def test_sampled_images_bend_as_differences_say() -> None:
     T, step = torch.stack([U, V]), 1e-5

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pullgeo._torch.checkpoint import checkpoints_kept
 from pullgeo._torch.substitutes import Substituting, Watching
+from pullgeo._torch.transforms import vjp
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.boundary import served

@@ -6,11 +6,12 @@ from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import vjp, vmap
+from torch.func import vmap
 
 from pullgeo._torch.plain_memory import unshared
 from pullgeo._torch.substitutes import SUBSTITUTES, is_foreign
 from pullgeo._torch.torch_names import Function, functions_named
+from pullgeo._torch.transforms import vjp
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.kinds.autodiff import Autodiff, Map, differentiable_kernels
 from pullgeo.jacobian.signature import Signature

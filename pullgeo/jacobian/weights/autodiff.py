@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.func import functional_call, vjp, vmap
+from torch.func import functional_call, vmap
 
 from pullgeo._torch.grad_mode import own_functions
 from pullgeo._torch.state import left_alone
 from pullgeo._torch.substitutes import Watching
-from pullgeo._torch.transforms import no_slow_batching, transformed
+from pullgeo._torch.transforms import no_slow_batching, transformed, vjp
 from pullgeo.errors import ModuleError, PullgeoError
 from pullgeo.jacobian.base import added_up
 from pullgeo.jacobian.boundary import FAILURES, undifferentiable, value_of

@@ -11,10 +11,10 @@ import geoopt
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import vjp
 
 from pullgeo._repr import ShortRepr
 from pullgeo._torch.own_functions import Remembering
+from pullgeo._torch.transforms import vjp
 from pullgeo.errors import OffManifoldError
 from pullgeo.geodesic.energy.ambient_segment import AmbientSegmentEnergy
 from pullgeo.geodesic.energy.base import DiscreteEnergy, Expansion

@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.func import vjp
 
-from pullgeo._torch.transforms import transformed
+from pullgeo._torch.transforms import transformed, vjp
 
 
 def adjoint(function: Callable[[Tensor], Tensor], in_shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:

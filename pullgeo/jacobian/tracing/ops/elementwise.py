@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import vjp
 
 from pullgeo._torch import kink_functions
 from pullgeo._torch.substitutes import SUBSTITUTES
 from pullgeo._torch.torch_names import functions_named
+from pullgeo._torch.transforms import vjp
 from pullgeo.jacobian.kinds.elementwise import Elementwise
 from pullgeo.jacobian.tangents import tangent
 from pullgeo.jacobian.tracing.operations import operation
