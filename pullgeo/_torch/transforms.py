@@ -46,7 +46,7 @@ def no_slow_batching() -> Iterator[None]:
 
 def vjp(function: Callable[..., Any], *primals: Tensor, has_aux: bool = False) -> tuple[Any, ...]:
     """`torch.func.vjp`, also where inference mode is on and torch is so old that it returns zeros there."""
-    if not torch.is_inference_mode_enabled() or _reverse_in_inference():
+    if not torch.is_inference_mode_enabled() or _works_in_inference():
         return torch.func.vjp(function, *primals, has_aux=has_aux)
     with torch.inference_mode(False):
         value, back, *aux = torch.func.vjp(function, *map(_ordinary, primals), has_aux=has_aux)
@@ -59,12 +59,24 @@ def vjp(function: Callable[..., Any], *primals: Tensor, has_aux: bool = False) -
     return (value, pull, *aux)
 
 
+def jvp(
+    function: Callable[..., Any], primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...], *, has_aux: bool = False
+) -> tuple[Any, ...]:
+    """`torch.func.jvp`, likewise."""
+    if not torch.is_inference_mode_enabled() or _works_in_inference():
+        return torch.func.jvp(function, primals, tangents, has_aux=has_aux)
+    with torch.inference_mode(False):
+        return torch.func.jvp(
+            function, tuple(map(_ordinary, primals)), tuple(map(_ordinary, tangents)), has_aux=has_aux
+        )
+
+
 def _ordinary(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor
 
 
 @cache
-def _reverse_in_inference() -> bool:
+def _works_in_inference() -> bool:
     with torch.inference_mode():
-        value, back, *_ = torch.func.vjp(torch.clone, torch.ones(()))
-        return bool(back(value)[0])
+        one = torch.ones(())
+        return bool(torch.func.jvp(torch.neg, (one,), (one,))[1])

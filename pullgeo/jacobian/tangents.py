@@ -6,10 +6,10 @@ from threading import RLock
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vmap
+from torch.func import vmap
 
 from pullgeo._torch.plain_memory import outside_inference, unshared
-from pullgeo._torch.transforms import vjp
+from pullgeo._torch.transforms import jvp, vjp
 
 Map = Callable[[Tensor], Tensor]
 

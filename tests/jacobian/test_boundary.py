@@ -19,6 +19,7 @@ from pullgeo.likelihood import Gaussian
 from pullgeo.likelihood.ggn import ggn, ggn_blocks, ggn_diag
 from pullgeo.metric import Identity
 from pullgeo.nnj import products
+from tests.releases import KNOWN
 
 F64 = torch.float64
 B, D_IN, D_OUT = 3, 2, 5
@@ -290,6 +291,8 @@ def check_first_order(module: nn.Module, wrt: str, J: Tensor) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", SERVED)
 def test_every_product_has_the_right_value(name: str, mode: str, truth: Truth) -> None:
+    if (name, mode) == ("spectral norm", "inference") and not KNOWN:
+        pytest.skip("refused by a named error in older releases of torch, which cannot differentiate in inference mode")
     module, by_x, by_theta = truth(name)
     T, S, w = (
         torch.randn(B, D_IN, dtype=F64),
