@@ -4,9 +4,26 @@ Every message says where the error arose, what was expected, what was got instea
 also derives from the built-in exception that a caller would guess, so ``except ValueError`` keeps working.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 class PullgeoError(Exception):
     """Base of every error raised on purpose by this package."""
+
+
+class SamplesError(PullgeoError):
+    """Some samples of a batch have no answer.
+
+    Attributes:
+        bad: ``(b,)`` of bool, which samples; ``None`` where that is not known.
+    """
+
+    def __init__(self, message: str, bad: "Tensor | None" = None) -> None:
+        super().__init__(message)
+        self.bad = bad
 
 
 class ShapeError(PullgeoError, ValueError):
@@ -25,11 +42,11 @@ class OptionError(PullgeoError, ValueError):
     """An option has a value outside its choices or range."""
 
 
-class NonFiniteError(PullgeoError, ValueError):
+class NonFiniteError(SamplesError, ValueError):
     """An input or the output of a user's decoder holds NaN or infinity."""
 
 
-class SingularMetricError(PullgeoError, ArithmeticError):
+class SingularMetricError(SamplesError, ArithmeticError):
     """A metric that must be inverted is singular, or not positive definite."""
 
 

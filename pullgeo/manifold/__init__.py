@@ -1,5 +1,6 @@
 """Points, metrics, connections, exponential and logarithm of manifolds that networks span."""
 
+import pullgeo._torch.geoopt_quietly  # noqa: F401 - before any room imports it
 from pullgeo._lazy import renamed
 from pullgeo.manifold.ambient import Ambient, ProjectOnto
 from pullgeo.manifold.base import Manifold

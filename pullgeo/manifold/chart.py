@@ -249,7 +249,8 @@ class Chart(geoopt.Manifold):
         if bool(bad.any()):
             raise NonFiniteError(
                 f"{type(self).__name__}.{where}: {int(bad.sum())} of {len(z)} points hold NaN or infinity, the first "
-                f"at index {int(bad.nonzero()[0])}. Drop them, or fix what produced them."
+                f"at index {int(bad.nonzero()[0])}. Drop them, or fix what produced them.",
+                bad,
             )
 
     def _check_tangents(self, where: str, x: Tensor, u: Tensor) -> None:

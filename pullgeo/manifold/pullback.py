@@ -392,7 +392,8 @@ class PullbackManifold(Manifold):
             raise NonFiniteError(
                 f"PullbackManifold: the decoder returned NaN or infinity at {int(bad.sum())} of {len(z)} latents, the "
                 f"first at index {first}, z = {z[first].tolist()}. Check its weights, and keep latents where it was "
-                "trained."
+                "trained.",
+                bad,
             )
         return y, J
 

@@ -91,7 +91,8 @@ class Metric(ShortRepr, ABC):
             raise SingularMetricError(
                 f"{type(self).__name__}.solve: M is singular at {int((info != 0).sum())} of {info.numel()} points. "
                 "A pulled-back metric is singular where the map squashes a direction; add a small multiple of the "
-                "identity if you want a regularised one."
+                "identity if you want a regularised one.",
+                info != 0,
             )
         return solution.squeeze(-1)
 

@@ -86,7 +86,8 @@ class Diagonal(Metric):
         if bool((self.values == 0).any()):
             raise SingularMetricError(
                 f"Diagonal.solve: {int((self.values == 0).sum())} diagonal entries are zero, so M has no inverse. "
-                "Add a small positive number to them if you want a regularised one."
+                "Add a small positive number to them if you want a regularised one.",
+                (self.values == 0).any(-1),
             )
         return w / self.values
 

@@ -120,7 +120,7 @@ def test_one_bad_pair_does_not_lose_the_others() -> None:
         for solver in (
             GaussNewton(starts=line),
             EnergyMinimizer(tol=1e-4),
-            Georce(segments=16, tol=1e-4),
+            Georce(segments=16, tol=1e-4, max_steps=100),
             Shooting(segments=8, starts=line),
             CollocationBVP(starts=line, tol=1e-4),
         ):

@@ -68,8 +68,9 @@ class MetricField(Ambient):
             ShapeError: as `metric`.
         """
         M = self.metric(y)
-        if not bool(torch.isfinite(M.matrix if isinstance(M, Dense) else M.diag()).all()):
-            raise NonFiniteError("metric_fn returned NaN or infinity. Keep points where it is defined.")
+        bad = ~torch.isfinite(M.matrix if isinstance(M, Dense) else M.diag()).flatten(1).all(1)
+        if bool(bad.any()):
+            raise NonFiniteError("metric_fn returned NaN or infinity. Keep points where it is defined.", bad)
         return M
 
     def check(self, y: Float[Tensor, "b *out"]) -> None:
