@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 PICTURE = Path(__file__).with_name("imports.svg")
 
 ROOMS = (
-    *("cli", "viz", "stats", "manifold", "geodesic", "curve", "nnj", "likelihood", "metric", "jacobian"),
+    *("cli", "app", "viz", "stats", "manifold", "geodesic", "curve", "nnj", "likelihood", "metric", "jacobian"),
     *("zoo", "datasets", "numerics", "_torch"),
 )
 """From top to bottom; imports lead downwards. Every room imports `errors` and `typing`, which are left out."""

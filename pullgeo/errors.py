@@ -67,7 +67,7 @@ class TensorChangedError(PullgeoError, RuntimeError):
 
 
 class RegistryError(PullgeoError, ValueError):
-    """A rule is registered twice, or for something that is not a module class."""
+    """A rule is registered twice or for something that is not a module class, or is not what a rule must be."""
 
 
 class DataError(PullgeoError, ValueError):

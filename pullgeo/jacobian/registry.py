@@ -1,6 +1,8 @@
 """Which rule serves which module."""
 
+import inspect
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -25,10 +27,12 @@ _weight_rules: dict[type[nn.Module], WeightRule] = {}
 def rule(*classes: type[nn.Module]) -> Callable[[Rule], Rule]:
     """Register a function as the derivative of modules of these classes with respect to their input.
 
-    The rule also serves subclasses that keep the class's ``forward``.
+    The function takes ``(module, x)`` and returns ``(y, J)``, the value and one of the kinds of `Jacobian`. The rule
+    also serves subclasses that keep the class's ``forward``.
 
     Raises:
-        RegistryError: a class has a rule already, or is not a module class.
+        RegistryError: a class has a rule already, or is not a module class; the function takes other arguments. Later,
+            when the rule is used: it returns something else.
 
     Example:
         >>> import torch
@@ -44,16 +48,18 @@ def rule(*classes: type[nn.Module]) -> Callable[[Rule], Rule]:
         tensor([[[ 3.,  0.],
                  [ 0., 12.]]])
     """
-    return _register(_input_rules, classes)
+    return _register(_input_rules, classes, _checked)
 
 
 def weight_rule(*classes: type[nn.Module]) -> Callable[[Rule], Rule]:
     """Register a function as the derivative of modules of these classes with respect to their parameter vector.
 
+    The function takes ``(module, x)`` and returns the `Jacobian` alone, on tangents ``(k, b, P)``.
+
     Raises:
-        RegistryError: a class has a rule already, or is not a module class.
+        RegistryError: as for `rule`.
     """
-    return _register(_weight_rules, classes)
+    return _register(_weight_rules, classes, _checked_weight)
 
 
 def rule_for(module: nn.Module) -> InputRule | None:
@@ -123,7 +129,9 @@ def _has_more_parameters(module: nn.Module, cls: type[nn.Module]) -> bool:
     return any(name not in ("weight", "bias") for name, _ in module.named_parameters())
 
 
-def _register(table: dict[type[nn.Module], Any], classes: tuple[type[nn.Module], ...]) -> Callable[[Rule], Rule]:
+def _register(
+    table: dict[type[nn.Module], Any], classes: tuple[type[nn.Module], ...], checked: Callable[[Any], Any]
+) -> Callable[[Rule], Rule]:
     for cls in classes:
         if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
             raise RegistryError(
@@ -136,8 +144,63 @@ def _register(table: dict[type[nn.Module], Any], classes: tuple[type[nn.Module],
             )
 
     def add(function: Rule) -> Rule:
+        _check_arguments(function)
+        served = checked(function)
         for cls in classes:
-            table[cls] = function
+            table[cls] = served
         return function
 
     return add
+
+
+def _check_arguments(function: Callable[..., Any]) -> None:
+    """Raise unless a rule can be called with a module and a batch."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # it has none that Python knows
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise RegistryError(
+            f"rule: {function.__qualname__}{signature} is to be called with (module, x): {error}."
+        ) from None
+
+
+def _checked(function: InputRule) -> InputRule:
+    """The rule, which must return a value and its Jacobian."""
+
+    @wraps(function)
+    def served(module: Any, x: Tensor) -> tuple[Tensor, Jacobian]:
+        found = function(module, x)
+        if (
+            isinstance(found, tuple)
+            and len(found) == 2
+            and isinstance(found[0], Tensor)
+            and isinstance(found[1], Jacobian)
+        ):
+            return found
+        names = [type(part).__name__ for part in found] if isinstance(found, tuple) else None
+        got = type(found).__name__ if names is None else f"({', '.join(names)})"
+        raise RegistryError(
+            f"rule: {function.__qualname__} returned {got} for {type(module).__name__}, expected (y, J): the value, a "
+            "tensor, and its derivative as a kind of pullgeo.jacobian, such as Elementwise(derivative, curvature)."
+        )
+
+    return served
+
+
+def _checked_weight(function: WeightRule) -> WeightRule:
+    """The rule, which must return a Jacobian."""
+
+    @wraps(function)
+    def served(module: Any, x: Tensor) -> Jacobian:
+        J = function(module, x)
+        if isinstance(J, Jacobian):
+            return J
+        raise RegistryError(
+            f"weight_rule: {function.__qualname__} returned {type(J).__name__} for {type(module).__name__}, expected "
+            "the derivative alone, as a kind of pullgeo.jacobian on weights, such as BroadcastWeight."
+        )
+
+    return served

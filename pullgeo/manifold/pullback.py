@@ -195,7 +195,7 @@ class PullbackManifold(Manifold):
         """
         y, J = self._linearize(z)
         self.ambient.check(y)
-        return self.ambient.metric(y).pullback(J)
+        return self.ambient.checked_metric(y).pullback(J)
 
     def connection(
         self, z: Float[Tensor, "b d"], u: Float[Tensor, "b d"], w: Float[Tensor, "b d"]
@@ -210,7 +210,7 @@ class PullbackManifold(Manifold):
         y, J = self._linearize(z)
         _check_dimensions("connection", z, y)
         u, w = (outside_inference(u),) * 2 if w is u else (outside_inference(u), outside_inference(w))
-        M = self.ambient.metric(y)
+        M = self.ambient.checked_metric(y)
         # one tensor for both directions if they are the same, which halves the work
         wide_u = u.unsqueeze(0)
         wide_w = wide_u if w is u else w.unsqueeze(0)
@@ -243,7 +243,7 @@ class PullbackManifold(Manifold):
             tangents = torch.stack([u, w, rate])
             pushed_u, pushed_w, moved = flat(J.push(tangents))
             moved = moved + flat(J.second_push(tangents[:1], tangents[1:2])).squeeze(0)
-        force = self.ambient.metric(y).apply(moved)
+        force = self.ambient.checked_metric(y).apply(moved)
         if not isinstance(self.ambient, Flat):
             force = force + self.ambient.lowered_christoffel(y, pushed_u, pushed_w)
         return J.pull(force.reshape(y.shape).unsqueeze(0)).squeeze(0)

@@ -223,6 +223,36 @@ def test_registering_twice_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("without_type_checks")
+def test_what_is_no_rule_is_refused() -> None:
+    def layer() -> type[nn.Module]:
+        return type("Layer", (nn.Module,), {"forward": lambda self, x: x.sin()})
+
+    with pytest.raises(RegistryError, match=r"<lambda>\(x\) is to be called with \(module, x\): too many"):
+        rule(layer())(lambda x: (x.sin(), Elementwise(x.cos())))
+    x, wrong = batch(3, 5), layer()
+    rule(wrong)(lambda module, x: x.sin())
+    with pytest.raises(RegistryError, match=r"<lambda> returned Tensor for Layer, expected \(y, J\)"):
+        linearize(wrong(), x)
+    wrong = layer()
+    rule(wrong)(lambda module, x: (Elementwise(x.cos()), x.sin()))
+    with pytest.raises(RegistryError, match=r"returned \(Elementwise, Tensor\) for Layer"):
+        linearize(nn.Sequential(wrong(), nn.Tanh()), x)
+    wrong = type("Weighted", (nn.Linear,), {"forward": lambda self, x: self.weight.sum() * x})
+    rule(wrong)(lambda module, x: (module.forward(x), Elementwise(module.weight.sum().expand_as(x))))
+    weight_rule(wrong)(lambda module, x: (x, x))
+    with pytest.raises(RegistryError, match="returned tuple for Weighted, expected the derivative alone"):
+        linearize(wrong(5, 5).double(), x, "weight")
+    with pytest.raises(OptionError, match=r"curvature must be a function without arguments, got Tensor"):
+        Elementwise(x, x)  # type: ignore[arg-type]
+    wrong = layer()
+    rule(wrong)(lambda module, x: (x.sin(), Elementwise(x[:, :3].cos())))
+    with pytest.raises(
+        AssertionError, match=r"signature: Elementwise is for a batch of 3 from \(3,\) to \(3,\), expected"
+    ):
+        check_rule(wrong(), x)
+
+
+@pytest.mark.usefixtures("without_type_checks")
 def test_named_errors() -> None:
     x = batch(3, 5)
     with pytest.raises(OptionError, match='wrt must be "input" or "weight"'):

@@ -460,6 +460,48 @@ def test_named_errors_say_what_to_do() -> None:
         PullbackManifold(net, log_euclidean)
 
 
+class Plain(Ambient):
+    """A space that is no dataclass."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def metric(self, y: Tensor) -> Metric:
+        return Diagonal(torch.full_like(y, self.scale))
+
+
+class Bare(Ambient):
+    """A space whose metric is a tensor."""
+
+    def metric(self, y: Tensor) -> Metric:
+        return torch.diag_embed(torch.ones_like(y))  # type: ignore[return-value]
+
+
+class Unsummed(Ambient):
+    """A space whose segments have as many energies as the output has dimensions."""
+
+    def metric(self, y: Tensor) -> Metric:
+        return Diagonal(torch.ones_like(y))
+
+    def segment_energy(self, a: Tensor, b: Tensor) -> Tensor:
+        return (b - a).square()
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_mistakes_in_a_space_of_ones_own_are_named() -> None:
+    z, net = points(), network(3)
+    with pytest.raises(OptionError, match=r"ambient is the class Unsummed.*ambient=Unsummed\(\.\.\.\)"):
+        PullbackManifold(net, Unsummed)
+    with pytest.raises(OptionError, match=r"Plain.in_double: .*embedding.*without an __init__ of its own"):
+        PullbackManifold(net, Plain(2.0)).dist(z, z.flip(0))
+    for call in (lambda m: m.metric(z), lambda m: m.dist(z, z.flip(0)), lambda m: m.connection(z, z, z)):
+        with pytest.raises(ShapeError, match=r"Bare.metric must return a pullgeo.metric.Metric .*got Tensor"):
+            call(PullbackManifold(net, Bare()))
+    for call in (lambda m: m.energy(curves()), lambda m: m.expand_energy(curves()), lambda m: m.dist(z, z.flip(0))):
+        with pytest.raises(ShapeError, match=r"segment_energy must map outputs \(\d+, 3\) .*got \(\d+, 3\)"):
+            call(PullbackManifold(net, Unsummed()))
+
+
 def test_segments_of_flat_space_are_chords() -> None:
     net, nodes = network(4), curves()
     M = Dense(Valley()(torch.ones(1, 4, dtype=torch.float64))[0])

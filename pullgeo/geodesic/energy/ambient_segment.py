@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo.errors import ShapeError
 from pullgeo.geodesic.energy.base import Expansion, QuadraticModel, relative_rounding, scale_free, speed_ratio
 from pullgeo.geodesic.energy.segment import SquaredLength, lengths, squares
 from pullgeo.jacobian.linearize import linearize
@@ -76,14 +77,29 @@ class AmbientSegmentEnergy:
             shape = (len(part), n - 1, k, k, *out)
             begin = part[:, :-1].unsqueeze(3).expand(shape).reshape(-1, *out)
             end = part[:, 1:].unsqueeze(2).expand(shape).reshape(-1, *out)
-            parts.append(lengths(self.segment_energy(begin, end).reshape(shape[:4])))
+            parts.append(lengths(_measured(self.segment_energy, begin, end).reshape(shape[:4])))
         return torch.cat(parts) if parts else layers.new_zeros(0, n - 1, k, k)
+
+
+def _measured(segment_energy: SquaredLength, begin: Tensor, end: Tensor) -> Float[Tensor, " n"]:
+    """The energies of segments, one number for each.
+
+    Raises:
+        ShapeError: they are not.
+    """
+    found = segment_energy(begin, end)
+    if found.shape != begin.shape[:1]:
+        raise ShapeError(
+            f"segment_energy must map outputs {tuple(begin.shape)} and {tuple(end.shape)} to squared lengths "
+            f"{tuple(begin.shape[:1])}, got {tuple(found.shape)}. Sum over all dimensions but the first."
+        )
+    return found
 
 
 def _pieces(segment_energy: SquaredLength, values: Float[Tensor, "p n *out"]) -> Float[Tensor, "p s"]:
     p, n, *out = values.shape
     begin, end = values[:, :-1].reshape(-1, *out), values[:, 1:].reshape(-1, *out)
-    return squares(segment_energy(begin, end).reshape(p, n - 1))
+    return squares(_measured(segment_energy, begin, end).reshape(p, n - 1))
 
 
 def _expand(
@@ -101,7 +117,7 @@ def _expand(
     values = torch.cat([fixed[:, :1].flatten(2), inner, fixed[:, 1:].flatten(2)], 1)
 
     def energy(both: Tensor) -> Tensor:
-        return segment_energy(both[:, :D].reshape(-1, *out), both[:, D:].reshape(-1, *out))
+        return _measured(segment_energy, both[:, :D].reshape(-1, *out), both[:, D:].reshape(-1, *out))
 
     pieces, J = linearize(energy, torch.cat([values[:, :-1], values[:, 1:]], 2).flatten(0, 1))
     ones = torch.ones_like(pieces)

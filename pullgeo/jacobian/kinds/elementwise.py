@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo.errors import OptionError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.contractions import flat, gram, same_for_all
 from pullgeo.jacobian.signature import Signature
@@ -20,6 +21,9 @@ class Elementwise(Jacobian):
         derivative: ``σ'(x)``, of the input's shape ``(b, *x)``.
         curvature: computes ``σ''(x)``, of the same shape, when it is needed; ``None`` where it vanishes (piecewise
             linear activations, masks).
+
+    Raises:
+        OptionError: ``curvature`` is a tensor, not a function.
     """
 
     derivative: Float[Tensor, "b *x"]
@@ -27,6 +31,11 @@ class Elementwise(Jacobian):
     signature: Signature = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.curvature is not None and not callable(self.curvature):
+            raise OptionError(
+                f"Elementwise: curvature must be a function without arguments, got {type(self.curvature).__name__}. It "
+                "is computed only when it is needed: Elementwise(derivative, lambda: second_derivative)."
+            )
         object.__setattr__(self, "signature", Signature.between(self.derivative, self.derivative))
 
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *x"]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from pullgeo._repr import ShortRepr
 from pullgeo._torch.own_functions import Remembering
 from pullgeo._torch.transforms import vjp
-from pullgeo.errors import OffManifoldError
+from pullgeo.errors import OffManifoldError, OptionError, ShapeError
 from pullgeo.geodesic.energy.ambient_segment import AmbientSegmentEnergy
 from pullgeo.geodesic.energy.base import DiscreteEnergy, Expansion
 from pullgeo.geodesic.energy.of_methods import NAMES, EnergyOfMethods
@@ -34,12 +34,30 @@ class Ambient(ShortRepr, ABC):
     """A space with a metric tensor ``M(y)`` at every output y, as `PullbackManifold` uses it.
 
     Outputs keep the shape ``(b, *out)`` that the decoder gives them; their tangents are flat, ``(b, D)``. A subclass
-    states the metric and the energy of short segments; the rest follows, by automatic differentiation of these two
-    alone, and is overridden where a closed form is known.
+    states the metric, on flat tangents; the rest follows from it by the midpoint rule and automatic differentiation,
+    and is overridden where a closed form is known: `segment_energy`, `lowered_christoffel`. Where outputs may lie
+    outside the space the metric is NaN there, or `check` is extended to refuse them by name. What a subclass depends
+    on are the fields of a frozen dataclass, ``@dataclass(frozen=True, eq=False)``, without an ``__init__`` of its own.
+    `pullgeo.testing.check_manifold`, of a pullback by any smooth decoder, compares all of it with the metric.
 
     Args:
         embedding: what a decoder's output goes through before it lies in this space, if anything.
         constraint: a geoopt manifold whose points the outputs must be.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from pullgeo import PullbackManifold
+        >>> from pullgeo.metric import Diagonal
+        >>> @dataclass(frozen=True, eq=False)
+        ... class UpperHalfSpace(Ambient):
+        ...     curvature: float = -1.0
+        ...
+        ...     def metric(self, y):
+        ...         height = torch.where(y[:, -1:] > 0, y[:, -1:], torch.nan)
+        ...         return Diagonal((height.pow(-2) / -self.curvature).expand(y.shape))
+        >>> upwards = PullbackManifold(torch.nn.Identity(), UpperHalfSpace())
+        >>> a, b = torch.tensor([[0.0, 1.0]]).double(), torch.tensor([[0.0, 2.0]]).double()
+        >>> torch.testing.assert_close(upwards.dist(a, b), torch.tensor([2.0]).double().log(), rtol=1e-6, atol=0)
     """
 
     embedding: Decoder | None = field(default=None)
@@ -67,7 +85,21 @@ class Ambient(ShortRepr, ABC):
 
     @abstractmethod
     def metric(self, y: Float[Tensor, "b *out"]) -> Metric:
-        """``M(y)`` on flat tangents; symmetric."""
+        """``M(y)`` on flat tangents; symmetric, and positive on those that outputs move along."""
+
+    def checked_metric(self, y: Float[Tensor, "b *out"]) -> Metric:
+        """``M(y)``, once it is known to be a metric.
+
+        Raises:
+            ShapeError: ``metric`` returned something else.
+        """
+        M = self.metric(y)
+        if not isinstance(M, Metric):
+            raise ShapeError(
+                f"{type(self).__name__}.metric must return a pullgeo.metric.Metric for outputs {tuple(y.shape)}, got "
+                f"{type(M).__name__}. Wrap matrices (b, D, D) as Dense(matrices), diagonals (b, D) as Diagonal(values)."
+            )
+        return M
 
     def segment_energy(self, a: Float[Tensor, "n *out"], b: Float[Tensor, "n *out"]) -> Float[Tensor, " n"]:
         """Squared lengths of short segments from a to b; here ``(b - a)ᵀ M((a + b)/2) (b - a)``, the midpoint rule.
@@ -76,13 +108,13 @@ class Ambient(ShortRepr, ABC):
         of the length.
         """
         step = (b - a).flatten(1)
-        return (step * self.metric((a + b) / 2).apply(step)).sum(-1)
+        return (step * self.checked_metric((a + b) / 2).apply(step)).sum(-1)
 
     def lowered_christoffel(
         self, y: Float[Tensor, "b *out"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]
     ) -> Float[Tensor, "b D"]:
         """``M Γ(u, w)``: the space's own connection, lowered: ``½ (∂_u M w + ∂_w M u - ∇(uᵀ M w))``."""
-        return lowered_connection(lambda y, v: self.metric(y).apply(v), y, u, w)
+        return lowered_connection(lambda y, v: self.checked_metric(y).apply(v), y, u, w)
 
     def discretise(self, expand: Expand, decode: Decode) -> DiscreteEnergy:
         """The discrete energy of curves in the latent space.
@@ -94,11 +126,21 @@ class Ambient(ShortRepr, ABC):
         return AmbientSegmentEnergy(self.segment_energy, self._squares, expand, decode)
 
     def in_double(self) -> "Ambient":
-        """This space in float64, connected to the same parameters."""
+        """This space in float64, connected to the same parameters.
+
+        Raises:
+            OptionError: a subclass cannot be made from its fields.
+        """
         entries = {f.name: getattr(self, f.name) for f in fields(self)}
         # what measures stays: a ball's curvature is the number that its float32 parameter gives in float32
         changed = {name: in_double(value) for name, value in entries.items() if name != "manifold"}
-        return replace(self, **changed)
+        try:
+            return replace(self, **changed)
+        except TypeError as error:
+            raise OptionError(
+                f"{type(self).__name__}.in_double: a space is made anew from its fields, which failed: {error}. Write "
+                "the class as @dataclass(frozen=True, eq=False), with fields and without an __init__ of its own."
+            ) from error
 
     @property
     def fits_single(self) -> bool:
@@ -135,7 +177,7 @@ class Ambient(ShortRepr, ABC):
         return 1e-5
 
     def _squares(self, y: Tensor, T: Tensor) -> Tensor:
-        return self.metric(y).quadratic(T)
+        return self.checked_metric(y).quadratic(T)
 
 
 Discretise = Callable[[Any, Expand, Decode], DiscreteEnergy]

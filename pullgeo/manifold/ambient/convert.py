@@ -27,6 +27,11 @@ def ambient_of(given: Any) -> Ambient:
     Raises:
         OptionError: it is nothing that measures outputs.
     """
+    if isinstance(given, type):
+        raise OptionError(
+            f"PullbackManifold: ambient is the class {given.__name__}, expected one of its instances. Make one: "
+            f"ambient={given.__name__}(...)."
+        )
     if callable(getattr(given, "fisher", None)):
         embedding = getattr(given, "embedding", None)
         return MetricField(given.fisher) if embedding is None else Flat(embedding=embedding)

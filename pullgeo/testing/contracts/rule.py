@@ -105,6 +105,8 @@ class _Case:
         with judge.unchanged("linearize", x, *module.state_dict().values()):
             y, J = self.linearize(module, x, self.wrt)
             judge.close("value", y, expected, like=expected)
+            if isinstance(J, Jacobian):
+                _check_signature(judge, J, probes)
             check_products(judge, J, probes)
             if self.second != "skip":
                 check_second(judge, J, module, x, probes, self.wrt, self.second)
@@ -183,6 +185,18 @@ class _Case:
             self.judge.close(f"{check}: value", other_y, y, like=y)
             self.judge.close(f"{check}: push", other_J.push(probes.T), J.push(probes.T), like=y)
             self.judge.close(f"{check}: pull", other_J.pull(probes.W), J.pull(probes.W), like=y)
+
+
+def _check_signature(judge: Judge, J: Jacobian, probes: Probes) -> None:
+    """Between which spaces it says that it maps."""
+    got = (J.signature.batch, J.signature.in_shape, J.signature.out_shape)
+    expected = (probes.T.shape[1], tuple(probes.T.shape[2:]), tuple(probes.W.shape[2:]))
+    judge.require(
+        got == expected,
+        "signature",
+        f"{type(J).__name__} is for a batch of {got[0]} from {got[1]} to {got[2]}, expected a batch of {expected[0]} "
+        f"from {expected[1]} to {expected[2]}",
+    )
 
 
 def _fingerprint(module: nn.Module) -> dict[str, str]:
