@@ -177,3 +177,18 @@ def test_outputs_that_are_numbers(known: bool, wrt: str) -> None:
 @pytest.mark.parametrize("wrt", ["input", "weight"])
 def test_inputs_that_are_numbers(wrt: str) -> None:
     check_rule(nn.PReLU().double(), random(3), wrt=wrt, gradients=False)
+
+
+class Stretched(nn.Module):
+    """A parameter that is a number, in front of what has no rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.rfft(torch.sin(self.factor * x)).abs()
+
+
+def test_parameters_that_are_numbers() -> None:
+    check_rule(Stretched().double(), random(3, 3), wrt="weight", gradients=False)
