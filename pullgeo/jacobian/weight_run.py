@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn import functional as F
 
 from pullgeo._torch.scripts import ScriptCalls
 from pullgeo._torch.state import held_state, left_alone
@@ -37,6 +38,9 @@ from pullgeo.jacobian.weights.weight_graph import Collect, ParameterBlock, Run, 
 
 _FEW = 4
 """So many backward passes take no longer than recording a graph and sweeping through it once."""
+
+_WRONG_ONCE = frozenset((F.max_unpool1d, F.max_unpool2d, F.max_unpool3d))
+"""What torch gets wrong in first derivatives of reverse mode already; see `Substituting`."""
 
 _SUMS = frozenset((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__))
 
@@ -99,7 +103,7 @@ class WeightRun(Run):
     def __init__(self, module: nn.Module, x: Shaped[Tensor, "b *x"], layout: ParameterLayout) -> None:
         self._module, self._layout, self._occasion = module, layout, _occasion(x, layout)
         self._connected = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        listening = _Listening(len(x), layout)
+        listening = _Listening(len(x), layout, once=not self._connected)
         with gradients_on():
             self.x = ordinary(x)
             given = self.x if self._connected else self.x.detach()
@@ -229,6 +233,7 @@ class _Listening(Substituting):
     Args:
         batch: number of samples.
         layout: the parameters that count.
+        once: whether only first derivatives are taken, of which torch's own functions have almost all right.
 
     Attributes:
         operations: the functions of torch that ran, with shapes and settings; of a single sample, for which nothing
@@ -238,8 +243,9 @@ class _Listening(Substituting):
         compiled: whether what TorchScript has scripted ran.
     """
 
-    def __init__(self, batch: int, layout: ParameterLayout) -> None:
+    def __init__(self, batch: int, layout: ParameterLayout, once: bool) -> None:
         super().__init__()
+        self.once = once
         self.operations: list[Hashable] = []
         self.batch, self.layout = batch, layout
         self.uses: list[Use] = []
@@ -274,18 +280,23 @@ class _Listening(Substituting):
         """The function itself, or its substitute."""
         if self.batch == 1:
             self.operations.append(func)
-            return super().__torch_function__(func, types, args, kwargs)
+            return self._computed(func, types, args, kwargs)
         self._met = []
         with unseen():
             noted = tuple([self._noted(argument) for argument in args])
             self.operations.append((func, noted, self._noted(kwargs) if kwargs else ()))
         met = self._met
-        answer = super().__torch_function__(func, types, args, kwargs)
+        answer = self._computed(func, types, args, kwargs)
         if met and not self._inside:
             with unseen():
                 if func not in _SUMS or kwargs or not self._is_added(met, args, answer):
                     self.complete = False
         return answer
+
+    def _computed(self, func: Function, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
+        if self.once and func not in _WRONG_ONCE:
+            return func(*args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)
 
     def _noted(self, argument: Any) -> Hashable:
         kind = type(argument)
@@ -334,4 +345,6 @@ class _Listening(Substituting):
 
 
 def _flat(p: Tensor, gradient: Tensor | None) -> Float[Tensor, " n"]:
-    return p.new_zeros(p.numel()) if gradient is None else gradient.reshape(-1)
+    if gradient is None:
+        return p.new_zeros(p.numel())
+    return (gradient if gradient.layout is torch.strided else gradient.to_dense()).reshape(-1)

@@ -18,9 +18,9 @@ from pullgeo.jacobian.kinds.linear_map import Reshape
 from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.weights.autodiff import AutodiffWeight
-from pullgeo.jacobian.weights.base import WeightKind
 from pullgeo.jacobian.weights.parameters import ParameterLayout, coordinate_count
 from pullgeo.jacobian.weights.partial import restricted
+from pullgeo.jacobian.weights.written import Written, pulled_pieces
 from pullgeo.numerics.chunking import GRAM
 
 
@@ -45,16 +45,13 @@ class ParameterBlock:
 
     def pulled(self, delta: Float[Tensor, "k b *y"]) -> list[tuple[nn.Parameter, Float[Tensor, "k b _"]]]:
         """The parameters with the cotangents pulled to them."""
-        pieces = self.J.pull_pieces(delta) if isinstance(self.J, WeightKind) else []
-        if len(pieces) == len(self.parameters):
-            return list(zip(self.parameters, pieces, strict=True))
-        return self.split(torch.cat(pieces, -1) if pieces else self.J.pull(delta))
+        return list(zip(self.parameters, pulled_pieces(self.J, self.parameters, delta), strict=True))
 
 
 def own_of(module: nn.Module, J: Jacobian, layout: ParameterLayout) -> ParameterBlock:
     """A layer with its Jacobian with respect to all its parameters, restricted to those that count."""
     every = tuple(module.parameters())
-    chosen = layout.own(module)
+    chosen = tuple(p for p in every if id(p) in layout.ids)
     return ParameterBlock(module, chosen, J if len(chosen) == len(every) else restricted(J, every, chosen))
 
 
@@ -369,9 +366,12 @@ class WeightGraph(Jacobian):
         return self._collected(self.sweep(lambda J, w: J.pull(w), W), W)
 
     def _collected(self, swept: SweptOnce, W: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or transformed():
+        if transformed():  # which does not know of places
             return self._assembled(own.pulled(delta) for own, delta in swept)
-        return self._written(swept, W)
+        written = Written(W, self.layout)
+        for own, delta in swept:
+            written.add(own.J, own.parameters, delta)
+        return written.whole()
 
     def _assembled(self, contributions: Iterable[list[tuple[nn.Parameter, Tensor]]]) -> Tensor:
         """Contributions of the stages to the weights, added up."""
@@ -380,24 +380,6 @@ class WeightGraph(Jacobian):
             for p, piece in contribution:
                 found[id(p)] = found[id(p)] + piece if id(p) in found else piece
         return self.in_order(found)
-
-    def _written(self, swept: SweptOnce, W: Tensor) -> Tensor:
-        """What all stages pull, written to where it belongs; no piece of it is held twice."""
-        answer = W.new_empty(*W.shape[:2], self.signature.n_in)
-        layout = self.layout
-        places = dict(zip(map(id, layout.parameters), layout.split(answer), strict=True))
-        written: set[int] = set()
-        for own, delta in swept:
-            if isinstance(own.J, WeightKind) and written.isdisjoint(map(id, own.parameters)):
-                own.J.pull_into(delta, [places[id(p)] for p in own.parameters])
-            else:
-                for p, piece in own.split(own.J.pull(delta)):
-                    places[id(p)].add_(piece) if id(p) in written else places[id(p)].copy_(piece)
-            written.update(map(id, own.parameters))
-        for key, place in places.items():
-            if key not in written:
-                place.zero_()
-        return answer
 
     def in_order(self, found: dict[int, Tensor]) -> Tensor:
         """What was found for each parameter, by its id, in the order of the weights; zeros for those without any."""
