@@ -1,5 +1,6 @@
 """Running modules without leaving traces on them."""
 
+import operator
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -35,7 +36,7 @@ def left_alone(function: Any) -> Iterator[None]:
         yield
     finally:
         for attributes, before in held:
-            if attributes.keys() != before.keys() or any(attributes[name] is not before[name] for name in before):
+            if list(attributes) != list(before) or any(map(operator.is_not, attributes.values(), before.values())):
                 attributes.clear()
                 attributes.update(before)
 

@@ -3,7 +3,7 @@
 import copy
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import pytest
@@ -81,7 +81,7 @@ def by_torch_func(module: nn.Module, x: Tensor, W: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def recordings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def recordings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was recorded."""
     seen: list[str] = []
     record = ENTRY.record_weight
@@ -91,7 +91,7 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return record(module, *rest)
 
     monkeypatch.setattr(ENTRY, "record_weight", counted)
-    yield seen
+    return seen
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -132,10 +132,10 @@ def test_passes_are_few(
     assert (len(forwards), len(backwards), recordings) == (1, sweeps, [])
 
 
-@pytest.mark.parametrize("b", [1, 3])
+@pytest.mark.parametrize(("b", "part"), [(1, 0.6), (3, 0.85)])
 @pytest.mark.parametrize("name", CASES)
-def test_calls_of_python_are_few(name: str, b: int) -> None:
-    """A third of the calls that recording takes, or fewer."""
+def test_calls_of_python_are_few(name: str, b: int, part: float) -> None:
+    """So small a part of the calls that recording takes, which grow faster with the network."""
 
     def calls(module: nn.Module, x: Tensor) -> int:
         count = 0
@@ -157,7 +157,7 @@ def test_calls_of_python_are_few(name: str, b: int) -> None:
 
     module, x = known(name, b, "no_grad")
     fresh = CASES[name][0]().to(D)
-    assert calls(module, x) < 0.7 * calls(fresh, x)
+    assert calls(module, x) < part * calls(fresh, x)
 
 
 @pytest.mark.parametrize("b", [1, 3])
@@ -167,7 +167,9 @@ def test_what_few_cotangents_do_not_suffice_for_is_recorded(name: str, b: int, r
     twin = copy.deepcopy(module)
     y, J = linearize(module, x, "weight")
     plain, graph = J, linearize(twin, x, "weight")[1]
-    assert isinstance(plain, WeightGraph) and isinstance(plain.run, WeightRun) and plain.run.trusted
+    assert isinstance(plain, WeightGraph)
+    assert isinstance(plain.run, WeightRun)
+    assert plain.run.trusted
     recordings.clear()
     W = torch.randn(7, *y.shape, dtype=D)
     torch.testing.assert_close(plain.pull(W), graph.pull(W))
@@ -240,7 +242,8 @@ def test_it_is_recorded_as_it_was() -> None:
     J = linearize(module, x, "weight")[1]
     module.train()
     torch.testing.assert_close(J.pull(W), expected)
-    assert module.training and module[1].training
+    assert module.training
+    assert module[1].training
 
 
 @pytest.mark.parametrize("k", [1, 7])
@@ -312,7 +315,8 @@ def test_parameters_that_layers_do_not_hold_are_recorded() -> None:
             y, J = linearize(module, x, "weight")
             W = torch.randn(1, *y.shape, dtype=D)
             torch.testing.assert_close(J.pull(W), by_torch_func(module, x, W))
-        assert isinstance(J, WeightGraph) and type(J.run) is kind
+        assert isinstance(J, WeightGraph)
+        assert type(J.run) is kind
 
 
 def test_nothing_is_kept_of_a_run() -> None:
