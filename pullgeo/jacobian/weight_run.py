@@ -28,6 +28,7 @@ from pullgeo._torch.transforms import transformed
 from pullgeo.errors import TensorChangedError
 from pullgeo.jacobian.boundary import FAILURES
 from pullgeo.jacobian.kinds.autodiff import differentiable_kernels
+from pullgeo.jacobian.recompute import recomputing
 from pullgeo.jacobian.registry import WeightRule, weight_rule_for
 from pullgeo.jacobian.reverse import gradients_on, ordinary
 from pullgeo.jacobian.signature import Signature
@@ -104,6 +105,7 @@ class WeightRun(Run):
         self._module, self._layout, self._occasion = module, layout, _occasion(x, layout)
         self._connected = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         listening = _Listening(len(x), layout, once=not self._connected)
+        before = [(buffer, buffer._version) for buffer in module.buffers() if not buffer.is_inference()]
         with gradients_on():
             self.x = ordinary(x)
             given = self.x if self._connected else self.x.detach()
@@ -117,7 +119,9 @@ class WeightRun(Run):
         self._edge, self._shape, self._dtype = get_gradient_edge(y), y.shape, y.dtype
         self._uses, listening.uses = listening.uses, []  # which may live longer, and would keep the graph
         self._state = held_state(module)
-        self._fixed = [(t, t._version) for t in (self.x, *module.parameters(), *module.buffers())]
+        # counters, which the module itself writes into, say nothing
+        buffers = [buffer for buffer, version in before if buffer._version == version]
+        self._fixed = [(t, t._version) for t in (self.x, *module.parameters(), *buffers)]
         # an alias: hooks and changes in place that the caller makes are none of the run
         self.y = y.view_as(y) if self._connected else y.detach()
         operations = frozenset(listening.operations) if len(x) == 1 else tuple(listening.operations)
@@ -128,7 +132,9 @@ class WeightRun(Run):
         """Whether a stack is short, and its product would be connected to all that it depends on."""
         if not self.fit or not 0 < len(W) <= _FEW or (W.shape[1:], W.dtype) != (self._shape, self._dtype):
             return False
-        return (self._connected or not torch.is_grad_enabled()) and not transformed()
+        if transformed() or recomputing():  # nobody sees there what the graph of a run rests on
+            return False
+        return self._connected or not torch.is_grad_enabled()
 
     def pull(self, W: Float[Tensor, "k b *y"], collect: Collect) -> Float[Tensor, "k b p"] | None:
         """``J_θᵀ W``; ``None`` if the graph of the run is gone, as after ``y.backward()``.
