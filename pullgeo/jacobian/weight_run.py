@@ -5,6 +5,9 @@ cotangents that arrive at a layer's output come from ``torch.autograd.grad``, an
 of them what the weights get from each sample. Of a single sample they are the gradients that autograd has of the
 weights.
 
+Which it is: a stack of at most `_FEW` cotangents takes a run where one is trusted; longer stacks, and every product but
+a pull, take the graph, which is recorded when it is needed for the first time.
+
 Only a graph shows that samples are independent and how each weight acts. So a run serves where a graph has been
 recorded for the very same operations before, and has given the same product.
 """
@@ -56,7 +59,10 @@ def run_of(module: nn.Module, x: Shaped[Tensor, "b *x"], layout: ParameterLayout
         run = WeightRun(module, x, layout)
     except FAILURES:  # a true error comes again
         return None
-    return run if run.fit else None
+    if not run.fit:
+        run.distrust()
+        return None
+    return run
 
 
 def recorded(module: nn.Module, x: Shaped[Tensor, "b *x"], layout: ParameterLayout) -> None:
