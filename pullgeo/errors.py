@@ -63,7 +63,7 @@ class GradModeError(PullgeoError, RuntimeError):
 
 
 class TensorChangedError(PullgeoError, RuntimeError):
-    """A tensor was written into after a product had used it and before the backward pass of that product."""
+    """A tensor was written into after a product or `linearize` had used it, and is needed as it was."""
 
 
 class RegistryError(PullgeoError, ValueError):

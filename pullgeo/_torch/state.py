@@ -1,8 +1,9 @@
 """Running modules without leaving traces on them."""
 
+import operator
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
@@ -35,9 +36,53 @@ def left_alone(function: Any) -> Iterator[None]:
         yield
     finally:
         for attributes, before in held:
-            if attributes.keys() != before.keys() or any(attributes[name] is not before[name] for name in before):
+            if list(attributes) != list(before) or any(map(operator.is_not, attributes.values(), before.values())):
                 attributes.clear()
                 attributes.update(before)
+
+
+def held_state(module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
+    """Makes a context in which a module and its children have the attributes that they have now.
+
+    Switches such as ``training``, hooks, and which parameters, buffers and children there are; not what is written into
+    these tensors.
+
+    Example:
+        >>> net = nn.Dropout().eval()
+        >>> as_now = held_state(net)
+        >>> net = net.train()
+        >>> with as_now():
+        ...     net.training
+        False
+        >>> net.training
+        True
+    """
+    # what is compiled keeps its attributes out of reach
+    children = [child for child in module.modules() if not isinstance(child, ScriptModule)]
+    then = [(vars(child), _copied(vars(child))) for child in children]
+
+    @contextmanager
+    def as_then() -> Iterator[None]:
+        now = [(attributes, attributes.copy()) for attributes, _ in then]
+        _set(then)
+        try:
+            yield
+        finally:
+            _set(now)
+
+    return as_then
+
+
+def _copied(attributes: dict[str, Any]) -> dict[str, Any]:
+    copies = attributes.copy()
+    copies.update([(name, value.copy()) for name, value in attributes.items() if value and isinstance(value, dict)])
+    return copies
+
+
+def _set(states: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    for attributes, values in states:
+        attributes.clear()
+        attributes.update(values)
 
 
 def modules_within(function: Any) -> list[nn.Module]:

@@ -327,6 +327,10 @@ def is_foreign(function: Function) -> bool:
 _LEAVES: frozenset[Function] = frozenset((Tensor.numpy, Tensor.__array__))
 
 
+unseen = torch._C.DisableTorchFunction
+"""A context in which no mode sees what runs, so that looking at a tensor's shape takes no time."""
+
+
 class Substituting(TorchFunctionMode):
     """Within this context, torch computes the substitutes.
 
@@ -399,8 +403,10 @@ class Watching(TorchFunctionMode):
         self.nested = self.nested or func in _DIFFERENTIATES or is_foreign(func)
         self.left = self.left or func in _LEAVES
         if self.note is not None:
-            self.note(func, (args, kwargs))
+            with unseen():
+                self.note(func, (args, kwargs))
         answer = func(*args, **(kwargs or {}))
         if isinstance(answer, Tensor):
-            self.widest = max(self.widest, answer.numel() * answer.element_size())
+            with unseen():
+                self.widest = max(self.widest, answer.numel() * answer.element_size())
         return answer

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,16 +15,17 @@ from pullgeo.errors import ModuleError, PullgeoError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.boundary import FAILURES, name_of, undifferentiable, value_of
 from pullgeo.jacobian.chain_weight import chain_stages
-from pullgeo.jacobian.checks import check_batch, check_independence, check_module, check_wrt, checked_value
+from pullgeo.jacobian.checks import agree, check_batch, check_independence, check_module, check_wrt, checked_value
 from pullgeo.jacobian.kinds.autodiff import Autodiff, check_connected, differentiable_kernels, watched
 from pullgeo.jacobian.registry import rule_for, weight_rule_for
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tracing.proxy import Untraceable
 from pullgeo.jacobian.tracing.trace import record_input, record_weight
+from pullgeo.jacobian.weight_run import WeightRun, recorded, run_of
 from pullgeo.jacobian.weights.autodiff import AutodiffWeight, Known
 from pullgeo.jacobian.weights.parameters import ParameterLayout, check_selection
 from pullgeo.jacobian.weights.remembered import described, findings, remember
-from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Stage, WeightGraph, own_of
+from pullgeo.jacobian.weights.weight_graph import ParameterBlock, Stage, Stages, WeightGraph, own_of
 from pullgeo.typing import Decoder, Parameters
 
 
@@ -114,9 +116,17 @@ def linearize_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
 
 def linearize_weight(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tensor, Jacobian]:
     """`linearize` with respect to the weights, for arguments already checked."""
-    y, stages = _stages(module, x, layout)
+    chain = _chain(module, x, layout)
+    run = run_of(module, x, layout) if chain is None else None
+    if run is not None and run.trusted:
+        y, source = run.y, Stages(partial(_later, run, module, layout))
+    else:
+        y, stages = _stages(module, x, layout) if chain is None else chain
+        source = Stages(lambda: stages)
+        if run is not None and not agree(run.y, y):
+            run.distrust()
     signature = Signature(len(x), (layout.size,), tuple(y.shape[1:]), y.dtype, y.device)
-    return y, WeightGraph(module, x, tuple(stages), signature, layout)
+    return y, WeightGraph(module, x, source, signature, layout, run)
 
 
 def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
@@ -132,17 +142,28 @@ def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
     return y, Autodiff(spare, x, signature, seen.switched, seen.compiled, seen.nested, seen.widest)
 
 
-def _stages(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tensor, list[Stage]]:
+def _chain(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tensor, list[Stage]] | None:
+    """The value and the stages of a layer, or of several in a row; ``None`` of anything else."""
     found = weight_rule_for(module)
-    if found is not None:
-        y = linearize_input(module, x)[0] if x.is_floating_point() else checked_value(module, x)
-        return y, [Stage(own_of(module, found(module, x), layout))]
-    chain = chain_stages(module, x, layout)
-    if chain is not None:
-        return chain
+    if found is None:
+        return chain_stages(module, x, layout)
+    y = linearize_input(module, x)[0] if x.is_floating_point() else checked_value(module, x)
+    return y, [Stage(own_of(module, found(module, x), layout))]
+
+
+def _later(run: WeightRun, module: nn.Module, layout: ParameterLayout) -> list[Stage]:
+    """The stages of a module that has run already."""
+    with run.as_it_was():
+        return _stages(module, run.x, layout)[1]
+
+
+def _stages(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tensor, list[Stage]]:
+    """The value and the stages of a module, of a graph or else by automatic differentiation."""
     if not findings(module):
         with suppress(Untraceable):
-            return record_weight(module, x, layout)
+            graph = record_weight(module, x, layout)
+            recorded(module, x, layout)
+            return graph
     spare = _sparing(module)
     operations: list[Hashable] = [layout.names, described(x)]
     y, seen = watched(

@@ -70,7 +70,7 @@ def recomputed(compute: Callable[[], Answer]) -> Answer:
         >>> torch.allclose(torch.autograd.grad(y.sum(), w)[0], (w * w.exp()).cos() * (1 + w) * w.exp())
         True
     """
-    if not torch.is_grad_enabled() or _state.again or _state.search is not None or transformed():
+    if not torch.is_grad_enabled() or recomputing() or transformed():
         return compute()
     search = _Search()
     with torch.no_grad(), search:
@@ -84,6 +84,11 @@ def recomputed(compute: Callable[[], Answer]) -> Answer:
     used = search.others_alive(values)
     answers: tuple[Tensor, ...] = _Recomputed.apply((compute, tensors, values, used, _Autocast()), *tensors)
     return answers[0] if isinstance(value, Tensor) else answers
+
+
+def recomputing() -> bool:
+    """Whether a function runs for `recomputed`, which must see every tensor that is used."""
+    return _state.again or _state.search is not None
 
 
 class _Recomputed(torch.autograd.Function):

@@ -1,7 +1,7 @@
 """The exact fallback for maps without a rule: automatic differentiation with the tangents leading."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,16 +25,20 @@ Map = Callable[[Tensor], Tensor]
 
 
 @contextmanager
-def differentiable_kernels() -> Iterator[None]:
+def differentiable_kernels(mode: Substituting | None = None, once: bool = False) -> Iterator[None]:
     """Attention by kernels with forward mode and second derivatives, and `Substituting` for what else lacks them.
 
     The choice of kernels is the process's, so that other threads wait.
+
+    Args:
+        mode: what substitutes; it may do more than that.
+        once: whether only first derivatives of reverse mode are taken, which faster kernels of attention have too.
     """
     with one_thread_at_a_time:
         fastpath = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
-            with sdpa_kernel(SDPBackend.MATH), Substituting(), checkpoints_kept():
+            with nullcontext() if once else sdpa_kernel(SDPBackend.MATH), mode or Substituting(), checkpoints_kept():
                 yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fastpath)

@@ -42,6 +42,11 @@ class BroadcastWeight(WeightKind, LinearKind):
         """``a ∘ W``, summed over the repeated dimensions."""
         return self._collected(self.factor, W)
 
+    def pull_pieces(self, W: Float[Tensor, "k b *y"]) -> list[Float[Tensor, "k b _"]]:
+        """That of θ, and that of β."""
+        scale = self._summed(self.factor * W)
+        return [scale, self._summed(W)] if self.bias else [scale]
+
     def push_squared(self, v: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``a² ∘ expand(v)``."""
         return self._spread(self.factor.square(), v)
@@ -60,8 +65,8 @@ class BroadcastWeight(WeightKind, LinearKind):
         return T.reshape(*T.shape[:2], *self.shape)
 
     def _collected(self, factor: Tensor, W: Tensor) -> Tensor:
-        scale = self._summed(factor * W)
-        return torch.cat([scale, self._summed(W)], 2) if self.bias else scale
+        pieces = replace(self, factor=factor).pull_pieces(W)
+        return torch.cat(pieces, 2) if self.bias else pieces[0]
 
     def _summed(self, products: Tensor) -> Tensor:
         repeated = [2 + i for i, size in enumerate(self.shape) if size == 1]

@@ -57,14 +57,16 @@ class LinearWeight(WeightKind, LinearKind):
         return [weight, w.sum(2)] if self.bias else [weight]
 
     def pull_into(self, W: Float[Tensor, "k b *y"], targets: list[Float[Tensor, "k b _"]]) -> None:
-        """Plain features are multiplied where their products are wanted."""
-        if self.x.shape[1] != 1:
-            return super().pull_into(W, targets)
-        w = self._rows(W)
-        torch.mul(w.mT, self.x, out=targets[0].unflatten(-1, (self.out_features, self.x.shape[-1])))
+        """Products are formed where they are wanted."""
+        w, weight = self._rows(W), targets[0].unflatten(-1, (self.out_features, self.x.shape[-1]))
+        if self.x.shape[1] == 1:
+            torch.mul(w.mT, self.x, out=weight)
+        elif len(W) == 1:
+            torch.bmm(w.squeeze(0).mT, self.x, out=weight.squeeze(0))
+        else:
+            weight.copy_(torch.einsum("kbso,bsi->kboi", w, self.x))
         if self.bias:
-            targets[1].copy_(w.squeeze(2))
-        return None
+            torch.sum(w, 2, out=targets[1])
 
     def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``(w ⊗ x², w)``: the output of row s depends on every weight once, through ``x_s``."""

@@ -1,8 +1,10 @@
 """Jacobians with respect to weights: a block row, one block per layer occurrence, behind the graph of inputs."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Shaped
@@ -16,9 +18,9 @@ from pullgeo.jacobian.kinds.linear_map import Reshape
 from pullgeo.jacobian.recompute import over_chunks
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.weights.autodiff import AutodiffWeight
-from pullgeo.jacobian.weights.base import WeightKind
 from pullgeo.jacobian.weights.parameters import ParameterLayout, coordinate_count
 from pullgeo.jacobian.weights.partial import restricted
+from pullgeo.jacobian.weights.written import Written, pulled_pieces
 from pullgeo.numerics.chunking import GRAM
 
 
@@ -43,16 +45,13 @@ class ParameterBlock:
 
     def pulled(self, delta: Float[Tensor, "k b *y"]) -> list[tuple[nn.Parameter, Float[Tensor, "k b _"]]]:
         """The parameters with the cotangents pulled to them."""
-        pieces = self.J.pull_pieces(delta) if isinstance(self.J, WeightKind) else []
-        if len(pieces) == len(self.parameters):
-            return list(zip(self.parameters, pieces, strict=True))
-        return self.split(torch.cat(pieces, -1) if pieces else self.J.pull(delta))
+        return list(zip(self.parameters, pulled_pieces(self.J, self.parameters, delta), strict=True))
 
 
 def own_of(module: nn.Module, J: Jacobian, layout: ParameterLayout) -> ParameterBlock:
     """A layer with its Jacobian with respect to all its parameters, restricted to those that count."""
     every = tuple(module.parameters())
-    chosen = layout.own(module)
+    chosen = tuple(p for p in every if id(p) in layout.ids)
     return ParameterBlock(module, chosen, J if len(chosen) == len(every) else restricted(J, every, chosen))
 
 
@@ -85,6 +84,56 @@ GRAPH_CHUNKS = 4
 Swept = Iterable[tuple[ParameterBlock, Tensor, Tensor]]
 """Parameters with the two cotangents of the node that they move."""
 
+SweptOnce = Iterable[tuple[ParameterBlock, Tensor]]
+"""Parameters with the cotangent of the node that they move."""
+
+Collect = Callable[[SweptOnce, Tensor], Tensor]
+"""What all parameters get, in the order of the weights, of what a stack of cotangents has met."""
+
+
+class Stages:
+    """The stages of a graph, recorded when they are needed for the first time.
+
+    Args:
+        record: records them.
+    """
+
+    def __init__(self, record: Callable[[], Sequence[Stage]]) -> None:
+        self._record = record
+
+    @cached_property
+    def every(self) -> tuple[Stage, ...]:
+        """All of them."""
+        return tuple(self._record())
+
+    @cached_property
+    def shared(self) -> frozenset[int]:
+        """The ids of the parameters that more than one stage has."""
+        uses = Counter(id(p) for stage in self.every if stage.own is not None for p in stage.own.parameters)
+        return frozenset(parameter for parameter, count in uses.items() if count > 1)
+
+
+class Run(ABC):
+    """What pulls a few cotangents without a graph.
+
+    Attributes:
+        trusted: whether it is known that products are those of a graph.
+    """
+
+    trusted: bool
+
+    @abstractmethod
+    def takes(self, W: Float[Tensor, "k b *y"]) -> bool:
+        """Whether it may pull such a stack."""
+
+    @abstractmethod
+    def pull(self, W: Float[Tensor, "k b *y"], collect: Collect) -> Float[Tensor, "k b p"] | None:
+        """The product, by what collects what layers get; ``None`` if that is over."""
+
+    @abstractmethod
+    def judge(self, collect: Collect, graph: Callable[[Tensor], Tensor]) -> None:
+        """Compare it with a graph, and trust it or not."""
+
 
 @dataclass(frozen=True, eq=False)
 class WeightGraph(Jacobian):
@@ -97,33 +146,46 @@ class WeightGraph(Jacobian):
     Args:
         root: the module whose parameter vector the weights are, in its order.
         x: the batch.
-        stages: nodes in an order of computation, each on a path from a parameter to the last.
+        source: where the stages come from.
         signature: ``(P,) -> (*y)``.
         layout: where each parameter stands in the vector of weights; what it leaves out is held fixed.
-        shared: ids of the parameters that more than one stage has.
+        run: pulls few cotangents without the stages, if there is one.
     """
 
     root: nn.Module
     x: Shaped[Tensor, "b *x"]
-    stages: tuple[Stage, ...]
+    source: Stages
     signature: Signature
     layout: ParameterLayout
-    shared: frozenset[int] = field(init=False, repr=False)
+    run: Run | None = None
 
-    def __post_init__(self) -> None:
-        uses = Counter(id(p) for own in self._owners for p in own.parameters)
-        object.__setattr__(self, "shared", frozenset(parameter for parameter, count in uses.items() if count > 1))
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Nodes in an order of computation, each on a path from a parameter to the last."""
+        return self.source.every
+
+    @property
+    def shared(self) -> frozenset[int]:
+        """The ids of the parameters that more than one stage has."""
+        return self.source.shared
 
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """Tangents of the weights pushed to the output in one forward sweep."""
         return self._forward(lambda J, t: J.push(t), T)
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
-        """Cotangents of the output pulled to all weights in one backward sweep."""
-        swept = self.sweep(lambda J, w: J.pull(w), W)
-        if torch.is_grad_enabled() or transformed():
-            return self._assembled(own.pulled(delta) for own, delta in swept)
-        return self._written(swept, W)
+        """Cotangents of the output pulled to all weights in one backward sweep.
+
+        Cost: of few cotangents, where a run serves, their backward passes in plain reverse mode; nothing is recorded.
+        """
+        run = self.run
+        if run is not None and run.takes(W):
+            if not run.trusted:
+                run.judge(self._collected, self._pulled_by_stages)
+            pulled = run.pull(W, self._collected) if run.trusted else None
+            if pulled is not None:
+                return pulled
+        return self._pulled_by_stages(W)
 
     def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``(J_θ∘J_θ)ᵀ w`` exactly, in chunks. Cost: n_out backward sweeps for each of the k."""
@@ -300,6 +362,17 @@ class WeightGraph(Jacobian):
         found.update((p, (pulled * other).sum(0)) for p, (pulled, other) in held.pairs.items())
         return self.in_order(found)
 
+    def _pulled_by_stages(self, W: Tensor) -> Tensor:
+        return self._collected(self.sweep(lambda J, w: J.pull(w), W), W)
+
+    def _collected(self, swept: SweptOnce, W: Tensor) -> Tensor:
+        if transformed():  # which does not know of places
+            return self._assembled(own.pulled(delta) for own, delta in swept)
+        written = Written(W, self.layout)
+        for own, delta in swept:
+            written.add(own.J, own.parameters, delta)
+        return written.whole()
+
     def _assembled(self, contributions: Iterable[list[tuple[nn.Parameter, Tensor]]]) -> Tensor:
         """Contributions of the stages to the weights, added up."""
         found: dict[int, Tensor] = {}
@@ -307,24 +380,6 @@ class WeightGraph(Jacobian):
             for p, piece in contribution:
                 found[id(p)] = found[id(p)] + piece if id(p) in found else piece
         return self.in_order(found)
-
-    def _written(self, swept: Iterable[tuple[ParameterBlock, Tensor]], W: Tensor) -> Tensor:
-        """What all stages pull, written to where it belongs; no piece of it is held twice."""
-        answer = W.new_empty(*W.shape[:2], self.signature.n_in)
-        layout = self.layout
-        places = dict(zip(map(id, layout.parameters), layout.split(answer), strict=True))
-        written: set[int] = set()
-        for own, delta in swept:
-            if isinstance(own.J, WeightKind) and written.isdisjoint(map(id, own.parameters)):
-                own.J.pull_into(delta, [places[id(p)] for p in own.parameters])
-            else:
-                for p, piece in own.split(own.J.pull(delta)):
-                    places[id(p)].add_(piece) if id(p) in written else places[id(p)].copy_(piece)
-            written.update(map(id, own.parameters))
-        for key, place in places.items():
-            if key not in written:
-                place.zero_()
-        return answer
 
     def in_order(self, found: dict[int, Tensor]) -> Tensor:
         """What was found for each parameter, by its id, in the order of the weights; zeros for those without any."""
