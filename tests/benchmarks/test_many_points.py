@@ -116,7 +116,9 @@ def test_graphs() -> None:
         time_, _ = spent(lambda p=points: pairwise_distances(manifold, p, method=NeighbourGraph(check_pairs=0)))
         _, report = pairwise_distances(manifold, points, method="graph", return_status=True)
         times.append(time_)
-        rows.append({"n": n, "s": time_, "median error": f"{report.median_error:.2%}", "95 %": f"{report.quantile(0.95):.2%}"})
+        rows.append(
+            {"n": n, "s": time_, "median error": f"{report.median_error:.2%}", "95 %": f"{report.quantile(0.95):.2%}"}
+        )
     show(f"distances along a graph, digits decoder; exponent {exponent(counts, times):.2f}", rows)
 
 
@@ -149,9 +151,9 @@ def test_neighbours_of_many() -> None:
     counts, times = [1250, 2500, 5000, 10000], []
     for n in counts:
         points = like(z, n)
-        time_, (_, report) = spent(
-            lambda p=points: kneighbors_graph(manifold, p, check_pairs=500, return_report=True)
-        )
+        time_, (_, report) = spent(lambda p=points: kneighbors_graph(manifold, p, check_pairs=500, return_report=True))
         times.append(time_)
         rows.append({"n": n, "s": time_, "median error": f"{report.median_error:.2e}"})
-    show(f"sparse neighbours matrices, digits decoder, with 500 geodesics; exponent {exponent(counts, times):.2f}", rows)
+    show(
+        f"sparse neighbours matrices, digits decoder, with 500 geodesics; exponent {exponent(counts, times):.2f}", rows
+    )

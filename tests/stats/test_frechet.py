@@ -57,7 +57,7 @@ def test_defaults_are_enough_for_a_stationary_mean(d: int):
 
 
 def test_where_finer_curves_fail_the_mean_stays(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys.modules["pullgeo.stats.centers.refine"], "FINAL_STEPS", 0)
+    monkeypatch.setattr(sys.modules["pullgeo.stats.centers.approach"], "FINAL_STEPS", 0)
     manifold = PullbackManifold(StereographicSphere(2))
     z, _ = some(5, 2)
     default, coarse = (frechet_mean(manifold, z, solver=solver) for solver in (None, Newton()))
@@ -67,7 +67,7 @@ def test_where_finer_curves_fail_the_mean_stays(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_finer_curves_serve_the_groups_that_they_serve(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys.modules["pullgeo.stats.centers.refine"], "FINAL_STEPS", 1)  # too few for points far apart
+    monkeypatch.setattr(sys.modules["pullgeo.stats.centers.approach"], "FINAL_STEPS", 1)  # too few for points far apart
     manifold = PullbackManifold(StereographicSphere(2))
     z, w = some(8, 2)
     groups = torch.tensor([5, 3, 5, 3, 5, 3, 5, 3])
