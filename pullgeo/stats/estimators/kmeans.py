@@ -149,7 +149,7 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
         found = means.geodesics
         own = np.where(found.converged.numpy(force=True), found.length.numpy(force=True), np.nan)
         with torch.no_grad():
-            moved = manifold.geodesic(*map(torch.tensor, (before, centers)), self.solver)
+            moved = manifold.geodesic(torch.tensor(before), torch.tensor(centers), self.solver)
         way = torch.where(moved.converged, moved.length, torch.inf).numpy(force=True)
         bound = D - way
         bound[rows, labels] = own
@@ -158,7 +158,8 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
         open_[rows, labels] = np.isnan(own)
         i, c = np.nonzero(open_)
         if len(i):
-            length, _ = solve_pairs(manifold, self.solver, *map(torch.tensor, (X, centers)), i, c, GEODESICS.limit)
+            points, targets = torch.tensor(X), torch.tensor(centers)
+            length, _ = solve_pairs(manifold, self.solver, points, targets, i, c, GEODESICS.limit)
             bound[i, c] = length
         check_reached("FrechetKMeans", bound)
         return bound
