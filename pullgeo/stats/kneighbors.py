@@ -112,8 +112,8 @@ def kneighbors_graph(
         OptionError: an option is out of its range.
 
     Cost: n metrics, for each of about 1.5 nk edges six decoded points, fifteen if it is bent, and
-    ``4 n (d² + candidates)`` bytes. Where
-    all metrics have more than 2²⁷ entries, the second step is left out and every candidate's edge is measured.
+    ``4 n (d² + candidates)`` bytes. Where all metrics have more than 2²⁷ entries, the second step is left out and every
+    candidate's edge is measured.
 
     Example:
         >>> from pullgeo import PullbackManifold
