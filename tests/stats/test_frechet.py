@@ -10,6 +10,7 @@ from torch import Tensor
 from pullgeo import MetricManifold, Newton, PullbackManifold, Status
 from pullgeo.errors import DtypeError, NonFiniteError, OptionError, ShapeError
 from pullgeo.stats import FrechetMean, frechet_mean, frechet_median
+from pullgeo.stats.centers.star import Star, expand, measured
 from pullgeo.testing.charts import PoincareBall, StereographicSphere
 
 FINE = Newton(segments=128)
@@ -241,3 +242,20 @@ class TestErrors:
             frechet_mean(self.manifold, z, start=z)
         with pytest.raises(OptionError, match="0 < tol < 1"):
             frechet_mean(self.manifold, z, tol=0)
+
+
+def test_simplified_steps_see_the_gradients_that_an_expansion_sees():
+    space = PullbackManifold(StereographicSphere(2))
+    z, _ = some(5, 2)
+    p = torch.tensor([[0.1, 0.2], [0.5, -0.1]], dtype=torch.float64)
+    group = torch.tensor([0, 1, 1, 0, 1])
+    t = torch.linspace(0, 1, 9, dtype=torch.float64)[1:-1, None]
+    bent = p[group].unsqueeze(1) * (1 - t) + z.unsqueeze(1) * t + 0.1 * (t * (1 - t))
+    star = Star.of(p, bent, z, group)
+    other = expand(space, star.through(p + 0.01, bent))
+    found, expected = measured(space, star, other), expand(space, star)
+    torch.testing.assert_close(found.slope, expected.slope)
+    torch.testing.assert_close(found.at.gradient, expected.at.gradient)
+    torch.testing.assert_close(found.at.energy, expected.at.energy)
+    torch.testing.assert_close(found.at.residual, expected.at.residual, rtol=0.1, atol=0)
+    assert torch.equal(found.own, other.own)
