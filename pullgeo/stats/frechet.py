@@ -8,13 +8,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
+from pullgeo.geodesic.descent.newton_cg import LARGE
 from pullgeo.geodesic.solution import Solution, Status
 from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.arguments import check_count, check_manifold, check_tolerance
+from pullgeo.stats.centers.approach import Approach
+from pullgeo.stats.centers.found import Found, FoundCurves, followed, statuses
 from pullgeo.stats.centers.newton import Power, derivatives, search
-from pullgeo.stats.centers.refine import Found, FoundCurves, finished, followed, statuses
 from pullgeo.stats.centers.star import Star, eliminate, energies, expand
 from pullgeo.stats.points import Points, as_numbers, as_points
 
@@ -74,10 +76,16 @@ def frechet_mean(
 
     The mean and all curves that lead to it are the unknowns of one Newton system. Each curve's blocks are eliminated on
     their own, and their Schur complements add up to a d x d system for the mean, so that a step costs about as much as
-    a step of the geodesics does. From the mean that is found the geodesics are searched for again; if some of them
-    turn out shorter the search goes on with these. With the default solver one or two last steps are taken with three
-    times the segments: on spheres they leave a mean tangent below 1e-9, relative to the mean distance. A group
-    that does not converge in them, because kinks of the decoder stop it, keeps the mean and the curves from before.
+    a step of the geodesics does. Curves that do not follow a step go on by themselves, so that one that bends sharply
+    does not hold up the others. With `Newton` the neighbourhood of the mean is found with few segments first, in single
+    precision; all curves are searched for from there, and again if the mean moves by more than a hundredth of the root
+    of the variance since. With other solvers they are searched for again from the mean that is found, and if some of
+    them turn out shorter the search goes on with these.
+
+    With the default solver one or two last steps are taken with three times the segments: on spheres they leave a mean
+    tangent below 1e-9, relative to the mean distance. Groups with curves that bend so sharply that few steps would not
+    do, of which the length changes by more than 1e-4 with half of the nodes, keep the segments of the solver, and so
+    does a group that does not converge in these steps.
 
     The mean is differentiable with respect to points, weights and the decoder's parameters by the implicit function
     theorem (first derivatives), and so is the variance. A minimiser is local: with points far apart, several ``start``
@@ -138,35 +146,11 @@ def center(
         space = manifold.in_double()
         p = _start(where, start, z.detach(), w.detach(), group, len(label))
         chosen = solver if solver is not None else Newton()
-        finish = power == 2 and chosen is not solver
-        solver = chosen
-        solution = manifold.geodesic(p[group], z.detach(), solver)
-        steps = torch.zeros(len(label), dtype=torch.long, device=z.device)
-        star = Star.of(p, solution.curve.nodes[:, 1:-1], z.detach(), group)
-        for _ in range(ROUNDS):
-            star, residual, more, stalled = search(space, star, w.detach(), power, tol, max_steps)
-            steps = steps + more
-            solution, shorter = _geodesics(manifold, star, solver, tol)
-            if not bool((shorter & (w > 0)).any()):
-                break
-            star = star.through(star.p, solution.curve.nodes[:, 1:-1])
+        if power == 2 and isinstance(chosen, Newton) and z.shape[1] < LARGE:
+            approach = Approach.to(manifold, z.detach(), chosen, tol, max_steps)
+            parts = approach.means(p, z.detach(), group, w.detach(), finish=solver is None)
         else:
-            residual = torch.where(star.most((shorter & (w > 0)).double()) > 0, torch.inf, residual)
-        found = Found(
-            p=star.p,
-            group=star.group,
-            members=FoundCurves(
-                inner=star.members.inner,
-                z=star.members.z,
-                place=torch.arange(len(z), device=z.device),
-                geodesics=solution,
-            ),
-            number=torch.arange(len(label), device=z.device),
-            status=statuses(star, solution, w, residual, stalled, tol),
-            residual=residual,
-            iterations=steps,
-        )
-        parts = finished(manifold, space, found, w.detach(), power, tol) if finish else [found]
+            parts = [_searched(manifold, space, p, z.detach(), group, w.detach(), chosen, power, tol, max_steps)]
     ends = [_attached(manifold, part, z[part.members.place], w[part.members.place], power) for part in parts]
     order = torch.cat([part.number for part in parts]).argsort()
     places = torch.cat([part.members.place for part in parts]).argsort()
@@ -180,6 +164,47 @@ def center(
         status=tuple(status[g] for g in order.tolist()),
         residual=torch.cat([part.residual for part in parts])[order].to(plain.dtype),
         iterations=torch.cat([part.iterations for part in parts])[order],
+    )
+
+
+def _searched(
+    manifold: Manifold,
+    space: Manifold,
+    p: Tensor,
+    z: Tensor,
+    group: Tensor,
+    w: Tensor,
+    solver: Solver,
+    power: Power,
+    tol: float,
+    max_steps: int,
+) -> Found:
+    """Centres to which any solver finds the curves."""
+    solution = manifold.geodesic(p[group], z, solver)
+    steps = torch.zeros(len(p), dtype=torch.long, device=z.device)
+    star = Star.of(p, solution.curve.nodes[:, 1:-1], z, group)
+    for _ in range(ROUNDS):
+        star, end = search(space, space, star, w, power, tol, max_steps)
+        residual, steps = end.residual, steps + end.steps
+        solution, shorter = _geodesics(manifold, star, solver, tol)
+        if not bool((shorter & (w > 0)).any()):
+            break
+        star = star.through(star.p, solution.curve.nodes[:, 1:-1])
+    else:
+        residual = torch.where(star.most((shorter & (w > 0)).double()) > 0, torch.inf, residual)
+    return Found(
+        p=star.p,
+        group=star.group,
+        members=FoundCurves(
+            inner=star.members.inner,
+            z=star.members.z,
+            place=torch.arange(len(z), device=z.device),
+            geodesics=solution,
+        ),
+        number=torch.arange(len(p), device=z.device),
+        status=statuses(star, solution, w, residual, end.stalled, tol),
+        residual=residual,
+        iterations=steps,
     )
 
 
@@ -272,7 +297,10 @@ def _attached(manifold: Manifold, star: Star, z: Tensor, w: Tensor, power: Power
     same = (star.p[star.group] == star.members.z).all(1)
     with torch.no_grad():
         # a point without weight that cannot be measured says nothing; one that can has a derivative with respect to it
-        keep = ((w > 0) | torch.isfinite(space.energy(star.nodes))).nonzero().squeeze(1)
+        light = (~(w > 0)).nonzero().squeeze(1)
+        keep = torch.ones_like(w, dtype=torch.bool)
+        keep[light] = torch.isfinite(space.energy(star.nodes[light]))
+        keep = keep.nonzero().squeeze(1)
     star = replace(star, members=star.members[keep], group=star.group[keep])
     z, w, same = z[keep], w[keep], same[keep]
     connected = z.requires_grad or w.requires_grad or space.energy(star.nodes[:1]).requires_grad

@@ -128,7 +128,7 @@ def pairwise_distances(
             it cannot be written to.
 
     Cost: n(n-1)/2 geodesics (nm with ``y``), and 16 bytes for each entry of the matrix with its status; for a graph,
-    four decoded points for each edge, and n searches for shortest paths.
+    six decoded points for each edge, fifteen for a bent one, and n searches for shortest paths.
 
     Example:
         >>> from pullgeo import PullbackManifold

@@ -10,6 +10,7 @@ from torch import Tensor
 from pullgeo import MetricManifold, Newton, PullbackManifold, Status
 from pullgeo.errors import DtypeError, NonFiniteError, OptionError, ShapeError
 from pullgeo.stats import FrechetMean, frechet_mean, frechet_median
+from pullgeo.stats.centers.star import Star, expand, measured
 from pullgeo.testing.charts import PoincareBall, StereographicSphere
 
 FINE = Newton(segments=128)
@@ -57,7 +58,7 @@ def test_defaults_are_enough_for_a_stationary_mean(d: int):
 
 
 def test_where_finer_curves_fail_the_mean_stays(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys.modules["pullgeo.stats.centers.refine"], "FINAL_STEPS", 0)
+    monkeypatch.setattr(sys.modules["pullgeo.stats.centers.approach"], "FINAL_STEPS", 0)
     manifold = PullbackManifold(StereographicSphere(2))
     z, _ = some(5, 2)
     default, coarse = (frechet_mean(manifold, z, solver=solver) for solver in (None, Newton()))
@@ -67,7 +68,7 @@ def test_where_finer_curves_fail_the_mean_stays(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_finer_curves_serve_the_groups_that_they_serve(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys.modules["pullgeo.stats.centers.refine"], "FINAL_STEPS", 1)  # too few for points far apart
+    monkeypatch.setattr(sys.modules["pullgeo.stats.centers.approach"], "FINAL_STEPS", 1)  # too few for points far apart
     manifold = PullbackManifold(StereographicSphere(2))
     z, w = some(8, 2)
     groups = torch.tensor([5, 3, 5, 3, 5, 3, 5, 3])
@@ -241,3 +242,20 @@ class TestErrors:
             frechet_mean(self.manifold, z, start=z)
         with pytest.raises(OptionError, match="0 < tol < 1"):
             frechet_mean(self.manifold, z, tol=0)
+
+
+def test_simplified_steps_see_the_gradients_that_an_expansion_sees():
+    space = PullbackManifold(StereographicSphere(2))
+    z, _ = some(5, 2)
+    p = torch.tensor([[0.1, 0.2], [0.5, -0.1]], dtype=torch.float64)
+    group = torch.tensor([0, 1, 1, 0, 1])
+    t = torch.linspace(0, 1, 9, dtype=torch.float64)[1:-1, None]
+    bent = p[group].unsqueeze(1) * (1 - t) + z.unsqueeze(1) * t + 0.1 * (t * (1 - t))
+    star = Star.of(p, bent, z, group)
+    other = expand(space, star.through(p + 0.01, bent))
+    found, expected = measured(space, star, other), expand(space, star)
+    torch.testing.assert_close(found.slope, expected.slope)
+    torch.testing.assert_close(found.at.gradient, expected.at.gradient)
+    torch.testing.assert_close(found.at.energy, expected.at.energy)
+    torch.testing.assert_close(found.at.residual, expected.at.residual, rtol=0.1, atol=0)
+    assert torch.equal(found.own, other.own)

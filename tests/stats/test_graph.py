@@ -9,6 +9,7 @@ import torch
 from pullgeo import Newton, PullbackManifold, pairwise_distances
 from pullgeo.errors import OptionError, ShapeError
 from pullgeo.stats import NeighbourGraph
+from pullgeo.stats.graph_distances import edge_lengths
 from pullgeo.testing.charts import StereographicSphere
 
 SPHERE = StereographicSphere(2)
@@ -114,3 +115,24 @@ def test_errors():
         NeighbourGraph(edges="straight")
     with pytest.raises(ShapeError, match="support must have 2 columns"):
         pairwise_distances(MANIFOLD, torch.eye(2), method=NeighbourGraph(support=torch.zeros(3, 3)))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_edges_that_single_precision_cannot_tell_are_measured_in_double(offset: float):
+    """A float32 decoder whose outputs are far larger than their differences; the plane's edges have known lengths."""
+    torch.manual_seed(0)
+    plane = torch.nn.Linear(2, 5)
+    with torch.no_grad():
+        plane.bias.fill_(offset)
+    z = torch.randn(23, 2) * torch.tensor([1.0, 1e-3])
+    D = pairwise_distances(PullbackManifold(plane), z, method=NeighbourGraph(neighbours=22, check_pairs=0))
+    images = z.double() @ plane.weight.double().T
+    np.testing.assert_allclose(D, torch.cdist(images, images).detach().numpy(), rtol=2e-4, atol=1e-12)
+
+
+def test_bent_edges_are_measured_as_long_as_they_are():
+    a = torch.tensor([[0.1, 0.2], [-0.4, 0.3], [2.0, -1.5]], dtype=torch.float64)
+    b = a + torch.tensor([[0.01, 0.02], [0.5, -0.3], [-1.0, 0.9]], dtype=torch.float64)
+    t = torch.linspace(0, 1, 10_001, dtype=torch.float64)[:, None]
+    exact = [SPHERE(x + t * (y - x)).diff(dim=0).norm(dim=1).sum() for x, y in zip(a, b, strict=True)]
+    np.testing.assert_allclose(edge_lengths(MANIFOLD, a, b, "chord"), torch.stack(exact).numpy(), rtol=1e-4)

@@ -35,8 +35,12 @@ class Descent(Iterate):
     @staticmethod
     def begin(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> "Descent":
         """Curves before the first step."""
-        at = space.expand_energy(nodes)
-        begin = MARQUARDT.begin(at.energy)
+        return Descent.of(nodes, space.expand_energy(nodes), MARQUARDT.first)
+
+    @staticmethod
+    def of(nodes: Float[Tensor, "p n d"], at: QuadraticModel, damping: float) -> "Descent":
+        """Curves of which the expansion is known."""
+        begin = replace(MARQUARDT, first=damping).begin(at.energy)
         return Descent(nodes=nodes, at=at, minima=torch.ones_like(begin["steps"]), **begin)
 
     @property

@@ -155,7 +155,7 @@ class Newton:
     def _search(self, d: int) -> Stage:
         """The stages of a search in d dimensions."""
         starts = (*self.starts, *THOROUGH) if self.search == "thorough" else self.starts
-        segments, tol, steps, race = self.segments, self.tol, self.max_steps, self._race
+        segments, tol, steps, race = self.segments, self.tol, self.max_steps, self.race_steps
         if d >= LARGE:
             return Propose(starts, segments) >> DescendFree(tol, steps, race)
         follow = (
@@ -168,7 +168,7 @@ class Newton:
         return Propose(starts, segments) >> InParts(follow, HESSIANS, 80 * segments * d * d)
 
     @property
-    def _race(self) -> int | None:
+    def race_steps(self) -> int | None:
         """Steps after which energies are compared; 0 if lengths are at once, ``None`` if it is done at the end."""
         if self.search == "thorough" or self.candidates == "all":
             return None

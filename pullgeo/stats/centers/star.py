@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
-from pullgeo.geodesic.energy.base import QuadraticModel, relative_rounding
+from pullgeo.geodesic.energy.base import DiscreteEnergy, MetricEnergy, QuadraticModel, relative_rounding
+from pullgeo.geodesic.energy.gradient import slope as energy_slope
 from pullgeo.geodesic.energy.near import near_energy, near_pairs
-from pullgeo.manifold.base import Manifold
 from pullgeo.numerics.batch import Batch, Grouped
 
 S = TypeVar("S", bound="Star")
@@ -109,7 +109,7 @@ class Eliminated:
     relax: Float[Tensor, "n m d"]
 
 
-def expand(space: Manifold, star: Star) -> StarExpansion:
+def expand(space: DiscreteEnergy, star: Star) -> StarExpansion:
     """Energies to second order.
 
     A curve too short for differences of outputs has the energy of the metric, and is straight: its nodes have no say.
@@ -119,9 +119,14 @@ def expand(space: Manifold, star: Star) -> StarExpansion:
     next to the common points.
     """
     nodes = star.nodes.detach()
-    segments = nodes.shape[1] - 1
     with torch.no_grad():
         at = space.expand_energy(nodes)
+    return beside(space, nodes, at)
+
+
+def beside(space: DiscreteEnergy, nodes: Float[Tensor, "n nodes d"], at: QuadraticModel) -> StarExpansion:
+    """The expansion in the common points besides that in the inner nodes, which is known."""
+    segments = nodes.shape[1] - 1
     short = nodes[:, : min(NEAR, segments) + 1].clone().requires_grad_()
     factor = segments / (short.shape[1] - 1)
     with torch.enable_grad():
@@ -132,7 +137,36 @@ def expand(space: Manifold, star: Star) -> StarExpansion:
     return _known_by_metric(space, nodes, found)
 
 
-def energies(space: Manifold, nodes: Float[Tensor, "n nodes d"]) -> Float[Tensor, " n"]:
+def measured(space: DiscreteEnergy, star: Star, found: StarExpansion) -> StarExpansion:
+    """Energies to first order, with second derivatives that are known already, to few digits perhaps.
+
+    Args:
+        space: what measures.
+        star: the curves.
+        found: their expansion nearby, of which all but the first derivatives is kept.
+
+    Cost: a forward and a backward pass for each node.
+    """
+    nodes = star.nodes.detach()
+    first = energy_slope(space, nodes)
+    size = found.at.gradient.flatten(1).norm(dim=1)
+    # a gradient that vanished has told no unit
+    unit = torch.where(size > 0, found.at.residual / torch.where(size > 0, size, 1.0), torch.inf)
+    left = first.gradient.flatten(1).norm(dim=1)
+    at = replace(
+        found.at,
+        energy=first.energy,
+        gradient=first.gradient,
+        residual=torch.where(left > 0, unit * left, 0.0),
+    )
+    short = nodes[:, : min(NEAR, nodes.shape[1] - 1) + 1].clone().requires_grad_()
+    with torch.enable_grad():
+        slope = gradient_of(space.energy(short), short)[:, 0]
+    factor = (nodes.shape[1] - 1) / (short.shape[1] - 1)
+    return _known_by_metric(space, nodes, replace(found, at=at, slope=factor * slope))
+
+
+def energies(space: DiscreteEnergy, nodes: Float[Tensor, "n nodes d"]) -> Float[Tensor, " n"]:
     """Energies of curves, those of very short ones by the metric; differentiable.
 
     Cost: the energies, and an expansion of curves with one inner node to see which are so short.
@@ -141,16 +175,16 @@ def energies(space: Manifold, nodes: Float[Tensor, "n nodes d"]) -> Float[Tensor
     with torch.no_grad():
         at = space.expand_energy(nodes[:, [0, nodes.shape[1] // 2, -1]])
         near = near_pairs(space, nodes[:, 0], nodes[:, -1], at.energy, at.rounding, 2).index
-    if not len(near):
+    if not len(near) or not isinstance(space, MetricEnergy):
         return energy
     return energy.index_put((near,), near_energy(space, nodes[near, 0], nodes[near, -1]))
 
 
-def _known_by_metric(space: Manifold, nodes: Float[Tensor, "n nodes d"], found: StarExpansion) -> StarExpansion:
+def _known_by_metric(space: DiscreteEnergy, nodes: Float[Tensor, "n nodes d"], found: StarExpansion) -> StarExpansion:
     """The expansion where points are too near to p for outputs; second derivatives do not suffer from that."""
     at = found.at
     near = near_pairs(space, nodes[:, 0], nodes[:, -1], at.energy, at.rounding, nodes.shape[1] - 1).index
-    if not len(near):
+    if not len(near) or not isinstance(space, MetricEnergy):
         return found
     z = nodes[near, -1]
     with torch.enable_grad():

@@ -44,10 +44,15 @@ def distances(where: str, manifold: Manifold, X: np.ndarray, Y: np.ndarray, solv
         NonFiniteError: a point has no distance to any centre.
     """
     D = pairwise_distances(manifold, X, Y, solver=solver)
+    check_reached(where, D)
+    return D
+
+
+def check_reached(where: str, D: np.ndarray) -> None:
+    """Raise `NonFiniteError` unless each point has a distance to some centre."""
     lost = np.flatnonzero(np.isnan(D).all(1))
     if len(lost):
         raise NonFiniteError(
             f"{where}: no geodesic from row {lost[0]} was found, nor from {len(lost) - 1} others. "
             "pairwise_distances(..., return_status=True) tells why; drop the rows."
         )
-    return D

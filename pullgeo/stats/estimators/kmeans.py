@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
@@ -10,9 +11,12 @@ from sklearn.utils.validation import validate_data
 from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.chunking import GEODESICS
 from pullgeo.stats.arguments import check_count
-from pullgeo.stats.estimators.checks import as_array, distances, manifold_of, new_points
-from pullgeo.stats.frechet import frechet_mean
+from pullgeo.stats.estimators.checks import as_array, check_reached, distances, manifold_of, new_points
+from pullgeo.stats.frechet import FrechetMean, frechet_mean
+from pullgeo.stats.geodesic_distances import solve_pairs
+from pullgeo.stats.pairwise import pairwise_distances
 
 TIE = 1e-9
 """Relative difference of distances that makes no centre the nearer one."""
@@ -22,8 +26,9 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
     """k-means with geodesic distances and Fréchet means.
 
     Points go to the nearest centre, centres to the Fréchet means of their points, all groups in one Newton system,
-    until no point is nearer to another centre. The first centres are drawn as by k-means++: each with a probability in
-    proportion to the squared distance from those before.
+    until no point is nearer to another centre. Distances that cannot be the least, by the triangle inequality and the
+    ways that the centres have gone, are not computed again. The first centres are drawn as by k-means++: each with a
+    probability in proportion to the squared distance from those before.
 
     Args:
         manifold: where the points live.
@@ -40,7 +45,8 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
         n_iter_: rounds of the best start.
         n_features_in_: columns of ``X``.
 
-    Source: Arthur, Vassilvitskii, *k-means++: the advantages of careful seeding*, SODA 2007.
+    Source: Arthur, Vassilvitskii, *k-means++: the advantages of careful seeding*, SODA 2007; Elkan, *Using the triangle
+    inequality to accelerate k-means*, ICML 2003.
 
     Example:
         >>> import torch
@@ -104,8 +110,8 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
     def _run(
         self, manifold: Manifold, X: np.ndarray, random: np.random.RandomState
     ) -> tuple[np.ndarray, np.ndarray, float, int]:
-        centers = self._seeds(manifold, X, random)
-        D = distances("FrechetKMeans", manifold, X, centers, self.solver)
+        centers, D = self._seeds(manifold, X, random)
+        check_reached("FrechetKMeans", D)
         labels, rounds = np.nanargmin(D, axis=1), 0
         for _ in range(self.max_iter):
             rounds += 1
@@ -113,8 +119,8 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
             # labels need no mean to the last digit: a solver that is named takes no finer steps at the end
             solver = self.solver if self.solver is not None else Newton()
             means = frechet_mean(manifold, X, groups=labels, start=centers, solver=solver)
-            centers = means.point.numpy(force=True)
-            D = distances("FrechetKMeans", manifold, X, centers, self.solver)
+            before, centers = centers, means.point.numpy(force=True)
+            D = self._distances(manifold, X, before, D, means, labels)
             nearest = np.nanargmin(D, axis=1)
             # equal centres are as good as each other: a point changes only for one that is nearer
             near = D[np.arange(len(X)), labels] <= (1 + TIE) * np.nanmin(D, axis=1)
@@ -123,19 +129,55 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
                 break
         return centers, labels, float(np.square(np.nanmin(D, axis=1)).sum()), rounds
 
-    def _seeds(self, manifold: Manifold, X: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    def _distances(
+        self,
+        manifold: Manifold,
+        X: np.ndarray,
+        before: np.ndarray,
+        D: np.ndarray,
+        means: FrechetMean,
+        labels: np.ndarray,
+    ) -> np.ndarray:
+        """Distances to the centres, or lower bounds of them where these tell that another centre is nearer.
+
+        To its own centre the mean has found each point's geodesic. The distance to another one is no less than it was,
+        or than its bound was, less the way which that centre has gone. (Distances are those of the geodesics that the
+        solver finds, which keep the triangle inequality where they are shortest.)
+        """
+        rows = np.arange(len(X))
+        centers = means.point.numpy(force=True)
+        found = means.geodesics
+        own = np.where(found.converged.numpy(force=True), found.length.numpy(force=True), np.nan)
+        with torch.no_grad():
+            moved = manifold.geodesic(torch.tensor(before), torch.tensor(centers), self.solver)
+        way = torch.where(moved.converged, moved.length, torch.inf).numpy(force=True)
+        bound = D - way
+        bound[rows, labels] = own
+        # a bound that is not known is none
+        open_ = ~(bound > (1 + TIE) * own[:, None])
+        open_[rows, labels] = np.isnan(own)
+        i, c = np.nonzero(open_)
+        if len(i):
+            points, targets = torch.tensor(X), torch.tensor(centers)
+            length, _ = solve_pairs(manifold, self.solver, points, targets, i, c, GEODESICS.limit)
+            bound[i, c] = length
+        check_reached("FrechetKMeans", bound)
+        return bound
+
+    def _seeds(self, manifold: Manifold, X: np.ndarray, random: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
+        """The first centres, and the distances to them."""
         chosen = [random.randint(len(X))]
-        nearest = np.full(len(X), np.inf)
+        columns = [pairwise_distances(manifold, X, X[chosen[-1:]], solver=self.solver)[:, 0]]
         while len(chosen) < self.n_clusters:
-            D = distances("FrechetKMeans", manifold, X, X[chosen[-1:]], self.solver)[:, 0]
-            nearest = np.fmin(nearest, D)
             # a point that no geodesic has reached is not drawn, as long as there is another
+            nearest = np.fmin.reduce([np.full(len(X), np.inf), *columns])
             share = np.square(np.where(np.isfinite(nearest), nearest, 0.0))
             share[chosen] = 0
             total = share.sum()
             left = np.setdiff1d(np.arange(len(X)), chosen)
             chosen.append(int(random.choice(len(X), p=share / total) if total > 0 else random.choice(left)))
-        return X[chosen]
+            columns.append(pairwise_distances(manifold, X, X[chosen[-1:]], solver=self.solver)[:, 0])
+        return X[chosen], np.stack(columns, 1)
 
 
 def _no_empty_cluster(labels: np.ndarray, distance: np.ndarray, count: int) -> np.ndarray:

@@ -1,27 +1,20 @@
-"""Centres that have been found, and the last steps with finer curves, which take the discretisation error away."""
+"""Centres that have been found, and the geodesics from them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve
+from pullgeo.geodesic.descent.newton import Descent
+from pullgeo.geodesic.energy.base import DiscreteEnergy
 from pullgeo.geodesic.solution import Solution, Status
+from pullgeo.geodesic.solver import SearchResult
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.starts.base import InitialCurve
 from pullgeo.manifold.base import Manifold
-from pullgeo.stats.centers.newton import Power, search
-from pullgeo.stats.centers.star import Curves, Star
-
-FINER = 3
-"""Segments at the end for each segment before, which divide the discretisation error by 81."""
-
-FINAL_STEPS = 3
-"""Steps with these segments; they begin so near that one is enough as a rule."""
-
-FINAL_TOL = 1e-2
-"""Their tolerance, in units of the one that is asked for."""
+from pullgeo.stats.centers.star import Curves, Star, StarExpansion
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,49 +53,54 @@ class Found(Star):
         return torch.tensor([end.converged for end in self.status], dtype=torch.bool, device=self.number.device)
 
 
-def finished(
-    manifold: Manifold, space: Manifold, found: Found, w: Float[Tensor, " n"], power: Power, tol: float
-) -> list[Found]:
-    """The groups in two parts: those whose centres converge with finer curves too, and the others as they were.
-
-    Args:
-        manifold: where the points live.
-        space: the same in float64.
-        found: all groups; those that have converged are tried.
-        w: weights of all points.
-        power: of the distances.
-        tol: that was asked for.
-
-    Cost: up to three steps with three times the segments.
-    """
-    ready = found.converged
-    if not bool(ready.any()):
-        return [found]
-    before = found[ready]
-    weights = w[before.members.place]
-    curves = DiscreteCurve(before.nodes).resample(FINER * (before.nodes.shape[1] - 1))
-    star = before.through(before.p, curves.nodes[:, 1:-1])
-    star, residual, more, stalled = search(space, star, weights, power, FINAL_TOL * tol, FINAL_STEPS)
-    tried = ready.nonzero().flatten()
-    found = replace(found, iterations=found.iterations.index_add(0, tried, more))
-    geodesics = followed(manifold, star, tol)
-    after = replace(
-        star,
-        members=replace(star.members, geodesics=geodesics),
-        status=statuses(star, geodesics, weights, residual, stalled, tol),
-        residual=residual,
-        iterations=before.iterations + more,
-    )
-    good = after.converged
-    rest = torch.ones_like(ready).index_fill(0, tried[good], False)
-    return [part for part in (after[good], found[rest]) if len(part)]
-
-
 def followed(manifold: Manifold, star: Star, tol: float) -> Solution:
     """Geodesics near the curves of the star."""
     given = InitialCurve(DiscreteCurve(star.nodes))
     solver = Newton(tol=tol, segments=star.nodes.shape[1] - 1, starts=(given,))
     return manifold.geodesic(star.p[star.group], star.members.z, solver)
+
+
+def known_geodesics(manifold: Manifold, star: Star, found: StarExpansion, tol: float, solver: Newton) -> Solution:
+    """Curves that a search in double precision has left, as geodesics; those not yet there are followed.
+
+    Cost: of all curves, the error estimate alone.
+    """
+    nodes, at = star.nodes, found.at
+    result = Descent.of(nodes, at, 0.0).result(tol)
+    rest = (~result.converged).nonzero().squeeze(1)
+    known = _Known(result, rest, tol, solver)
+    return manifold.geodesic(star.p[star.group], star.members.z, known)
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """A solver that knows the curves already, but for some that it still follows."""
+
+    result: SearchResult
+    rest: Int[Tensor, " r"]
+    tol: float
+    solver: Newton
+
+    @property
+    def rtol(self) -> float | None:
+        return self.solver.rtol
+
+    @property
+    def max_segments(self) -> int:
+        return self.solver.max_segments
+
+    def minimise(
+        self, space: DiscreteEnergy, single: DiscreteEnergy, z0: Float[Tensor, "p d"], z1: Float[Tensor, "p d"]
+    ) -> SearchResult:
+        found, rest = self.result, self.rest
+        if not len(rest):
+            return found
+        given = InitialCurve(DiscreteCurve(found.nodes[rest]))
+        solver = Newton(tol=self.tol, segments=found.nodes.shape[1] - 1, starts=(given,))
+        return found.put(rest, solver.minimise(space, single, z0[rest], z1[rest]))
+
+    def refined(self, space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> SearchResult:
+        return self.solver.refined(space, nodes)
 
 
 def statuses(
