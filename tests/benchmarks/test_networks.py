@@ -215,8 +215,14 @@ def test_small(batch: int) -> None:
             rounds=101 if batch == 1 else 31,
         )
     for name, seconds in run.items():
-        rows.append({"what": name, "ms": 1e3 * seconds, "/ stacked forward": seconds / run["stacked forward"],
-                     "/ forward": seconds / run["forward"]})
+        rows.append(
+            {
+                "what": name,
+                "ms": 1e3 * seconds,
+                "/ stacked forward": seconds / run["stacked forward"],
+                "/ forward": seconds / run["forward"],
+            }
+        )
     show(f"MLP 2-128-128-784, batch {batch}", rows)
 
 

@@ -17,7 +17,7 @@ Part = Literal["input", "hidden", "memory"]
 """The sequence of inputs, and the parts of the first state."""
 
 Shown = Literal["values", "memory", "state"]
-"""The hidden state after every step, the last memory of an LSTM, or all parts of the last state one behind the other."""
+"""The hidden state after every step, the last memory of an LSTM, or all parts of the last state side by side."""
 
 States = dict[int, State]
 """Tangents or cotangents of a state by the step, ``(k, b, h)`` for each part."""
@@ -58,6 +58,8 @@ class Recurrence(Jacobian):
         deltas, first = self._followed_back(W)
         found = {"input": self.gates.inputs(deltas) if "input" in self.varying else None}
         found.update(zip(("hidden", "memory"), first, strict=False))
+        if found["input"] is not None:
+            found["input"] = found["input"].movedim(0, 2)
         pieces = [flat(found[part]) for part in self.varying]  # type: ignore[arg-type]
         pulled = pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
         return pulled.reshape(*W.shape[:2], *self.signature.in_shape)
@@ -74,7 +76,7 @@ class Recurrence(Jacobian):
         before, after = self._followed(T)
         total = T.new_zeros(T.shape[1], len(T), len(T))
         for part, a, left, right in self._terms(T, _over_time(before), _over_time(after)):
-            mixed = gram(a * deltas[part] * left, right)
+            mixed = gram((a * deltas[part] * left).movedim(0, 2), right.movedim(0, 2))
             total = total + mixed + mixed.mT
         return self._shown(after), total
 
@@ -94,7 +96,7 @@ class Recurrence(Jacobian):
         stacks = _over_time(before), _over_time(after)
 
         def along(c: Tensor) -> list[Term]:
-            states = [tuple(combined(part[:k], c) for part in stack) for stack in stacks]
+            states = [tuple(_combined(part[:, :k], c) for part in stack) for stack in stacks]
             return self._terms(combined(X[:k], c), *states)
 
         of_u = along(u)
@@ -111,7 +113,7 @@ class Recurrence(Jacobian):
         return self._swept_from(tuple(zero if part is None else part for part in first), sources)
 
     def _swept_from(self, state: State, sources: State) -> tuple[States, States]:
-        steps = [part.unbind(2) for part in sources]
+        steps = [part.unbind(0) for part in sources]
         before: States = {}
         after: States = {}
         for t in self.order:
@@ -143,7 +145,7 @@ class Recurrence(Jacobian):
 
     def _swept(self, left: list[Term], right: list[Term], like: Tensor) -> Tensor:
         """Second derivatives of the last states, from the terms of two directions."""
-        k = len(left[0][2]) if left else len(like)
+        k = left[0][2].shape[1] if left else len(like)
         sources = list(self._nothing(like[:1].expand(k, *like.shape[1:])))
         for (part, a, l_T, r_T), (_, _, l_S, r_S) in zip(left, right, strict=True):
             sources[part] = sources[part] + a * (l_T * r_S + r_T * l_S)
@@ -151,7 +153,7 @@ class Recurrence(Jacobian):
         return self._shown(self._swept_from((zero,) * self.gates.parts, tuple(sources))[1])
 
     def _nothing(self, T: Tensor) -> State:
-        zero = T.new_zeros(()).expand(*T.shape[:2], len(self.order), self._width)
+        zero = T.new_zeros(()).expand(len(self.order), *T.shape[:2], self._width)
         return (zero,) * self.gates.parts
 
     def _shown(self, after: States) -> Tensor:
@@ -161,7 +163,7 @@ class Recurrence(Jacobian):
         return last[1] if self.shown == "memory" else torch.cat(last, 2)
 
     def _part(self, T: Tensor, name: str) -> Tensor | None:
-        """The tangents of one part, ``(k, b, t, f)`` of the input, ``(k, b, h)`` of a state; ``None`` if it is fixed."""
+        """Tangents of one part, ``(t, k, b, f)`` of the input and ``(k, b, h)`` of a state; ``None`` if it is fixed."""
         if name not in self.varying:
             return None
         states = (len(self.varying) - ("input" in self.varying)) * self._width
@@ -170,13 +172,17 @@ class Recurrence(Jacobian):
             start += self._width
         length = self.signature.n_in - states if name == "input" else self._width
         piece = flat(T).narrow(2, start, length)
-        return piece.unflatten(2, (len(self.order), -1)) if name == "input" else piece
+        return piece.unflatten(2, (len(self.order), -1)).movedim(2, 0) if name == "input" else piece
 
     @property
     def _width(self) -> int:
-        return self.gates.coefficients.shape[3]
+        return self.gates.width
+
+
+def _combined(stack: Float[Tensor, "t k b h"], u: Float[Tensor, "l b k"]) -> Float[Tensor, "t l b h"]:
+    return torch.einsum("tkbh,lbk->tlbh", stack, u)
 
 
 def _over_time(states: States) -> State:
-    """States of all steps side by side, ``(k, b, t, h)`` for each part."""
-    return tuple(torch.stack(parts, 2) for parts in zip(*(states[t] for t in range(len(states))), strict=True))
+    """States of all steps, ``(t, k, b, h)`` for each part."""
+    return tuple(torch.stack(parts) for parts in zip(*(states[t] for t in range(len(states))), strict=True))

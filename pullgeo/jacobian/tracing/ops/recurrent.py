@@ -1,12 +1,15 @@
 """Recurrent layers and their cells."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import _VF, Tensor, nn
 
-from pullgeo.jacobian.kinds.gates import Gated, Gates, LongShort, Simple, State, Weights
+from pullgeo._torch.transforms import transformed
+from pullgeo.jacobian.kinds.autodiff import differentiable_kernels
+from pullgeo.jacobian.kinds.gates import Gated, Gates, LongShort, Simple, Weights
 from pullgeo.jacobian.kinds.recurrence import Part, Recurrence, Shown
 from pullgeo.jacobian.registry import forward_owner
 from pullgeo.jacobian.tracing.ops.reshaping import reordered
@@ -40,97 +43,135 @@ def recurrent(tape: Tape, module: nn.Module, input: Any, hx: Any = None) -> Any:
 def _cell(tape: Tape, module: nn.RNNCellBase, input: Tensor, hx: Any) -> Any:
     if input.ndim != 2:
         raise Untraceable("a cell of something else than a batch of vectors")
-    long = isinstance(module, nn.LSTMCell)
-    first = [None] if hx is None else list(hx) if long else [hx]
-    start = _start(tape, module, input, first, 2 if long else 1)
-    run = _Run(tape, module, "", input.unsqueeze(1), start, [0])
-    if not long:
-        return run.shown("state", run.gates.last[0])
-    return run.shown("state", torch.cat(run.gates.last, 1)).chunk(2, 1)
+    parts = 2 if isinstance(module, nn.LSTMCell) else 1
+    start = _start(tape, module, input, [None] * parts if hx is None else list(hx) if parts == 2 else [hx])
+    gates = _gates(module, "", plain(input).unsqueeze(0), plain(start[0]).unsqueeze(0), None, plain(start[-1]), (0,))
+    shown = _shown(tape, gates, input, start, (0,))
+    h = gates.values.squeeze(0)
+    return shown("state", h) if parts == 1 else shown("state", torch.cat([h, _memory(gates)], 1)).chunk(2, 1)
 
 
 def _layers(tape: Tape, module: nn.RNNBase, input: Tensor, hx: Any) -> Any:
     if module.proj_size > 0 or (module.dropout > 0 and module.training and module.num_layers > 1):
         raise Untraceable("a recurrent layer with projections or dropout")
-    x = _in_front(tape, input) if not module.batch_first else input
+    x = input if module.batch_first else _in_front(input)
     if x.ndim != 3 or (isinstance(x, Recorded) and x.state.origin is not None):
         raise Untraceable("a recurrent layer of something else than a batch of sequences")
     parts = 2 if isinstance(module, nn.LSTM) else 1
     directions = 2 if module.bidirectional else 1
     given = [None] * parts if hx is None else list(hx) if parts == 2 else [hx]
-    starts = [None if part is None else _in_front(tape, part) for part in given]
+    starts = [None if part is None else _in_front(part) for part in given]
     lasts: list[list[Tensor]] = [[] for _ in range(parts)]
     for layer in range(module.num_layers):
         outputs = []
         for direction in range(directions):
             i = layer * directions + direction
-            start = _start(tape, module, x, [None if part is None else part[:, i] for part in starts], parts)
-            order = range(x.shape[1])[:: 1 - 2 * direction]
-            run = _Run(tape, module, f"_l{layer}{'_reverse' * direction}", x, start, order)
-            values = run.shown("values", run.gates.values)  # type: ignore[attr-defined]
-            outputs.append(values)
-            lasts[0].append(values[:, order[-1]])
-            if parts == 2:
-                lasts[1].append(run.shown("memory", run.gates.last[1]))
+            start = _start(tape, module, x, [None if part is None else part[:, i] for part in starts])
+            y, last = _run(tape, module, f"_l{layer}{'_reverse' * direction}", x, start, backwards=direction == 1)
+            outputs.append(y)
+            for states, state in zip(lasts, last, strict=True):
+                states.append(state)
         x = outputs[0] if directions == 1 else torch.cat(outputs, 2)
-    states = tuple(_behind(tape, torch.stack(last, 1)) for last in lasts)
+    ends = tuple(_behind(tape, torch.stack(states, 1)) for states in lasts)
     y = x if module.batch_first else _behind(tape, x)
-    return y, states if parts == 2 else states[0]
+    return y, ends if parts == 2 else ends[0]
 
 
-class _Run:
-    """One layer in one direction, computed, from which derivatives of what it returns are recorded."""
-
-    def __init__(
-        self, tape: Tape, module: nn.Module, suffix: str, x: Tensor, start: Sequence[Tensor], order: Sequence[int]
-    ) -> None:
-        names = (f"weight_ih{suffix}", f"weight_hh{suffix}", f"bias_ih{suffix}", f"bias_hh{suffix}")
-        weights = Weights(*(getattr(module, name, None) for name in names))  # type: ignore[arg-type]
-        self.tape, self.order = tape, order
-        self.gates = _gates(module, weights, plain(x), tuple(map(plain, start)), order)
-        tensors: dict[Part, Tensor] = {"input": x, **dict(zip(("hidden", "memory"), start, strict=False))}  # type: ignore[dict-item]
-        varying = {
-            part: tensor
-            for part, tensor in tensors.items()
-            if isinstance(tensor, Recorded) and tensor.state.node is not None
-        }
-        self.parts = tuple(varying)
-        pieces = list(varying.values())
-        self.argument = torch.cat([piece.flatten(1) for piece in pieces], 1) if len(pieces) > 1 else [*pieces, None][0]
-
-    def shown(self, what: Shown, value: Tensor) -> Tensor:
-        """A value of the layer, recorded if anything that it depends on is."""
-        if self.argument is None:
-            return value
-        argument = cast(Recorded, self.argument)
-        J = Recurrence(self.gates, self.parts, what, self.order, self.tape.signature(argument, value))
-        return self.tape.emit(value, [(argument, J)])
+def _run(
+    tape: Tape, module: nn.RNNBase, suffix: str, x: Tensor, start: list[Tensor], backwards: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """The output of one layer in one direction, and its last state."""
+    order = range(x.shape[1])[:: -1 if backwards else 1]
+    inputs, first = plain(x).transpose(0, 1), plain(start[0])
+    values = _values(module, suffix, inputs, plain(start), backwards)
+    earlier = [first.unsqueeze(0), values[1:] if backwards else values[:-1]]
+    before = torch.cat(earlier[:: -1 if backwards else 1])
+    gates = _gates(module, suffix, inputs, before, values, plain(start[-1]), order)
+    shown = _shown(tape, gates, x, start, order)
+    y = shown("values", values.transpose(0, 1))
+    last = [y[:, order[-1]]]
+    return y, last if len(start) == 1 else [*last, shown("memory", _memory(gates))]
 
 
-def _gates(module: nn.Module, weights: Weights, x: Tensor, start: State, order: Sequence[int]) -> Gates:
+def _values(module: nn.RNNBase, suffix: str, x: Tensor, start: list[Tensor], backwards: bool) -> Tensor:
+    """The hidden states after all steps, by torch's own loop."""
+    weights = [weight for weight in _weights(module, suffix) if weight is not None]
+    state = [part.unsqueeze(0) for part in start]
+    settings = (weights, bool(module.bias), 1, 0.0, False, False, False)
+    layer = getattr(_VF, module.mode.lower())
+    with differentiable_kernels() if torch.is_grad_enabled() or transformed() else nullcontext():
+        y: Tensor = layer(x.flip(0) if backwards else x, state if len(state) == 2 else state[0], *settings)[0]
+    return y.flip(0) if backwards else y
+
+
+def _weights(module: Any, suffix: str) -> list[Tensor | None]:
+    return [getattr(module, f"{name}{suffix}", None) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+
+
+def _gates(
+    module: nn.Module,
+    suffix: str,
+    x: Tensor,
+    before: Tensor,
+    values: Tensor | None,
+    memory: Tensor,
+    order: Sequence[int],
+) -> Gates:
+    weights = Weights(*_weights(module, suffix))  # type: ignore[arg-type]
     if isinstance(module, nn.GRU | nn.GRUCell):
-        return Gated(weights, x, start, order)
+        return Gated(weights, x, before, values)
     if isinstance(module, nn.LSTM | nn.LSTMCell):
-        return LongShort(weights, x, start, order)
-    return Simple(weights, x, start, order, cast(nn.RNN, module).nonlinearity == "relu")
+        return LongShort(weights, x, before, values, memory, order)
+    return Simple(weights, x, before, values, cast(nn.RNN, module).nonlinearity == "relu")
 
 
-def _start(tape: Tape, module: Any, x: Tensor, given: Sequence[Tensor | None], parts: int) -> list[Tensor]:
+def _memory(gates: Gates) -> Tensor:
+    return cast(LongShort, gates).memory
+
+
+def _shown(
+    tape: Tape, gates: Gates, x: Tensor, start: list[Tensor], order: Sequence[int]
+) -> Callable[[Shown, Tensor], Tensor]:
+    """A function that records values of a layer, or gives them back where nothing that they depend on is recorded."""
+    names: tuple[Part, ...] = ("input", "hidden", "memory")
+    arguments = zip(names, (x, *start), strict=False)
+    varying = {name: tensor for name, tensor in arguments if isinstance(tensor, Recorded) and _varies(tensor)}
+    if not varying:
+        return lambda what, value: value
+    pieces = list(varying.values())
+    argument: Any = pieces[0] if len(pieces) == 1 else torch.cat([_vector(piece) for piece in pieces], 1)
+
+    def shown(what: Shown, value: Tensor) -> Tensor:
+        J = Recurrence(gates, tuple(varying), what, order, tape.signature(argument, value))
+        return tape.emit(value, [(argument, J)])
+
+    return shown
+
+
+def _vector(piece: Tensor) -> Tensor:
+    return piece if piece.ndim == 2 else piece.flatten(1)
+
+
+def _varies(tensor: Recorded) -> bool:
+    return tensor.state.node is not None
+
+
+def _start(tape: Tape, module: Any, x: Tensor, given: Sequence[Tensor | None]) -> list[Tensor]:
     """The first state, zero where none is given.
 
     Raises:
         Untraceable: one does not fit, of which the module speaks.
     """
     zero = plain(x).new_zeros(tape.batch, module.hidden_size)
-    start = [zero if part is None else part for part in (given if len(given) == parts else [None] * parts)]
-    if len(given) not in (1, parts) or any(part.shape != zero.shape for part in start):
+    start = [zero if part is None else part for part in given]
+    if any(part.shape != zero.shape for part in start):
         raise Untraceable("a recurrent layer with a first state of another shape")
     if any(isinstance(part, Recorded) and not part.state.per_sample for part in start):
         raise Untraceable("a recurrent layer with a first state of parameters")
     return start
 
 
-def _in_front(tape: Tape, tensor: Any) -> Any:
+def _in_front(tensor: Any) -> Any:
     """A tensor whose second dimension is the batch, with this in front.
 
     Raises:
