@@ -91,7 +91,7 @@ def _linearized(module: Decoder, x: Tensor, wrt: str, parameters: Parameters) ->
         owner = getattr(module, "__self__", None)
         if isinstance(owner, nn.Module):
             check_module(owner, x, wrt)
-        return by_autodiff(module, x)
+        return _linearize_function(module, x)
     if wrt == "input":
         check_module(module, x, wrt)
         return linearize_input(module, x)
@@ -110,6 +110,16 @@ def linearize_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
     with suppress(Untraceable):
         return record_input(module, x)
     return by_autodiff(module, x)
+
+
+def _linearize_function(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
+    """A function is recorded as a module is; what goes wrong then is found again, and named, without a recording."""
+    try:
+        return record_input(function, x)
+    except (Untraceable, PullgeoError, *FAILURES) as error:
+        if isinstance(error, OutOfMemoryError):
+            raise
+    return by_autodiff(function, x)
 
 
 def linearize_weight(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tensor, Jacobian]:

@@ -48,10 +48,10 @@ class Calls:
 
     Args:
         tape: where nodes are written.
-        root: the network; it is either recorded or not served at all.
+        root: the network; it is either recorded or not served at all. ``None`` where a function is recorded.
     """
 
-    def __init__(self, tape: Tape, root: nn.Module) -> None:
+    def __init__(self, tape: Tape, root: nn.Module | None) -> None:
         self.tape = tape
         self.root = root
         self.notes: dict[int, Note] = {}
