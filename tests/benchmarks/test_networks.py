@@ -1,7 +1,7 @@
 """Pulled-back metrics of recurrent networks, transformers and small batches, in units of forward passes.
 
 A metric at b points of d latents moves d tangents besides the value; the unit is one forward pass of ``(d + 1) b``
-points at once. Beside it stands tangent-only forward mode: ``vmap`` over tangents of one ``torch.func.jvp`` of the whole.
+points at once. Beside it stands forward mode of the whole: ``vmap`` over tangents only of one ``torch.func.jvp``.
 """
 
 from collections.abc import Callable
