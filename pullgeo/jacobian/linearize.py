@@ -47,9 +47,9 @@ def linearize(
     Returns:
         The value ``(b, *y)`` and a `Jacobian` whose tangents are stacks ``(k, b, *x)`` or ``(k, b, P)``. Layers with
         a rule (see `rule_for`) keep their structure, and so do chains of them and any module whose ``forward`` is made
-        of them and of known operations, which becomes a `Graph`; anything else is exact by automatic differentiation,
-        with the tangents leading. `explain` tells which it was. What a module computes under ``torch.no_grad`` or
-        detaches counts as constant, as in torch.
+        of them and of known operations, and any such function, which become a `Graph`; anything else is exact by
+        automatic differentiation, with the tangents leading. `explain` tells which it was. What a module computes
+        under ``torch.no_grad`` or detaches counts as constant, as in torch.
 
     Raises:
         OptionError: ``wrt`` or ``parameters`` is something else, or no parameter is chosen.
