@@ -17,6 +17,7 @@ from pullgeo.jacobian.kinds.index_map import IndexMap
 from pullgeo.jacobian.kinds.linear_map import LinearMap, Reshape
 from pullgeo.jacobian.kinds.local_response import LocalResponse
 from pullgeo.jacobian.kinds.normalization import RowNormalization
+from pullgeo.jacobian.kinds.recurrence import Recurrence
 from pullgeo.jacobian.kinds.separable import Separable
 from pullgeo.jacobian.kinds.softmax import LogSoftmax, Softmax
 from pullgeo.jacobian.linearize import linearize
@@ -61,6 +62,7 @@ __all__ = [
     "Node",
     "ParameterLayout",
     "PartialWeight",
+    "Recurrence",
     "Reshape",
     "Row",
     "RowNormalization",

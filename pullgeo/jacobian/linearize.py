@@ -49,9 +49,9 @@ def linearize(
     Returns:
         The value ``(b, *y)`` and a `Jacobian` whose tangents are stacks ``(k, b, *x)`` or ``(k, b, P)``. Layers with
         a rule (see `rule_for`) keep their structure, and so do chains of them and any module whose ``forward`` is made
-        of them and of known operations, which becomes a `Graph`; anything else is exact by automatic differentiation,
-        with the tangents leading. `explain` tells which it was. What a module computes under ``torch.no_grad`` or
-        detaches counts as constant, as in torch.
+        of them and of known operations, and any such function, which become a `Graph`; anything else is exact by
+        automatic differentiation, with the tangents leading. `explain` tells which it was. What a module computes
+        under ``torch.no_grad`` or detaches counts as constant, as in torch.
 
     Raises:
         OptionError: ``wrt`` or ``parameters`` is something else, or no parameter is chosen.
@@ -93,7 +93,7 @@ def _linearized(module: Decoder, x: Tensor, wrt: str, parameters: Parameters) ->
         owner = getattr(module, "__self__", None)
         if isinstance(owner, nn.Module):
             check_module(owner, x, wrt)
-        return by_autodiff(module, x)
+        return _linearize_function(module, x)
     if wrt == "input":
         check_module(module, x, wrt)
         return linearize_input(module, x)
@@ -112,6 +112,16 @@ def linearize_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
     with suppress(Untraceable):
         return record_input(module, x)
     return by_autodiff(module, x)
+
+
+def _linearize_function(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
+    """A function is recorded as a module is; what goes wrong then is found again, and named, without a recording."""
+    try:
+        return record_input(function, x)
+    except (Untraceable, PullgeoError, *FAILURES) as error:
+        if isinstance(error, OutOfMemoryError):
+            raise
+    return by_autodiff(function, x)
 
 
 def linearize_weight(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tensor, Jacobian]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pullgeo.jacobian import Autodiff, Jacobian, linearize
+from pullgeo.jacobian import Jacobian, linearize
 from pullgeo.jacobian.contractions import flat
 from pullgeo.testing import check_rule, oracles
 from tests.jacobian.architectures import close, random
@@ -122,7 +122,6 @@ def test_what_is_computed_without_gradient_is_constant_in_both_modes(
 def test_of_plain_functions_too() -> None:
     module, x = Unknown(without_gradient).double(), random(3, 3)
     J = linearize(lambda x: module(x), x)[1]
-    assert isinstance(J, Autodiff)
     for matrix in both_ways(J):
         close(matrix.detach(), oracles.dense_jacobian(module, x))
 

@@ -81,7 +81,7 @@ def swallow_the_failure(m: nn.Module, x: Tensor) -> Tensor:
 FALLS: dict[str, tuple[Callable[[nn.Module, Tensor], Tensor], str]] = {
     "time in front": (lambda m, x: m.linear(x.transpose(0, 1)).tanh().transpose(0, 1), "moves the batch"),
     "samples glued": (lambda m, x: m.linear(x.reshape(-1, 5)).reshape(len(x), 3, 5), "cuts or glues samples"),
-    "batch in front of it": (lambda m, x: m.linear(x.unsqueeze(0)).squeeze(0), "cuts or glues samples"),
+    "batch in front of it": (lambda m, x: m.linear(x.unsqueeze(0)).squeeze(0), "moves the batch"),
     "write into a view": (write_into_a_view, "shares its memory"),
     "write into zeros": (write_into_zeros, "__setitem__"),
     "write through an alias": (write_through_an_alias, "shares its memory"),

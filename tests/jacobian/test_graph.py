@@ -24,13 +24,14 @@ from tests.jacobian.architectures import (
 )
 
 BY_AUTODIFF = ["LSTM from its state"]
+"""With respect to weights."""
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_products_with_respect_to_the_input_equal_the_oracle(name: str) -> None:
     module, x = network(name)
     check_input(module, x)
-    assert (explain(module, x)[""].path == "autodiff") == (name in BY_AUTODIFF)
+    assert {note.path for note in explain(module, x)} <= {"graph", "rule", "not called"}
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -157,7 +157,8 @@ def test_structure_is_kept() -> None:
     )
     assert isinstance(chain[1], Chain)
     assert len(chain[1].stages) == 2
-    assert isinstance(linearize(lambda x: x.sin(), batch(3, 5))[1], Autodiff)
+    assert isinstance(linearize(lambda x: x.sin(), batch(3, 5))[1], Elementwise)
+    assert isinstance(linearize(lambda x: torch.special.entr(x.sigmoid()), batch(3, 5))[1], Autodiff)
 
 
 def test_single_precision_slopes_are_not_rounded_in_double() -> None:

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations
 from pullgeo._torch.substitutes import SUBSTITUTES, Substituting
 from pullgeo.jacobian import AutodiffWeight, linearize
 from pullgeo.jacobian.contractions import flat
+from pullgeo.jacobian.linearize import by_autodiff
 from pullgeo.testing import oracles
 from tests.jacobian.architectures import random
 
@@ -442,20 +443,20 @@ def test_derivatives_and_their_gradients(name: str) -> None:
     small = {"rtol": 1e-7, "atol": 1e-8 * max(1.0, float(truth.abs().max()))}
     for track in (False, True):
         with torch.set_grad_enabled(track):
-            J = linearize(function, x)[1]
+            J = by_autodiff(function, x)[1]
             torch.testing.assert_close(flat(J.push(J.signature.in_basis())).permute(1, 2, 0), truth, **small)
             torch.testing.assert_close(flat(J.pull(J.signature.out_basis())).permute(1, 0, 2), truth, **small)
     form = second_form_of_pulled(function, x, w, T)
     small["atol"] = 1e-6 * max(1.0, float(form.abs().max()))
     for track in (False, True):
         with torch.set_grad_enabled(track):
-            J = linearize(function, x)[1]
+            J = by_autodiff(function, x)[1]
             torch.testing.assert_close(J.second(T, w).detach(), form, **small)
             bent = (J.second_push(T, T.flip(0)) * w).flatten(2).sum(2)
             torch.testing.assert_close(bent.detach(), form[:, [0, 1], [1, 0]].T, **small)
     point = x.clone().requires_grad_()
     for k in (1, 2):
-        J = linearize(function, point)[1]
+        J = by_autodiff(function, point)[1]
         for value in ((J.push(T[:k])[0] * w).sum(), (J.pull(w.expand(k, *w.shape))[0] * T[0]).sum()):
             if not value.requires_grad:
                 assert not form.any()

@@ -3,7 +3,7 @@
 import functools
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pullgeo.jacobian.base import Jacobian, LinearKind, add_second_order
 from pullgeo.jacobian.contractions import combined, gram
+from pullgeo.jacobian.kinds.linear_map import Placed
 from pullgeo.jacobian.signature import Signature
 
 MoveAlong = Callable[[Jacobian, Tensor], Tensor]
@@ -104,7 +105,7 @@ class Graph(Jacobian):
 
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """One sweep forwards."""
-        return sweep_forward(self._edges, lambda J, t: J.push(t), lambda i: T if i == 0 else None)
+        return sweep_forward(self._edges, _pushed, lambda i: T if i == 0 else None)
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
         """One sweep backwards."""
@@ -149,9 +150,9 @@ class Graph(Jacobian):
         """One sweep forwards of ``(T, S, C)``, with ``C`` the second derivative so far."""
         Ts, Ss, Cs = [T], [S], [torch.zeros_like(T)]
         for node in self.nodes[1:]:
-            Ts.append(_sum(edge.J.push(Ts[edge.parent]) for edge in node.edges))
-            Ss.append(Ts[-1] if S is T else _sum(edge.J.push(Ss[edge.parent]) for edge in node.edges))
-            C = _sum(edge.J.push(Cs[edge.parent]) for edge in node.edges)
+            Ts.append(_sum(arrivals(node.edges, _pushed, Ts)))
+            Ss.append(Ts[-1] if S is T else _sum(arrivals(node.edges, _pushed, Ss)))
+            C = _sum(arrivals(node.edges, _pushed, Cs))
             for edge in node.edges:
                 if not isinstance(edge.J, LinearKind):
                     C = C + edge.J.second_push(Ts[edge.parent], Ss[edge.parent])
@@ -201,12 +202,20 @@ def sweep_forward(edges: Sequence[Sequence[Edge]], move: MoveAlong, seed: Seed) 
     held: dict[int, Tensor] = {}
     for i, arriving in enumerate(edges):
         own = seed(i)
-        parts = [move(edge.J, held[edge.parent]) for edge in arriving]
+        parts = arrivals(arriving, move, held)
         held[i] = _sum(parts if own is None else [*parts, own])
         for edge in arriving:
             if last_use[edge.parent] == i:
                 held.pop(edge.parent, None)
     return held[len(edges) - 1]
+
+
+def arrivals(arriving: Sequence[Edge], move: MoveAlong, held: Mapping[int, Tensor] | Sequence[Tensor]) -> list[Tensor]:
+    """What arrives at a node along its edges, to be added up; the pieces of one whole are put side by side at once."""
+    placed = [edge.J for edge in arriving if isinstance(edge.J, Placed)]
+    if len(placed) > 1 and len(placed) == len(arriving):
+        return [Placed.side_by_side(placed, [held[edge.parent] for edge in arriving])]
+    return [move(edge.J, held[edge.parent]) for edge in arriving]
 
 
 def sweep_backward(edges: Sequence[Sequence[Edge]], move: MoveAlong, W: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -224,6 +233,10 @@ def sweep_backward(edges: Sequence[Sequence[Edge]], move: MoveAlong, W: Tensor) 
         for edge in edges[i]:
             moved = move(edge.J, delta)
             held[edge.parent] = held[edge.parent] + moved if edge.parent in held else moved
+
+
+def _pushed(J: Jacobian, T: Tensor) -> Tensor:
+    return J.push(T)
 
 
 def _sum(stacks: Iterable[Tensor]) -> Tensor:

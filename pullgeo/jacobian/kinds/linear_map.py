@@ -1,10 +1,12 @@
 """Maps that are linear (or affine) in their input and do not depend on the point."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from pullgeo.jacobian.base import Jacobian, LinearKind
 from pullgeo.jacobian.contractions import same_for_all
@@ -84,6 +86,71 @@ def ones_map(x: Tensor, operation: Move, adjoint: Move) -> tuple[Tensor, LinearM
     y = operation(x)
     forward, backward = stacked(operation), stacked(adjoint)
     return y, LinearMap(Signature.between(x, y), forward, backward, forward, backward)
+
+
+@dataclass(frozen=True, eq=False)
+class Placed(LinearKind):
+    """Samples that become a part of larger ones, along one dimension, with zeros elsewhere.
+
+    Args:
+        signature: shapes of both.
+        sample: the shape in which a sample is put there.
+        dim: along which of its dimensions, counted without the batch.
+        start: where.
+    """
+
+    signature: Signature
+    sample: tuple[int, ...]
+    dim: int
+    start: int
+
+    @property
+    def end(self) -> int:
+        """Where the part ends."""
+        return self.start + self.sample[self.dim]
+
+    def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
+        """``T`` between zeros."""
+        after = self.signature.out_shape[self.dim] - self.end
+        return F.pad(self._shaped(T), [0, 0] * (len(self.sample) - 1 - self.dim) + [self.start, after])
+
+    def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
+        """The part of ``W``."""
+        part = W.narrow(self.dim + 2, self.start, self.sample[self.dim])
+        return part.reshape(*W.shape[:2], *self.signature.in_shape)
+
+    def push_squared(self, v: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
+        """As ``push``: the entries are zeros and ones."""
+        return self.push(v)
+
+    def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
+        """As ``pull``: the entries are zeros and ones."""
+        return self.pull(w)
+
+    @staticmethod
+    def side_by_side(parts: "Sequence[Placed]", stacks: Sequence[Tensor]) -> Tensor:
+        """The sum of what parts of one whole push there, without the zeros that all but one of them are.
+
+        Args:
+            parts: in the order in which they stand there.
+            stacks: what each pushes.
+        """
+        pieces: list[Tensor] = []
+        end, dim, whole = 0, parts[0].dim, parts[0].signature.out_shape
+        for part, T in zip(parts, stacks, strict=True):
+            pieces.extend(_gap(T, whole, dim, part.start - end))
+            pieces.append(part._shaped(T))
+            end = part.end
+        pieces.extend(_gap(stacks[-1], whole, dim, whole[dim] - end))
+        return torch.cat(pieces, dim + 2)
+
+    def _shaped(self, T: Tensor) -> Tensor:
+        return T.reshape(*T.shape[:2], *self.sample)
+
+
+def _gap(like: Tensor, whole: tuple[int, ...], dim: int, length: int) -> list[Tensor]:
+    """Zeros of a length, if it has one."""
+    return [like.new_zeros(*like.shape[:2], *whole[:dim], length, *whole[dim + 1 :])] if length else []
 
 
 @dataclass(frozen=True, eq=False)

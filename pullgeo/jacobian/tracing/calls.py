@@ -25,6 +25,7 @@ from pullgeo.jacobian.tracing.layers import check_batch, leaf
 from pullgeo.jacobian.tracing.module_proxy import runs_more_than_forward
 from pullgeo.jacobian.tracing.ops.attention import multi_head_attention
 from pullgeo.jacobian.tracing.ops.packed import Packed, output
+from pullgeo.jacobian.tracing.ops.recurrent import is_recurrent, recurrent
 from pullgeo.jacobian.tracing.proxy import Recorded, State, Untraceable, plain, recorded_in
 from pullgeo.jacobian.tracing.tape import Tape
 from pullgeo.jacobian.weights.autodiff import AutodiffWeight, Known
@@ -47,10 +48,10 @@ class Calls:
 
     Args:
         tape: where nodes are written.
-        root: the network; it is either recorded or not served at all.
+        root: the network; it is either recorded or not served at all. ``None`` where a function is recorded.
     """
 
-    def __init__(self, tape: Tape, root: nn.Module) -> None:
+    def __init__(self, tape: Tape, root: nn.Module | None) -> None:
         self.tape = tape
         self.root = root
         self.notes: dict[int, Note] = {}
@@ -107,12 +108,18 @@ class Calls:
     def _recorded(self, module: nn.Module, twin: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         mark = self.tape.mark()
         try:
-            returned = _forward(module, twin)(*args, **kwargs)
+            if is_recurrent(module):
+                returned = recurrent(self.tape, module, *args, **kwargs)
+            else:
+                returned = _forward(module, twin)(*args, **kwargs)
             if self.tape.failure is not None:
                 raise self.tape.failure
         except (Untraceable, *FAILURES):
             self.tape.rewind(mark)
             raise
+        if is_recurrent(module):
+            self.notes[id(module)] = Note("rule", "its class has a rule")
+            return returned
         why = "a chain of its children" if served_class(module) is nn.Sequential else "its forward was recorded"
         self.notes[id(module)] = Note("graph", why)
         return returned

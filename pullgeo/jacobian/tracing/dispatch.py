@@ -52,9 +52,10 @@ def _without_gradient(tape: Tape, function: Function, args: tuple[Any, ...], kwa
 
 def _compute(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     operands = recorded_in((args, kwargs))
-    if any(map(is_moved, operands)):
+    if any(map(is_moved, operands)) and function not in CONSTANT:
         return on_moved(tape, function, args, kwargs)
-    refusal = next((operand.state.refusal for operand in operands if operand.state.refusal is not None), None)
+    refusals = (operand.state.refusal for operand in operands if not is_moved(operand))
+    refusal = next((refusal for refusal in refusals if refusal is not None), None)
     if refusal is not None:
         raise Untraceable(refusal)
     if function in CONSTANT:

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo._torch.checkpoint import checkpoints_kept
+from pullgeo._torch.guard import Guard
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.base import Jacobian
+from pullgeo.jacobian.checks import check_fixed
 from pullgeo.jacobian.kinds.chain import compose
 from pullgeo.jacobian.kinds.graph import Edge, Graph, Node
 from pullgeo.jacobian.kinds.linear_map import Reshape
@@ -16,17 +18,20 @@ from pullgeo.jacobian.registry import overrides_call
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tracing.calls import Calls
 from pullgeo.jacobian.tracing.dispatch import dispatch
+from pullgeo.jacobian.tracing.functions import double_of
 from pullgeo.jacobian.tracing.module_proxy import double, uncompiled
 from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable
 from pullgeo.jacobian.tracing.tape import Tape
 from pullgeo.jacobian.weights.parameters import ParameterLayout
 from pullgeo.jacobian.weights.weight_graph import Stage
+from pullgeo.typing import Decoder
 
 
-def record_input(module: nn.Module, x: Tensor) -> tuple[Tensor, Jacobian]:
-    """The value of a module and its derivative with respect to the input: a graph, or a chain if nothing branches.
+def record_input(module: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
+    """The value of a map and its derivative with respect to the input: a graph, or a chain if nothing branches.
 
-    The module's ``forward`` runs once, on a double of the module, with a recorded stand-in for ``x``.
+    A module's ``forward`` runs once, on a double of the module, with a recorded stand-in for ``x``; a function
+    likewise, with doubles of the modules that it holds.
 
     Raises:
         Untraceable: the module does something that no graph knows; the text says what.
@@ -64,35 +69,56 @@ def record_weight(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tupl
 
 
 class Recording:
-    """One run of a module on a batch.
+    """One run of a map on a batch.
 
     Args:
-        module: any module.
+        module: any module, or a function.
         x: the batch.
         parameters: those that are differentiated, if any are.
     """
 
-    def __init__(self, module: nn.Module, x: Tensor, parameters: Sequence[nn.Parameter] = ()) -> None:
-        module = uncompiled(module)
-        differentiated = set(map(id, parameters))
-        fixed = frozenset(id(p) for p in module.parameters() if id(p) not in differentiated)
+    def __init__(self, module: Decoder, x: Tensor, parameters: Sequence[nn.Parameter] = ()) -> None:
+        fixed: frozenset[int] = frozenset()
+        root = None
+        if isinstance(module, nn.Module):
+            module = root = uncompiled(module)
+            differentiated = set(map(id, parameters))
+            fixed = frozenset(id(p) for p in root.parameters() if id(p) not in differentiated)
         self.tape = Tape(len(x), dispatch, parameters, fixed)
-        self.calls = Calls(self.tape, module)
+        self.calls = Calls(self.tape, root)
         self._module, self._x = module, x
 
     def run(self) -> tuple[Tensor, int]:
         """The module's value, and the node that it is."""
         doubles: dict[int, nn.Module] = {}
-        root = double(self._module, self.calls.call, self.tape.parameters, doubles)
         try:
             with checkpoints_kept(), torch.enable_grad():  # so that it shows where the module switches gradients off
-                x = self.tape.input(self._x)
-                y = root(x) if overrides_call(self._module) else self.calls.call(self._module, root, (x,), {})
+                y = self._called(self.tape.input(self._x), doubles)
         finally:
             self.tape.closed = True
             for twin in doubles.values():  # one that was kept is an ordinary module, and nothing refers to itself
                 del vars(twin)["forward"]
         return self._checked(y)
+
+    def _called(self, x: Recorded, doubles: dict[int, nn.Module]) -> Any:
+        def doubled(module: nn.Module) -> nn.Module:
+            return double(module, self.calls.call, self.tape.parameters, doubles)
+
+        module = self._module
+        if isinstance(module, nn.Module):
+            root = doubled(module)
+            return root(x) if overrides_call(module) else self.calls.call(module, root, (x,), {})
+
+        def checked(held: nn.Module) -> nn.Module:
+            check_fixed(held)
+            return doubled(held)
+
+        function = double_of(module, checked)
+        with Guard():
+            y = function(x)
+        if self.tape.failure is not None:
+            raise self.tape.failure
+        return y
 
     def _checked(self, y: Any) -> tuple[Tensor, int]:
         if isinstance(y, Tensor) and not isinstance(y, Recorded) and self.tape.stopped:

@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pullgeo._torch.torch_names import functions_named
-from pullgeo.jacobian.kinds.linear_map import LinearMap
+from pullgeo.jacobian.kinds.linear_map import LinearMap, Placed
 from pullgeo.jacobian.tracing.operations import operation
 from pullgeo.jacobian.tracing.ops.alignment import aligned, scaled
 from pullgeo.jacobian.tracing.ops.reshaping import dimension, selected
 from pullgeo.jacobian.tracing.proxy import Recorded, Untraceable, plain, recorded_in
-from pullgeo.jacobian.tracing.tape import Tape
+from pullgeo.jacobian.tracing.tape import Argument, Tape
 
 
 @operation("__getitem__")
@@ -225,27 +225,14 @@ def cat(tape: Tape, tensors: Any, dim: int = 0) -> Any:
     values = plain(list(tensors))
     value = torch.cat(values, dim)
     position = dimension(value, dim)
-    edges, start = [], 0
+    edges: list[Argument] = []
+    start = 0
     for tensor, piece in zip(tensors, values, strict=True):
         length = piece.shape[position]
         if isinstance(tensor, Recorded):
-            edges.append((tensor, _placed(tape, tensor, value, position, start, length)))
+            edges.append((tensor, Placed(tape.signature(tensor, value), aligned(tensor, value), position - 1, start)))
         start += length
     return tape.emit(value, edges)
-
-
-def _placed(tape: Tape, input: Recorded, value: Tensor, position: int, start: int, length: int) -> LinearMap:
-    after = value.shape[position] - start - length
-    signature = tape.signature(input, value)
-    sample = aligned(input, value)
-
-    def forward(T: Tensor) -> Tensor:
-        return _padded(T.reshape(*T.shape[:2], *sample), position + 1, start, after)
-
-    def backward(W: Tensor) -> Tensor:
-        return W.narrow(position + 1, start, length).reshape(*W.shape[:2], *signature.in_shape)
-
-    return LinearMap(signature, forward, backward, forward, backward)
 
 
 @operation("stack")

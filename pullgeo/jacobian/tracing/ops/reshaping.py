@@ -66,8 +66,17 @@ def _register_reshape(name: str) -> None:
         return reshaped(tape, input, method(plain(input), *plain(args), **plain(kwargs)))
 
 
-for _name in ("reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as", "ravel"):
+for _name in ("reshape", "view", "flatten", "unflatten", "squeeze", "view_as", "reshape_as", "ravel"):
     _register_reshape(_name)
+
+
+@operation("unsqueeze")
+def unsqueeze(tape: Tape, input: Recorded, dim: int) -> Any:
+    """A new dimension of size one, also in front of the batch, as first states of recurrent layers have it."""
+    if dim % (input.ndim + 1) == 0 and tape.batch != 1:
+        behind: Any = input.unsqueeze(1)
+        return reordered(tape, behind, (1, 0, *range(2, behind.ndim)))
+    return reshaped(tape, input, plain(input).unsqueeze(dim))
 
 
 def _register_permutation(name: str) -> None:
