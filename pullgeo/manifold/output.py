@@ -266,12 +266,17 @@ class Through(nn.Module):
         for number, stage in enumerate(stages):
             setattr(self, f"stage{number}", stage)
 
+    @property
+    def stages(self) -> list[Callable[[Any], Any]]:
+        """What is done, one after the other."""
+        return [getattr(self, f"stage{number}") for number in range(self.count)]
+
     def forward(self, z: Tensor) -> Any:
-        """The stages, one after the other."""
+        """The value of the last stage."""
         value: Any = z
         with unvalidated():
-            for number in range(self.count):
-                value = getattr(self, f"stage{number}")(value)
+            for stage in self.stages:
+                value = stage(value)
         return value
 
 

@@ -3,18 +3,22 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from types import MethodType
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pullgeo._torch.unvalidated import unvalidated
 from pullgeo.errors import OptionError
 from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.manifold.ambient.composite import Product, Times
 from pullgeo.manifold.ambient.convert import ambient_of
 from pullgeo.manifold.ambient.flat import Flat
 from pullgeo.manifold.base import Manifold
-from pullgeo.manifold.float64.as_module import as_module
+from pullgeo.manifold.float64.as_module import as_module, given
+from pullgeo.manifold.output import MeanAndScale, Pick, Through
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.typing import Decoder
 
@@ -43,17 +47,18 @@ def weighted_sum(
         OptionError: there is none, one is of neither class, or the weights are not one positive number for each.
         ModuleError, ShapeError: a decoder does not take the latents.
 
-    Cost: that of all decoders. Heads that share a body run it once for each head.
+    Cost: that of all decoders. Heads of one decoder run it once: manifolds of the same decoder, each with its
+    ``output``, or of several ``Sequential`` that begin with the same modules.
 
     Example:
         >>> import torch
         >>> from pullgeo import PullbackManifold
         >>> from pullgeo.manifold import weighted_sum
-        >>> image, rates = torch.nn.Linear(2, 12), torch.nn.Linear(2, 5)
-        >>> heads = [
-        ...     PullbackManifold(image),
-        ...     PullbackManifold(lambda z: torch.distributions.Poisson(rates(z).exp())),
-        ... ]
+        >>> body, image, rates = torch.nn.Linear(2, 7), torch.nn.Linear(7, 12), torch.nn.Linear(7, 5)
+        >>> def decoder(z):
+        ...     h = body(z).tanh()
+        ...     return {"image": image(h), "counts": torch.distributions.Poisson(rates(h).exp())}
+        >>> heads = [PullbackManifold(decoder, output=name) for name in ("image", "counts")]
         >>> z = torch.zeros(3, 2)
         >>> both = weighted_sum(heads, z, weights=[1.0, 0.1])
         >>> G = heads[0].metric(z).dense() + 0.1 * heads[1].metric(z).dense()
@@ -77,6 +82,9 @@ def weighted_sum(
 class Stacked(nn.Module):
     """``z -> (c_1 f_1(z), c_2 f_2(z), ...)``, outputs flattened.
 
+    What the maps begin with alike is run once: the same decoder of which one picks an image and another counts, the
+    same first modules of several ``Sequential``.
+
     Args:
         maps: the ``f_i``, latents ``(b, d)`` to outputs ``(b, *out)``.
         factors: the numbers ``c_i``.
@@ -85,17 +93,51 @@ class Stacked(nn.Module):
     def __init__(self, maps: Sequence[Decoder], factors: Sequence[float]) -> None:
         super().__init__()
         self.factors = tuple(factors)
-        for number, each in enumerate(maps):
-            setattr(self, f"map{number}", each)
+        self.parents: list[int] = []
+        self.ends: list[int] = []
+        known: dict[tuple[int, Any], int] = {}
+        for each in maps:
+            at = -1
+            for stage in _stages(each):
+                key = (at, _identity_of(stage))
+                if key not in known:
+                    known[key] = len(self.parents)
+                    setattr(self, f"stage{known[key]}", stage)
+                    self.parents.append(at)
+                at = known[key]
+            self.ends.append(at)
 
     def parts(self, z: Float[Tensor, "b d"]) -> list[Tensor]:
         """The ``c_i f_i(z)``, in their own shapes."""
-        values = [getattr(self, f"map{number}")(z) for number in range(len(self.factors))]
-        return [y if c == 1 else c * y for y, c in zip(values, self.factors, strict=True)]
+        values: list[Any] = []
+        with unvalidated():
+            for number, parent in enumerate(self.parents):
+                value = z if parent < 0 else values[parent]
+                # a stage may write into what it is given, which others are given too
+                shared = isinstance(value, Tensor) and (self.parents.count(parent) > 1 or parent in self.ends)
+                values.append(getattr(self, f"stage{number}")(value.clone() if shared else value))
+        return [values[i] if c == 1 else c * values[i] for i, c in zip(self.ends, self.factors, strict=True)]
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
         """All of them, side by side."""
         return torch.cat([y.flatten(1) for y in self.parts(z)], 1)
+
+
+def _stages(function: Any) -> list[Any]:
+    """What a map does, one after the other."""
+    if type(function) is Through:
+        return [stage for each in function.stages for stage in _stages(each)]
+    # one with hooks does more than its modules
+    plain = type(function) is nn.Sequential and not (function._forward_hooks or function._forward_pre_hooks)
+    return [stage for each in function for stage in _stages(each)] if plain and len(function) else [function]
+
+
+def _identity_of(stage: Any) -> Any:
+    """Equal for stages that do the same because they are the same."""
+    stage = given(stage)
+    if isinstance(stage, MethodType):
+        return id(stage.__self__), stage.__func__
+    return stage if isinstance(stage, Pick | MeanAndScale) else id(stage)
 
 
 def _identity(z: Tensor) -> Tensor:

@@ -13,7 +13,13 @@ from pullgeo.stats.pairwise import pairwise_distances
 from pullgeo.stats.points import Points, as_points
 from pullgeo.stats.regression import GeodesicRegression, geodesic_regression
 from pullgeo.stats.tangent import TangentPCA, tangent_pca
-from pullgeo.stats.uncertainty import DistanceUncertainty, Verdict, distance_uncertainty
+from pullgeo.stats.uncertainty import (
+    DistanceUncertainty,
+    MemberDistances,
+    Verdict,
+    distance_uncertainty,
+    member_distances,
+)
 
 if TYPE_CHECKING:
     from pullgeo.stats.estimators import (
@@ -34,6 +40,7 @@ __all__ = [
     "GeodesicNeighborsTransformer",
     "GeodesicRegression",
     "GraphReport",
+    "MemberDistances",
     "NeighbourGraph",
     "Points",
     "PrincipalGeodesicAnalysis",
@@ -47,6 +54,7 @@ __all__ = [
     "frechet_median",
     "geodesic_regression",
     "kneighbors_graph",
+    "member_distances",
     "pairwise_distances",
     "tangent_pca",
 ]

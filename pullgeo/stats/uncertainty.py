@@ -40,26 +40,10 @@ class Verdict(Enum):
     NOT_SOLVED = "fewer than two members have a geodesic that converged: nothing is known about this distance"
 
 
-@dataclass(frozen=True, eq=False)
-class DistanceUncertainty(ShortRepr):
-    """Distances of b pairs as S members of an ensemble see them; see `distance_uncertainty`.
-
-    Attributes:
-        members: geodesic distance of each member, ``(S, b)``, NaN where it did not converge. The member is the same all
-            along the curve.
-        expected: distance in the expected metric, NaN where it did not converge.
-        independent: ``√E`` of the discrete energy with members drawn independently at each node, at its minimiser with
-            ``segments`` segments; NaN where the search did not converge.
-        floor: the part ``(T Σ V_i + V_{i+1})^½`` of it that the members' variance adds: ``independent² - floor²`` is
-            the energy of the members' average. It is proportional to the number of segments, and is no length.
-        segments: the number T of segments of ``independent``.
-    """
+class _OfMembers(ShortRepr):
+    """What distances ``(S, b)`` of members say about each of b pairs."""
 
     members: Float64[Tensor, "s b"]
-    expected: Float64[Tensor, " b"]
-    independent: Float64[Tensor, " b"]
-    floor: Float64[Tensor, " b"]
-    segments: int
 
     @property
     def converged(self) -> Bool[Tensor, "s b"]:
@@ -108,6 +92,42 @@ class DistanceUncertainty(ShortRepr):
     def __len__(self) -> int:
         return self.members.shape[1]
 
+
+@dataclass(frozen=True, eq=False)
+class MemberDistances(_OfMembers):
+    """Distances of b pairs as S members of an ensemble see them; see `member_distances`.
+
+    Attributes:
+        members: geodesic distance of each member, ``(S, b)``, NaN where it did not converge.
+    """
+
+    members: Float64[Tensor, "s b"]
+
+    def __repr__(self) -> str:
+        return f"MemberDistances({len(self)} pairs, {len(self.members)} members: {counted(self.verdict)})"
+
+
+@dataclass(frozen=True, eq=False)
+class DistanceUncertainty(_OfMembers):
+    """Distances of b pairs as S members of an ensemble see them; see `distance_uncertainty`.
+
+    Attributes:
+        members: geodesic distance of each member, ``(S, b)``, NaN where it did not converge. The member is the same all
+            along the curve.
+        expected: distance in the expected metric, NaN where it did not converge.
+        independent: ``√E`` of the discrete energy with members drawn independently at each node, at its minimiser with
+            ``segments`` segments; NaN where the search did not converge.
+        floor: the part ``(T Σ V_i + V_{i+1})^½`` of it that the members' variance adds: ``independent² - floor²`` is
+            the energy of the members' average. It is proportional to the number of segments, and is no length.
+        segments: the number T of segments of ``independent``.
+    """
+
+    members: Float64[Tensor, "s b"]
+    expected: Float64[Tensor, " b"]
+    independent: Float64[Tensor, " b"]
+    floor: Float64[Tensor, " b"]
+    segments: int
+
     def __repr__(self) -> str:
         return f"DistanceUncertainty({len(self)} pairs, {len(self.members)} members: {counted(self.verdict)})"
 
@@ -123,6 +143,39 @@ class DistanceUncertainty(ShortRepr):
         ]
         header = ("pair", "mean", "std", "cv", "expected", f"independent, T={self.segments}", "its floor", "verdict")
         return html_table(repr(self), header, rows, len(self))
+
+
+def member_distances(
+    members: Members,
+    z0: Float64[Tensor, "b d"] | Tensor,
+    z1: Float64[Tensor, "b d"] | Tensor,
+    solver: Solver | None = None,
+) -> MemberDistances:
+    """Geodesic distances as each member of an ensemble sees them, by any ambient metric.
+
+    Args:
+        members: an `Ensemble`, a `PullbackManifold` of one, or at least one decoder or `PullbackManifold`.
+        z0: where curves begin, ``(b, d)``.
+        z1: where they end.
+        solver: how geodesics are found; ``Newton()`` if ``None``.
+
+    Raises:
+        OptionError: there is no member.
+        ShapeError, DtypeError, NonFiniteError: the end points are no pairs of points.
+
+    Cost: S geodesics a pair.
+
+    Example:
+        >>> import torch
+        >>> from pullgeo.stats import member_distances
+        >>> decoders = [torch.nn.Linear(2, 5).double() for _ in range(3)]
+        >>> z0, z1 = torch.zeros(4, 2, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
+        >>> member_distances(decoders, z0, z1).mean.shape
+        torch.Size([4])
+    """
+    manifolds = member_manifolds("member_distances", members)
+    with torch.no_grad():
+        return MemberDistances(torch.stack([_converged(manifold, z0, z1, solver) for manifold in manifolds]))
 
 
 def distance_uncertainty(
@@ -170,11 +223,11 @@ def distance_uncertainty(
         (torch.Size([3, 4]), True)
     """
     check_count("distance_uncertainty", "segments", segments, least=2)
-    manifolds = _manifolds(members)
+    manifolds = member_manifolds("distance_uncertainty", members)
     images = [_image(manifold) for manifold in manifolds]
     stacked = PullbackManifold(Ensemble(images))
     with torch.no_grad():
-        lengths = [_converged(manifold, z0, z1, solver) for manifold in manifolds]
+        lengths = member_distances(manifolds, z0, z1, solver).members
         solution = stacked.geodesic(z0, z1, solver)
         expected = torch.where(solution.converged, solution.length.double(), torch.nan)
         # the curves are only where the search begins
@@ -183,7 +236,7 @@ def distance_uncertainty(
         line = DiscreteCurve(torch.stack(ends, 1)).resample(segments).nodes
         nodes = torch.where(torch.isfinite(nodes).flatten(1).all(1)[:, None, None], nodes, line)
         energy, floor = independent_members(stacked, len(images), nodes)
-    return DistanceUncertainty(torch.stack(lengths), expected, energy.sqrt(), floor.sqrt(), segments)
+    return DistanceUncertainty(lengths, expected, energy.sqrt(), floor.sqrt(), segments)
 
 
 def independent_members(
@@ -238,7 +291,12 @@ def _converged(manifold: PullbackManifold, z0: Tensor, z1: Tensor, solver: Solve
     return torch.where(solution.converged, solution.length.double(), torch.nan)
 
 
-def _manifolds(members: Members) -> list[PullbackManifold]:
+def member_manifolds(where: str, members: Members) -> list[PullbackManifold]:
+    """The members, each with its own metric.
+
+    Raises:
+        OptionError: there is none.
+    """
     if isinstance(members, PullbackManifold) and isinstance(members.decoder, Ensemble):
         ensemble = members.decoder
         return [PullbackManifold(f, members.ambient, members.output) for f in ensemble.members]
@@ -246,7 +304,7 @@ def _manifolds(members: Members) -> list[PullbackManifold]:
         return [PullbackManifold(f) for f in members.members]
     if not isinstance(members, Sequence) or not len(members):
         raise OptionError(
-            "distance_uncertainty: members must be an Ensemble, a PullbackManifold of one, or a sequence of decoders "
+            f"{where}: members must be an Ensemble, a PullbackManifold of one, or a sequence of decoders "
             f"or PullbackManifolds, got {members!r}. For one decoder write [decoder]."
         )
     return [f if isinstance(f, PullbackManifold) else PullbackManifold(f) for f in members]
@@ -259,6 +317,6 @@ def _image(manifold: PullbackManifold) -> Decoder:
         raise OptionError(
             "distance_uncertainty: members must be measured by the Euclidean metric of their outputs, or of an "
             f"isometric embedding as Bernoulli() and Poisson() have one; got {manifold!r}. With another metric outputs "
-            "of two members have no difference. Compare the members' own: [m.dist(z0, z1) for m in manifolds]."
+            "of two members have no difference. Compare the members' own: member_distances(members, z0, z1)."
         )
     return space.embedding

@@ -112,7 +112,13 @@ def latent_map(
         yaxis=_axis(plane.dims[1], box[1]) | {"scaleanchor": "x", "scaleratio": 1},
         height=720,
         margin={"l": 56, "r": 16, "t": 40 + (52 if title or note else 0), "b": 48},
-        legend={"title": {"text": "" if classes is None else "class"}, "itemsizing": "constant", "x": 1.13, "y": 1},
+        legend={
+            "title": {"text": "" if classes is None else "class"},
+            "itemsizing": "constant",
+            "x": 1.02,
+            "y": 1,
+            "maxheight": 0.46,
+        },
         legend2={"orientation": "h", "tracegroupgap": 0, "x": 0, "y": 1.01, "yanchor": "bottom"},
     )
 
@@ -132,10 +138,14 @@ def _volume(manifold: Manifold, plane: Plane, box: Extent, resolution: int) -> g
         zsmooth="best" if np.isfinite(values).all() else False,
         hovertemplate=f"z[{first}] %{{x:.3g}}, z[{second}] %{{y:.3g}}<br>{VOLUME} %{{z:.3f}}<extra></extra>",
         colorbar={
-            "title": {"text": f"{VOLUME} (natural logarithm)", "side": "right", "font": {"size": 12}},
+            # below the legend, its title above it: side by side they overlap where a figure is narrow
+            "title": {"text": VOLUME, "side": "top", "font": {"size": 12}},
             "thickness": 12,
             "outlinewidth": 0,
             "x": 1.01,
+            "y": 0,
+            "yanchor": "bottom",
+            "len": 0.5,
         },
     )
 

@@ -10,7 +10,7 @@ from pullgeo.curve.discrete import DiscreteCurve
 from pullgeo.errors import OptionError
 from pullgeo.geodesic import BoundaryValue
 from pullgeo.likelihood import Gaussian
-from pullgeo.manifold import FinslerSpace, MeanAndDeviation, finsler_length, mean_and_deviation
+from pullgeo.manifold import Ensemble, FinslerSpace, MeanAndDeviation, finsler_length, mean_and_deviation
 
 B, D, T = 3, 2, 5
 
@@ -138,6 +138,76 @@ def test_lengths_differentiate_to_end_points() -> None:
     (slope,) = torch.autograd.grad(space.geodesic(z0, end, solver).length.sum(), end)
     ahead, behind = (space.geodesic(z0, z1 + h * step, solver).length for h in (1e-4, -1e-4))
     torch.testing.assert_close((slope * step).sum(1), (ahead - behind) / 2e-4, rtol=1e-5, atol=1e-7)
+
+
+def members(count: int = 4, out: int = 5) -> list[nn.Module]:
+    return [network(out, seed) for seed in range(count)]
+
+
+def test_average_lengths_of_an_ensemble_are_those_of_its_members() -> None:
+    decoders, curve = members(), curves()
+    manifold = PullbackManifold(Ensemble(decoders))
+    lengths = torch.stack([curve.length(PullbackManifold(f)) for f in decoders])
+    found = finsler_length(manifold, curve)
+    torch.testing.assert_close(found.expected, lengths.mean(0), rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.expected, curve.length(FinslerSpace(manifold)), rtol=1e-6, atol=0)
+    average = curve.length(PullbackManifold(lambda z: torch.stack([f(z) for f in decoders]).mean(0)))
+    torch.testing.assert_close(found.lower, average, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.upper, curve.length(manifold), rtol=1e-6, atol=0)
+    assert bool((found.lower < found.expected).all() & (found.expected < found.upper).all())
+    # members that agree leave nothing between the bounds
+    alike = finsler_length(PullbackManifold(Ensemble(decoders[:1] * 3)), curve)
+    for length in (alike.expected, alike.lower):
+        torch.testing.assert_close(length, alike.upper)
+    single = PullbackManifold(Ensemble([f.float() for f in members()]))
+    torch.testing.assert_close(
+        finsler_length(single, curve.to(torch.float32)).expected.double(), found.expected, rtol=1e-5, atol=0
+    )
+
+
+def test_energies_of_ensembles_expand_exactly() -> None:
+    space = FinslerSpace(PullbackManifold(Ensemble(members(3, 4))))
+    nodes = 0.5 * torch.randn(B, T + 1, D, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        at = space.expand_energy(nodes)
+
+    def energy(inner: Tensor) -> Tensor:
+        z = torch.cat([nodes[0, :1], inner.view(T - 1, D), nodes[0, -1:]])
+        chords = torch.stack([f(z).diff(dim=0).norm(dim=1) for f in members(3, 4)])
+        return T * chords.mean(0).square().sum()
+
+    inner = nodes[0, 1:-1].reshape(-1)
+    torch.testing.assert_close(at.energy[0], energy(inner))
+    gradient = torch.autograd.functional.jacobian(energy, inner)
+    torch.testing.assert_close(at.gradient[0].reshape(-1), gradient, rtol=1e-9, atol=1e-9)
+    hessian = torch.autograd.functional.hessian(energy, inner)
+    torch.testing.assert_close(at.hessian.dense()[0], hessian, rtol=1e-8, atol=1e-8)
+
+
+def test_geodesics_of_least_average_length_over_an_ensemble() -> None:
+    decoders, (z0, z1) = members(), ends()
+    manifold = PullbackManifold(Ensemble(decoders))
+    found = FinslerSpace(manifold).geodesic(z0, z1)
+    assert bool(found.converged.all())
+    own, riemannian = finsler_length(manifold, found.curve), manifold.geodesic(z0, z1)
+    torch.testing.assert_close(found.length, own.expected, rtol=1e-5, atol=0)
+    other = finsler_length(manifold, riemannian.curve)
+    assert bool((own.expected <= other.expected * (1 + 1e-7)).all())
+    assert bool((own.lower < own.expected).all() & (own.expected < riemannian.length).all())
+    # one curve for all members is no shorter than each member's own
+    separate = torch.stack([PullbackManifold(f).dist(z0, z1) for f in decoders]).mean(0)
+    assert bool((separate <= own.expected * (1 + 1e-6)).all())
+
+
+def test_a_member_that_squashes_a_step_has_no_length_and_breaks_nothing() -> None:
+    flat = nn.Linear(D, 3).double().requires_grad_(False)
+    nn.init.zeros_(flat.weight)
+    manifold = PullbackManifold(Ensemble([flat, network(3, 0)]))
+    z0, z1 = ends()
+    found = FinslerSpace(manifold).geodesic(z0, z1)
+    assert bool(found.converged.all())
+    torch.testing.assert_close(found.length, 0.5 * PullbackManifold(network(3, 0)).dist(z0, z1), rtol=1e-6, atol=0)
+    assert FinslerSpace(manifold).geodesic(z0, z0).length.abs().max() == 0
 
 
 @pytest.mark.usefixtures("without_type_checks")

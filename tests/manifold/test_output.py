@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,15 @@ class DecoderOutput:
 
     sample: Tensor
     commit_loss: Tensor | None = None
+
+
+@dataclass
+class MaskedOutput:
+    """As of transformers, where they are dataclasses."""
+
+    logits: Tensor
+    loss: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] = ()
 
 
 class ModelOutput(OrderedDict):
@@ -103,6 +113,15 @@ PLAIN = {
     "transformers": euclidean(lambda a, s: ModelOutput(logits=a, hidden_states=(s,))),
     "pythae": euclidean(lambda a, s: ModelOutput(recon_x=a, z=s, loss=s.mean())),
     "pythae decoder": euclidean(lambda a, s: ModelOutput(reconstruction=a)),
+    "transformers as a dataclass": euclidean(lambda a, s: MaskedOutput(loss=s.mean(), logits=a, hidden_states=(s, a))),
+    "pythae with its losses": euclidean(
+        lambda a, s: ModelOutput(recon_loss=s.mean(), reg_loss=a.sum(), loss=a.mean(), recon_x=a, z=s[:, :D])
+    ),
+    "diffusers": euclidean(lambda a, s: DecoderOutput(sample=a, commit_loss=s.sum())),
+    "an object by attribute": euclidean(lambda a, s: SimpleNamespace(reconstruction=a, extra=s), "reconstruction"),
+    "object in an attribute": euclidean(
+        lambda a, s: SimpleNamespace(px=td.Normal(a, 1.0), extra=s), lambda out: out.px.mean
+    ),
     "function": euclidean(lambda a, s: (a, s), lambda out: out[0] + out[1], lambda a, s: a + s),
     "mean of a distribution": euclidean(lambda a, s: td.Normal(a, tail(s)), "mean"),
     "moments": euclidean(lambda a, s: td.Normal(a, tail(s)), "mean+std", both(tail)),
@@ -122,6 +141,13 @@ DISTRIBUTIONS = {
     "Normal of fixed scale": fisher(lambda a, s: td.Normal(a, 0.3)),
     "Normal of fixed mean": fisher(lambda a, s: td.Normal(0.3, tail(s))),
     "Independent": fisher(lambda a, s: td.Independent(td.Normal(a, s.exp()), 1)),
+    "Independent of Bernoulli": fisher(lambda a, s: td.Independent(td.Bernoulli(logits=a), 1)),
+    "Independent of Gamma": fisher(lambda a, s: td.Independent(td.Gamma(tail(a), tail(s)), 1)),
+    "Independent of Independent": fisher(
+        lambda a, s: td.Independent(td.Independent(td.Laplace(a.unsqueeze(2), tail(s).unsqueeze(2)), 1), 1)
+    ),
+    "HalfNormal": fisher(lambda a, s: td.HalfNormal(tail(s))),
+    "Binomial": fisher(lambda a, s: td.Binomial(7, logits=a)),
     "Bernoulli": fisher(lambda a, s: td.Bernoulli(logits=a)),
     "Bernoulli of probabilities": fisher(lambda a, s: td.Bernoulli(probs=torch.sigmoid(a))),
     "ContinuousBernoulli": fisher(lambda a, s: td.ContinuousBernoulli(logits=2 * a)),

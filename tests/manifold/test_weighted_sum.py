@@ -102,6 +102,82 @@ def test_euclidean_heads_are_the_stacked_decoder() -> None:
     assert repr(weighted_sum([MetricManifold(field), heads[0]], z)).endswith("ambient=MetricField x Euclidean)")
 
 
+class Body(nn.Module):
+    """A body that counts its calls, with two heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.image, self.rates = network(5, nn.Tanh()), nn.Linear(5, 6).double(), nn.Linear(5, 4).double()
+        self.calls = 0
+
+    def hidden(self, z: Tensor) -> Tensor:
+        self.calls += 1
+        return self.net(z)
+
+    def decode(self, z: Tensor) -> dict[str, object]:
+        h = self.hidden(z)
+        return {"image": self.image(h), "counts": td.Poisson(self.rates(h).exp())}
+
+    def pixels(self, z: Tensor) -> Tensor:
+        return self.image(self.hidden(z))
+
+    def expression(self, z: Tensor) -> td.Distribution:
+        return td.Poisson(self.rates(self.hidden(z)).exp())
+
+
+def test_heads_of_one_decoder_run_it_once() -> None:
+    z, w = points()
+    body = Body().requires_grad_(False)
+
+    # a bound method is another object each time that it is asked for
+    heads = [PullbackManifold(body.decode, output=name) for name in ("image", "counts")]
+    apart = weighted_sum([PullbackManifold(body.pixels), PullbackManifold(body.expression)], z, [0.7, 2.0])
+    together = weighted_sum(heads, z, [0.7, 2.0])
+    counts, results = [], []
+    for manifold in (apart, together):
+        manifold.decode(z)
+        body.calls = 0
+        values = manifold.decode(z), manifold.metric(z).dense(), manifold.christoffel(z), manifold.dist(z, w)
+        counts.append(body.calls)
+        results.append(values)
+    assert counts[0] == 2 * counts[1] > 0
+    torch.testing.assert_close(results[1], results[0])
+    G = 0.7 * heads[0].metric(z).dense() + 2.0 * heads[1].metric(z).dense()
+    torch.testing.assert_close(together.metric(z).dense(), G)
+
+
+@pytest.mark.parametrize("last", [nn.Tanh(), nn.ReLU(inplace=True)])
+def test_chains_that_begin_alike_run_what_they_share_once(last: nn.Module) -> None:
+    z, w = points()
+    calls: list[int] = []
+
+    class Counted(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            calls.append(len(x))
+            return super().forward(x)
+
+    torch.manual_seed(4)
+    first = Counted(D, 5).double().requires_grad_(False)
+    # what follows on the shared part may write into it
+    chains = [nn.Sequential(nn.Sequential(first), last, nn.Linear(5, 6).double()), nn.Sequential(first)]
+    heads = [PullbackManifold(chain) for chain in chains]
+    manifold = weighted_sum(heads, z)
+    manifold.decode(z)  # the first time it is seen what a decoder returns
+    calls.clear()
+    decoded = manifold.decode(z)
+    assert len(calls) == 1
+    torch.testing.assert_close(decoded, torch.cat([chain(z) for chain in chains], 1))
+    G = sum(head.metric(z).dense() for head in heads)
+    torch.testing.assert_close(manifold.metric(z).dense(), G)
+    assert bool(manifold.geodesic(z, w).converged.all())
+
+
+def test_the_same_decoder_twice_is_twice_its_metric() -> None:
+    z, _ = points()
+    plain = PullbackManifold(IMAGE)
+    torch.testing.assert_close(weighted_sum([plain, plain], z).metric(z).dense(), 2 * plain.metric(z).dense())
+
+
 def test_features_of_a_network_measure_beside_pixels() -> None:
     """A perceptual metric: outputs measured by the pullback of features, and pixels as well."""
     torch.manual_seed(0)

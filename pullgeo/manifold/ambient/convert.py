@@ -10,8 +10,10 @@ from geoopt.manifolds.stereographic import Stereographic
 from geoopt.manifolds.symmetric_positive_definite import SPDMetric
 
 from pullgeo.errors import OptionError
+from pullgeo.likelihood.distribution import TorchDistribution
 from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.manifold.ambient.composite import Product, Scaled
+from pullgeo.manifold.ambient.fisher_rao import OfLikelihood
 from pullgeo.manifold.ambient.flat import Flat
 from pullgeo.manifold.ambient.inner import InnerProduct
 from pullgeo.manifold.ambient.metric_field import MetricField
@@ -114,6 +116,12 @@ def _(given: geoopt.ProductManifold) -> Ambient:
     return Product(
         tuple(replace(part, constraint=None) for part in parts), tuple(map(tuple, given.shapes)), constraint=given
     )
+
+
+@ambient_of.register
+def _(given: TorchDistribution) -> Ambient:
+    embedding = given.embedding
+    return OfLikelihood(given) if embedding is None else Flat(embedding=embedding)
 
 
 _COMPLEX = (geoopt.UpperHalf, geoopt.BoundedDomain)

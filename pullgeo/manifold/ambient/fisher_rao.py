@@ -11,14 +11,20 @@ from jaxtyping import Float
 from torch import Tensor
 from torch import distributions as td
 
+from pullgeo._torch.plain_memory import inference_named, outside_inference
 from pullgeo.errors import OptionError
+from pullgeo.jacobian.contractions import flat
+from pullgeo.jacobian.linearize import linearize
 from pullgeo.likelihood.channel_blocks import ChannelBlocks
+from pullgeo.likelihood.distribution import TorchDistribution
 from pullgeo.likelihood.families import Family, family_of
 from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.manifold.ambient.composite import Times
 from pullgeo.manifold.ambient.flat import Flat
+from pullgeo.manifold.ambient.metric_field import check_riemannian
 from pullgeo.manifold.ambient.positive_definite import AffineInvariant
 from pullgeo.manifold.ambient.space_forms import squared_arc
+from pullgeo.manifold.float64.convert import fits_single
 from pullgeo.metric.base import Metric
 from pullgeo.metric.structured import Diagonal
 
@@ -252,3 +258,63 @@ class InformationField(Ambient):
             information.expand(*theta.shape[:-1], count, count), (0, len(self.family.fixed)) * 2
         )
         return ChannelBlocks(blocks.reshape(len(y), -1, y.shape[1], y.shape[1]))
+
+
+@dataclass(frozen=True, eq=False)
+class OfLikelihood(Ambient):
+    """Outputs that stand for distributions, measured by their Fisher information; segments in the family's parameters.
+
+    Parameters are cheaper than outputs: the information couples those at one location alone, and no derivative of what
+    makes a distribution of an output enters the energy.
+
+    Args:
+        likelihood: what an output stands for.
+    """
+
+    likelihood: TorchDistribution
+
+    def __repr__(self) -> str:
+        return "its Fisher information"
+
+    def metric(self, y: Float[Tensor, "b *out"]) -> Metric:
+        """The information, pulled back from the parameters to the output."""
+        with inference_named():
+            return self.likelihood.fisher(outside_inference(y))
+
+    def segment_energy(self, a: Float[Tensor, "n *out"], b: Float[Tensor, "n *out"]) -> Float[Tensor, " n"]:
+        """By the midpoint rule in the family's parameters, or exactly where the family is flat."""
+        space = self._space(a)
+        return space.segment_energy(self._point(a), self._point(b))
+
+    def lowered_christoffel(
+        self, y: Float[Tensor, "b *out"], u: Float[Tensor, "b D"], w: Float[Tensor, "b D"]
+    ) -> Float[Tensor, "b D"]:
+        """``Pᵀ I (P''(u, w) + Γ_I(P u, P w))`` for the map P from outputs to parameters, with the derivative ``P``."""
+        space = self._space(y)
+        theta, J = linearize(self._point, y)
+        U, W = (v.reshape(1, *y.shape) for v in (u, w))
+        same = w is u
+        pushed = flat(J.push(U if same else torch.cat([U, W])))
+        along_u, along_w = (pushed[0], pushed[0]) if same else pushed.unbind(0)
+        bent = flat(J.second_push(U, U if same else W)).squeeze(0)
+        force = space.metric(theta).apply(bent) + space.lowered_christoffel(theta, along_u, along_w)
+        return flat(J.pull(force.reshape(1, *theta.shape))).squeeze(0)
+
+    def check(self, y: Float[Tensor, "b *out"]) -> None:
+        """Raise unless the information of these outputs is known."""
+        super().check(y)
+        check_riemannian(self.metric(y))
+
+    @property
+    def fits_single(self) -> bool:
+        """As what makes the distributions."""
+        return fits_single(self.likelihood.make)
+
+    def _space(self, y: Tensor) -> Ambient:
+        family = family_of(type(innermost(self.likelihood.make(y))))
+        return InformationField(family) if family.embedding is None else Flat()
+
+    def _point(self, y: Tensor) -> Tensor:
+        distribution = innermost(self.likelihood.make(y))
+        family = family_of(type(distribution))
+        return _coordinates(family, distribution) if family.embedding is None else family.embedding(distribution)

@@ -16,11 +16,14 @@ from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.manifold.base import Manifold
 from pullgeo.stats.frechet import frechet_mean
+from pullgeo.stats.uncertainty import member_distances
 from pullgeo.viz.batches import at_home
+from pullgeo.viz.explore.members import members_of
 from pullgeo.viz.explore.slice import Slice
 
 Answer = dict[str, Any]
-"""What JSON can hold, always with ``status``, the name of a `Status` or ``FAILED``, and ``text``, which explains it."""
+"""What JSON can hold, always with ``status``, the name of a `Status` (of a `Verdict` for members) or ``FAILED``, and
+``text``, which explains it."""
 
 MAX_ROWS = 500
 """The most latents of which a mean is asked for: each is a geodesic."""
@@ -76,6 +79,7 @@ class Exact:
             message: what came from a page, as parsed from JSON: ``{"kind": ..., ...}`` with
 
                 * ``geodesic``: its ends, ``a`` and ``b`` on the page or ``z0`` and ``z1`` in the latent space;
+                * ``members``: the same, for the geodesic distance of each member of an ensemble;
                 * ``exponential``: where it begins, ``a`` or ``z0``, and its velocity, ``v`` on the page or ``u`` in the
                   latent space;
                 * ``mean``: ``rows`` of latents, at most 500;
@@ -85,7 +89,8 @@ class Exact:
 
         Returns:
             A function that solves and never raises an `Exception`: where the library or the decoder does, the answer
-            says so. Curves come as ``full``, nodes in the latent space, and ``nodes``, their projections onto the page.
+            says so. Curves come as ``full``, nodes in the latent space, and ``nodes``, their projections onto the page;
+            distances of members as ``lengths``, with their ``mean``, ``std`` and ``cv``.
 
         Raises:
             OptionError: the message has another form, or names what is not there.
@@ -101,6 +106,9 @@ class Exact:
         if kind == "geodesic":
             ends = torch.stack([self._point(message, "a", "z0"), self._point(message, "b", "z1")])
             return _safe(lambda: self._geodesic(ends))
+        if kind == "members":
+            ends = torch.stack([self._point(message, "a", "z0"), self._point(message, "b", "z1")])
+            return _safe(lambda: self._members(ends))
         if kind == "exponential":
             begin, velocity = self._point(message, "a", "z0"), self._point(message, "v", "u", direction=True)
             return _safe(lambda: self._exponential(begin, velocity))
@@ -109,7 +117,7 @@ class Exact:
             return _safe(lambda: self._mean(rows))
         if kind == "map" and self.draw is not None:
             return _safe(partial(self._map, self.draw))
-        raise OptionError(f"kind must be geodesic, exponential, mean or map, got {_short(kind)}.")
+        raise OptionError(f"kind must be geodesic, members, exponential, mean or map, got {_short(kind)}.")
 
     def _named(self, name: object) -> Slice:
         if not isinstance(name, str):
@@ -127,6 +135,22 @@ class Exact:
             "length": _number(solution.length[0]),
             "error": _number(solution.error_estimate[0]),
             **self._curve(solution.curve.nodes[0]),
+        }
+
+    def _members(self, ends: Float64[Tensor, "2 d"]) -> Answer:
+        members = members_of(self.manifold)
+        if members is None:
+            raise OptionError("members: the decoder is no ensemble of at least two.")
+        found = member_distances(members, ends[:1], ends[1:], self.solver)
+        verdict = found.verdict[0]
+        return {
+            "converged": bool(found.converged.all()),
+            "status": verdict.name,
+            "text": verdict.value,
+            "lengths": [_number(length) for length in found.members[:, 0]],
+            "mean": _number(found.mean[0]),
+            "std": _number(found.std[0]),
+            "cv": _number(found.cv[0]),
         }
 
     def _exponential(self, begin: Float64[Tensor, " d"], velocity: Float64[Tensor, " d"]) -> Answer:

@@ -51,9 +51,10 @@ def explore(
     The page carries the decoder as a spline surface over a plane of the latent space, and solves for geodesics itself:
     it opens from a file with no network, no server and no Python. It shows what is decoded along the geodesic and along
     the straight line, their lengths and speeds; volume, anisotropy, curvature, distances, density and the decoder's
-    uncertainty as layers; unit balls; geodesics that are shot, or leave a point in all directions; Fréchet means of
-    latents that are lassoed; and the surface in three dimensions. How far its curves and lengths are off is measured
-    against the library's own solver on random pairs while the page is written, and stated on it.
+    uncertainty, and where an ensemble's members disagree, as layers; the spread of the members' distances; unit balls;
+    geodesics that are shot, or leave a point in all directions; Fréchet means of latents that are lassoed; and the
+    surface in three dimensions. How far its curves and lengths are off is measured against the library's own solver on
+    random pairs while the page is written, and stated on it.
 
     Args:
         manifold: the latent space: a `PullbackManifold` of any decoder, or a `MetricManifold`.
@@ -95,7 +96,8 @@ def explore(
         CoarseMapWarning: lengths or curves are off by more than half a per cent for one in twenty random pairs.
 
     Cost: a forward pass for each of up to 128 x 128 lattice nodes and, where outputs are many, two tangents of each; 64
-    geodesics for the check. About 1.5 MB beside the 5 MB of plotly's library.
+    geodesics for the check; the metrics of an ensemble's members at 25 000 places. About 1.5 MB beside the 5 MB of
+    plotly's library.
 
     Example:
         >>> import tempfile, torch

@@ -19,6 +19,7 @@ from pullgeo.viz.batches import evaluated
 from pullgeo.viz.classes import Labels, classes_of
 from pullgeo.viz.explore.accuracy import sample_accurately
 from pullgeo.viz.explore.fields import Field, decoder_uncertainty, latent_density, scalar_curvature
+from pullgeo.viz.explore.members import members_payload
 from pullgeo.viz.explore.outputs import Render, shown_map, shown_payload
 from pullgeo.viz.explore.packing import packed
 from pullgeo.viz.explore.slice import Slice
@@ -85,6 +86,7 @@ def payload_of(
             "pictures": None if pictures is None else _given(pictures, shown),
         },
         "fields": [field.payload() for field in fields if isinstance(field, Field)],
+        "members": members_payload(manifold, cut, x, y),
         "curves": [] if solution is None else _curves(manifold, cut, solution, names),
         "start": _start(xy, classes.index if classes is not None else None, surface),
         "accuracy": accuracy.payload(),

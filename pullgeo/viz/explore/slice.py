@@ -82,14 +82,15 @@ class Slice:
                 f"that count from 0, got {name[:80]!r}."
             )
         chosen = [int(part[:9]) for part in entries]
+        where = f"plane {name}"
         if kind == "components":
-            return cls.of_components(z, (chosen[0], chosen[1]))
+            return cls._of_components(where, z, (chosen[0], chosen[1]))
         if kind == "dims":
-            return cls.of_dims(z, tuple(chosen))
+            return cls._of_dims(where, z, tuple(chosen))
         beyond = [row for row in chosen if row >= len(z)]
         if beyond:
-            raise OptionError(f"plane {name}: there are {len(z)} latents, and none has the number {beyond[0]}.")
-        return replace(cls.through(z[chosen]), name=f"latents:{','.join(map(str, chosen))}")
+            raise OptionError(f"{where}: there are {len(z)} latents, and none has the number {beyond[0]}.")
+        return replace(cls._through(where, z[chosen]), name=f"latents:{','.join(map(str, chosen))}")
 
     @classmethod
     def of_dims(cls, z: Float[Tensor, "n d"], dims: Any = (0, 1), anchor: Any = None) -> "Slice":
@@ -105,14 +106,16 @@ class Slice:
             OptionError: ``dims`` are not two different dimensions.
             NonFiniteError: ``anchor`` holds NaN or infinity.
         """
+        return cls._of_dims("Slice.of_dims", z, dims, anchor)
+
+    @classmethod
+    def _of_dims(cls, where: str, z: Float[Tensor, "n d"], dims: Any, anchor: Any = None) -> "Slice":
         d = _dimension(z)
         entries = tuple(dims) if isinstance(dims, list | tuple) else ()
         whole = len(entries) == 2 and all(isinstance(k, int) and 0 <= k < d for k in entries)
         if not whole or entries[0] == entries[1]:
-            raise OptionError(
-                f"Slice.of_dims: dims must be two different whole numbers from 0 to {d - 1}, got {dims!r}."
-            )
-        point = z.detach().double().mean(0) if anchor is None else _point("Slice.of_dims: anchor", anchor, d)
+            raise OptionError(f"{where}: dims must be two different whole numbers from 0 to {d - 1}, got {dims!r}.")
+        point = z.detach().double().mean(0) if anchor is None else _point(f"{where}: anchor", anchor, d)
         names = (f"z{entries[0]}", f"z{entries[1]}")
         axes = torch.eye(d, dtype=torch.float64)[list(entries)]
         origin = point.clone().cpu()
@@ -135,20 +138,21 @@ class Slice:
             OptionError: ``components`` are not two different components.
             NonFiniteError: a latent is not finite.
         """
+        return cls._of_components("Slice.of_components", z, components)
+
+    @classmethod
+    def _of_components(cls, where: str, z: Float[Tensor, "n d"], components: tuple[int, int]) -> "Slice":
         d = _dimension(z)
         first, second = components
         if first == second or not all(isinstance(k, int) and 0 <= k < d for k in components):
             raise OptionError(
-                f"Slice.of_components: components must be two different whole numbers from 0 to {d - 1}, got "
-                f"{components!r}."
+                f"{where}: components must be two different whole numbers from 0 to {d - 1}, got {components!r}."
             )
         if len(z) <= max(components) + 1:
-            raise ShapeError(
-                f"Slice.of_components: expected more than {max(components) + 1} latents, got {tuple(z.shape)}."
-            )
+            raise ShapeError(f"{where}: expected more than {max(components) + 1} latents, got {tuple(z.shape)}.")
         points = z.detach().double().cpu()
         if not bool(torch.isfinite(points).all()):
-            raise NonFiniteError("Slice.of_components: the latents hold NaN or infinity.")
+            raise NonFiniteError(f"{where}: the latents hold NaN or infinity.")
         mean = points.mean(0)
         _, size, directions = torch.linalg.svd(points - mean, full_matrices=False)
         axes = directions[list(components)]
@@ -177,18 +181,20 @@ class Slice:
             OptionError: they lie on a line.
             NonFiniteError: one is not finite.
         """
+        return cls._through("Slice.through", points)
+
+    @classmethod
+    def _through(cls, where: str, points: Float[Tensor, "3 d"]) -> "Slice":
         d = _dimension(points)
         if points.shape != (3, d):
-            raise ShapeError(f"Slice.through: expected three points, of shape (3, d), got {tuple(points.shape)}.")
-        p, q, s = (_point("Slice.through: a point", row, d) for row in points)
+            raise ShapeError(f"{where}: expected three points, of shape (3, d), got {tuple(points.shape)}.")
+        p, q, s = (_point(f"{where}: a point", row, d) for row in points)
         first = q - p
         second = s - p
         length = first.norm()
         rest = second - (second @ first) / first.square().sum().clamp_min(1e-300) * first
         if not float(length) > 0 or not float(rest.norm()) > 1e-5 * float(second.norm()):
-            raise OptionError(
-                "Slice.through: the three latents lie on a line, and so on many planes. Choose another one."
-            )
+            raise OptionError(f"{where}: the three latents lie on a line, and so on many planes. Choose another one.")
         axes = torch.stack([first / length, rest / rest.norm()])
         words = "The plane through three latents. " + _WORDS.format(d=d) if d > 2 else None
         return cls(p, axes, ("from the first to the second", "towards the third"), "points", words)

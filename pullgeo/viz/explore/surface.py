@@ -276,7 +276,7 @@ def sample_surface(
     flat = flat_map(double)
     with torch.no_grad():
         if flat is None:
-            return _of_metric(double, x, y, side or SURFACE.most)
+            return sample_metric(double, x, y, side or SURFACE.most)
         return _of_map(double, flat, x, y, side, components, budget)
 
 
@@ -376,7 +376,12 @@ def _of_map(
     )
 
 
-def _of_metric(manifold: Manifold, x: Interval, y: Interval, side: int) -> Surface:
+def sample_metric(manifold: Manifold, x: Interval, y: Interval, side: int) -> Surface:
+    """A surface without coordinates, whose R is the metric of a manifold of two latents: three numbers a node.
+
+    Raises:
+        NonFiniteError: there is no place where the metric is finite and positive.
+    """
     gx, gy = lattice_of(x, y, side)
     places = _places(gx, gy)
 

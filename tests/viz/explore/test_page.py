@@ -15,8 +15,11 @@ from torch import nn
 
 from pullgeo import MetricManifold, PullbackManifold, datasets, viz, zoo
 from pullgeo.errors import OptionError, ShapeError
+from pullgeo.manifold import Ensemble
+from pullgeo.stats import member_distances
 from pullgeo.testing.charts import HalfPlane
 from pullgeo.viz.explore.bundle import bundle, front, modules
+from tests.viz.explore.decoders import mlp
 from tests.viz.reading import payload_in, payloads_in
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -67,7 +70,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory, quick: None) -> dict[str, Pa
         PullbackManifold(large.decoder), means, pictures.labels[::50], plane={"Components": None, "z2 & z7": (2, 7)},
         path=folder / "mnist.html", title="MNIST in ten dimensions",
     )  # fmt: skip
-    return {"digits": digits, "deep": sliced, "hostile": hostile, "metric": given, "mnist": mnist}
+    several = viz.explore(
+        PullbackManifold(Ensemble([mlp(seed=k) for k in range(3)])), few, path=folder / "ensemble.html"
+    )
+    return {
+        "digits": digits, "deep": sliced, "hostile": hostile, "metric": given, "mnist": mnist, "ensemble": several,
+    }  # fmt: skip
 
 
 @dataclass
@@ -188,6 +196,30 @@ def test_every_layer_and_unit_balls(visit: Any):
     assert seen.page.get_attribute("path.pg-balls", "d") in (None, "")
     seen.page.locator(".pg-bar input[type=checkbox]").check()
     assert seen.page.get_attribute("path.pg-balls", "d").count("M") > 20
+
+
+def test_members_of_an_ensemble(visit: Any):
+    seen = visit("ensemble", "#layer=members")
+    assert "Disagreement of members" in seen.page.inner_text(".pg-legend")
+    seen.page.wait_for_function("explorer.spread", timeout=10_000)
+    z0, z1 = (torch.tensor([seen.state(name)], dtype=torch.float64) for name in ("z0", "z1"))
+    exact = member_distances([mlp(seed=k) for k in range(3)], z0, z1)
+    assert seen.page.evaluate("explorer.spread.mean") == pytest.approx(float(exact.mean), rel=5e-3)
+    shown = seen.page.inner_text(".pg-spread")
+    assert shown.startswith("3 of 3 members mean")
+    assert exact.verdict[0].value[12:] in shown
+    assert seen.page.get_attribute(".pg-spread", "data-verdict") == exact.verdict[0].name
+    # while a pointer moves nothing is known, and where it rests an exact answer takes the place of the page's
+    seen.page.evaluate(
+        "() => { explorer.host.members = async ({ a, b }) => ({ lengths: [1, 2, null], mean: 1.5, std: 0.7, cv: 0.47,"
+        " status: 'DISAGREE', text: 'no <b>', converged: false }); }"
+    )
+    seen.drag(".pg-knob-b .pg-dot", (-30, -40))
+    assert not seen.page.locator(".pg-spread").is_visible()
+    seen.page.wait_for_selector(".pg-spread[data-exact=true]")
+    assert seen.page.inner_text(".pg-spread") == "2 of 3 members Exact: mean 1.5, std 0.7, std / mean 47.0 %. No <b>."
+    seen.page.click("[data-tool=shoot]")
+    assert not seen.page.locator(".pg-spread").is_visible()
 
 
 def test_lasso_mean(visit: Any):

@@ -145,3 +145,10 @@ def test_names_of_no_plane(latents: Tensor, name: str, words: str) -> None:
 def test_planes_given_by_numbers_have_no_name(latents: Tensor) -> None:
     assert Slice.through(latents[:3]).name is None
     assert Slice.of_dims(latents, anchor=latents[0]).name is None
+
+
+@pytest.mark.parametrize("name", ["latents:0,1,2", "dims:0,7", "components:1,1"])
+def test_a_plane_that_is_named_is_refused_by_its_name(name: str) -> None:
+    line = torch.arange(5.0)[:, None] * torch.ones(3)
+    with pytest.raises(OptionError, match=f"^plane {name}: "):
+        Slice.named(line, name)

@@ -12,6 +12,7 @@ import torch
 
 from pullgeo import PullbackManifold, viz
 from pullgeo.errors import DataError, NonFiniteError, OptionError, ShapeError
+from pullgeo.manifold import Ensemble
 from pullgeo.viz.explore import absent
 
 pytest.importorskip("anywidget")
@@ -153,6 +154,9 @@ def test_the_kernel_answers_exactly():
     assert answer["answer"]["length"] == pytest.approx(float(PullbackManifold(decode).dist(*ends)), rel=1e-9)
     (answer,) = ask(widget, {"id": "8", "question": {"kind": "geodesic", "a": [0, "x"], "b": [1, 0.5]}})
     assert "a must be a list of 2 numbers" in answer["answer"]["text"]
+    members = viz.Explorer(PullbackManifold(Ensemble([decode, lambda z: 2 * decode(z)])), Z)
+    (answer,) = ask(members, {"id": "9", "question": {"kind": "members", "a": [0, 0], "b": [1, 0.5]}})
+    assert answer["answer"]["lengths"][1] == pytest.approx(2 * answer["answer"]["lengths"][0], rel=1e-9)
     assert ask(widget, "nonsense") == ask(widget, {"question": {}}) == []
 
 

@@ -14,13 +14,14 @@ const FINE = 96;
 const MOVING = 97;
 
 /**
- * The layers of a surface, and those that a page brings along as fields.
+ * The layers of a surface, that of an ensemble's members, and those that a page brings along as fields.
  *
  * @param {import("./surface.js").Surface} surface
  * @param {any[]} fields
+ * @param {import("./members.js").Members | null} [members]
  * @returns {Layer[]}
  */
-export function layersOf(surface, fields) {
+export function layersOf(surface, fields, members = null) {
   /** @type {Map<string, Painted>} */
   const painted = new Map();
   const wide = surface.x[1] - surface.x[0], high = surface.y[1] - surface.y[0];
@@ -65,6 +66,16 @@ export function layersOf(surface, fields) {
       },
     },
   ];
+  if (members !== null) {
+    const some = members.surfaces.length < members.count ? `the first ${members.surfaces.length} of ${members.count}` : `the ${members.count}`;
+    const [agree, rough] = members.packed.verdicts.map(({ limit }) => limit);
+    layers.push({
+      id: "members", name: "Disagreement of members", signed: false, moves: false,
+      unit: `over the members s, averaged over v; up to ${agree} distances agree, beyond ${rough} they depend on the decoder`,
+      words: `How much ${some} decoders of the ensemble differ on how long a short step is in the output, on average over its directions.`,
+      formula: "std ‖Jₛv‖ / mean ‖Jₛv‖", paint: once("members", (_, x, y) => members.disagreement(x, y)),
+    });
+  }
   for (const [i, field] of fields.entries()) {
     const [ny, nx] = field.values.shape;
     const values = /** @type {Float32Array} */ (unpackArray(field.values));

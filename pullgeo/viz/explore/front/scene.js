@@ -9,6 +9,7 @@ import { openDecode } from "./decode.js";
 import { make, keepFile, spoken, withError } from "./dom.js";
 import { layersOf } from "./layers.js";
 import { LatentMap } from "./map.js";
+import { Members } from "./members.js";
 import { drawOutput, largestEntries } from "./pictures.js";
 import { SpeedProfile } from "./profile.js";
 import { Solid } from "./solid.js";
@@ -32,6 +33,7 @@ const TOOL_WORDS = {
  * @typedef {{plane?: string, signal: AbortSignal}} Asked `plane` is missing where the host knows it
  * @typedef {{exact?: (ends: {a: number[], b: number[]} & Asked) => Promise<any>,
  *   shoot?: (arrow: {a: number[], v: number[]} & Asked) => Promise<any>,
+ *   members?: (ends: {a: number[], b: number[]} & Asked) => Promise<import("./members.js").MemberSpread>,
  *   mean?: (rows: {rows: number[]} & Asked) => Promise<any>, plotly?: any, address?: boolean, chooser?: HTMLElement | null, plane?: string}} Host
  */
 
@@ -63,6 +65,7 @@ export class Explorer {
   /** @type {any} */ mean = null;
   /** @type {any} */ remembering = 0;
   /** @type {any} */ askingMean = null;
+  /** @type {any} */ spread = null;
   /** @type {any} */ onkey = null;
   /** @type {any} */ lastUpdate = 0;
 
@@ -82,7 +85,8 @@ export class Explorer {
     this.surface = openSurface(payload.surface);
     this.decode = openDecode(payload.decode, this.surface);
     this.shown = payload.decode;
-    this.layers = layersOf(this.surface, payload.fields ?? []);
+    this.members = payload.members ? new Members(payload.members) : null;
+    this.layers = layersOf(this.surface, payload.fields ?? [], this.members);
     this.tracker = new Tracker(this.surface);
     /** @type {Map<string, Set<(value: any) => void>>} */ this.listeners = new Map();
     this.pictures = payload.latents.pictures ? unpackArray(payload.latents.pictures) : null;
@@ -138,6 +142,7 @@ export class Explorer {
     parts.straight = make("output", { class: "pg-length" });
     parts.saving = make("output", { class: "pg-saving" });
     parts.status = make("p", { class: "pg-status", role: "status" });
+    parts.spread = make("p", { class: "pg-spread", role: "status", hidden: true });
     const strips = make("div", { class: "pg-strips" });
     const now = make("div", { class: "pg-nows" });
     if (pictured) {
@@ -171,7 +176,7 @@ export class Explorer {
         make("div", {}, make("dt", {}, "Geodesic"), make("dd", {}, parts.length)),
         make("div", {}, make("dt", {}, "Straight line"), make("dd", {}, parts.straight)),
         make("div", {}, make("dt", {}, "Saving"), make("dd", {}, parts.saving))),
-      parts.status, strips, now,
+      parts.status, parts.spread, strips, now,
       make("div", { class: "pg-player" }, parts.play, parts.slider),
       make("div", { class: "pg-block" }, make("h3", {}, "Speed"), parts.profile,
         make("p", { class: "pg-fine" }, "Output length for each step of time: level on the geodesic (solid), uneven on the line (dotted).")),
@@ -446,17 +451,21 @@ export class Explorer {
     clearTimeout(this.timer);
     this.asking?.abort();
     this.asking = null;
-    this.timer = setTimeout(() => {
+    this.spread = null;
+    this.showSpread("");
+    this.timer = setTimeout(async () => {
       if (this.layer().moves) this.map.paint(this.layer(), this.state.z0);
-      this.ask();
+      const asking = (this.asking = new AbortController());
+      await this.ask(asking);
+      await this.askMembers(asking.signal);
     }, REST);
   }
 
-  async ask() {
+  /** @param {AbortController} asking */
+  async ask(asking) {
     const { z0, z1, tool } = this.state;
     const question = tool === "move" ? this.host.exact : tool === "shoot" && this.arrow ? this.host.shoot : undefined;
     if (!question) return;
-    const asking = (this.asking = new AbortController());
     this.parts.status.dataset.asking = "true";
     try {
       const answer = await question(/** @type {any} */ ({ a: z0, b: z1, v: this.arrow, plane: this.plane(), signal: asking.signal }));
@@ -472,6 +481,45 @@ export class Explorer {
     } finally {
       delete this.parts.status.dataset.asking;
     }
+  }
+
+  /**
+   * How much the members differ on the shown distance: by the page, then exactly where something answers.
+   *
+   * @param {AbortSignal} signal
+   */
+  async askMembers(signal) {
+    const { z0, z1, tool } = this.state;
+    if (this.members === null || tool !== "move" || signal.aborted) return;
+    const pause = () => new Promise((/** @type {(value: void) => void} */ go) => { setTimeout(go, 0); });
+    const own = await this.members.spread(z0, z1, signal, pause);
+    if (own === null || signal.aborted) return;
+    this.spread = own;
+    this.showSpread(this.host.members ? "On the map's surfaces: " : "");
+    if (!this.host.members) return;
+    try {
+      const answer = await this.host.members({ a: z0, b: z1, plane: this.plane(), signal });
+      if (signal.aborted) return;
+      this.spread = answer;
+      this.showSpread("Exact: ");
+    } catch (error) {
+      if (!signal.aborted) this.parts.spread.append(` (no exact answer: ${/** @type {Error} */ (error).message})`);
+    }
+  }
+
+  /** @param {string} source */
+  showSpread(source) {
+    const { spread: found, parts } = this;
+    parts.spread.toggleAttribute("hidden", found === null);
+    if (found === null) return;
+    const solved = found.lengths.filter((/** @type {number | null} */ length) => length !== null).length;
+    const share = found.cv === null ? "–" : `${(100 * found.cv).toFixed(1)} %`;
+    parts.spread.replaceChildren(make("strong", {}, `${solved} of ${found.lengths.length} members`),
+      ` ${source}mean ${spoken(found.mean)}, std ${spoken(found.std, 2)}, std / mean ${share}. `,
+      make("span", {}, found.text.charAt(0).toUpperCase() + found.text.slice(1)), ".");
+    parts.spread.dataset.verdict = found.status;
+    parts.spread.dataset.exact = String(source.startsWith("Exact"));
+    this.emit("members", found);
   }
 
   // time along the paths ----------------------------------------------------------------------------------------------
@@ -739,7 +787,7 @@ export class Explorer {
   }
 
   /**
-   * @param {string} event change, geodesic, exact, latent, selection or mean
+   * @param {string} event change, geodesic, members, latent, selection or mean
    * @param {(value: any) => void} listener
    */
   on(event, listener) {

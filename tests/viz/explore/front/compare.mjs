@@ -3,11 +3,14 @@ import { readFileSync } from "node:fs";
 import { openDecode } from "../../../../pullgeo/viz/explore/front/decode.js";
 import { chordEnergy, geodesic } from "../../../../pullgeo/viz/explore/front/geodesic.js";
 import { gaussCurvature, metricAt } from "../../../../pullgeo/viz/explore/front/metric.js";
+import { Members } from "../../../../pullgeo/viz/explore/front/members.js";
 import { openSurface } from "../../../../pullgeo/viz/explore/front/surface.js";
 
 const work = JSON.parse(readFileSync(process.argv[2], "utf8"));
 const surface = openSurface(work.surface);
 const decode = work.decode ? openDecode({ kind: "line", ...work.decode }, surface) : null;
+const members = work.members ? new Members(work.members) : null;
+const { signal } = new AbortController();
 const out = {
   metric: work.places.map(([x, y]) => {
     const { E, F, G } = metricAt(surface, x, y);
@@ -16,6 +19,8 @@ const out = {
   curvature: work.places.map(([x, y]) => gaussCurvature(surface, x, y)),
   inside: work.places.map(([x, y]) => surface.inside(x, y)),
   decoded: decode ? work.places.slice(0, 50).map(([x, y]) => Array.from(decode(x, y))) : [],
+  disagreement: members ? work.places.map(([x, y]) => members.disagreement(x, y)) : [],
+  spreads: members ? await Promise.all((work.pairs ?? []).map(([a, b]) => members.spread(a, b, signal, async () => undefined))) : [],
   energies: (work.curves ?? []).map((nodes) => {
     const T = nodes.length - 1;
     const energy = chordEnergy(surface, T);

@@ -47,6 +47,19 @@ test("the map of another plane is asked for beside other questions", async () =>
   assert.notEqual(asked[0].question.client, again[0].question.client);
 });
 
+test("members are asked about as a pair is, and a spread is an answer", async () => {
+  const spread = { lengths: [1, null], mean: 1, std: null, cv: null, status: "NOT_SOLVED", text: "" };
+  const asked = served(spread);
+  assert.deepEqual(await serverHost().members({ a: [0, 1], b: [2, 3], plane: "dims:0,3" }), spread);
+  const { kind, a, b, plane } = asked[0].question;
+  assert.deepEqual([kind, a, b, plane], ["members", [0, 1], [2, 3], "dims:0,3"]);
+  const { model, sent, answer } = kernel();
+  const waiting = kernelHost(model).members({ a: [0, 1], b: [2, 3] });
+  assert.deepEqual([sent[0].question.kind, sent[0].question.b], ["members", [2, 3]]);
+  answer(sent[0].id, spread);
+  assert.deepEqual(await waiting, spread);
+});
+
 test("a curve that did not converge is an answer, and a reason without a curve an error", async () => {
   served({ ...CURVE, status: "MAX_STEPS", text: "stopped" });
   assert.equal((await serverHost().exact({ a: [0, 0], b: [1, 1] })).status, "MAX_STEPS");

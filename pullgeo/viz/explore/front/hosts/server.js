@@ -39,13 +39,15 @@ export function serverHost(address = "solve") {
       if (signal?.aborted) throw error;
       throw new Error("The server does not answer. Is it still running?");
     }
-    if (!("full" in answer || "payload" in answer)) throw new Error(answer.text);
+    if (!["full", "payload", "lengths"].some((name) => name in answer)) throw new Error(answer.text);
     return answer;
   }
 
   return {
     /** @param {{a: number[], b: number[], plane?: string, signal?: AbortSignal}} ends @returns {Promise<ExactCurve>} */
     exact: ({ a, b, plane, signal }) => ask({ kind: "geodesic", a: [...a], b: [...b], plane }, signal),
+    /** @param {{a: number[], b: number[], plane?: string, signal?: AbortSignal}} ends the spread of the members' distances */
+    members: ({ a, b, plane, signal }) => ask({ kind: "members", a: [...a], b: [...b], plane }, signal),
     /** @param {{a: number[], v: number[], plane?: string, signal?: AbortSignal}} arrow @returns {Promise<ExactCurve>} */
     shoot: ({ a, v, plane, signal }) => ask({ kind: "exponential", a: [...a], v: [...v], plane }, signal),
     /** @param {{rows: number[], plane?: string, signal?: AbortSignal}} lasso @returns {Promise<ExactMean>} */

@@ -19,7 +19,7 @@ export function kernelHost(model) {
     if (asked === null || message.id !== asked.id) return;
     const { resolve, reject } = asked;
     asked = null;
-    if ("full" in message.answer || "payload" in message.answer) resolve(message.answer);
+    if (["full", "payload", "lengths"].some((name) => name in message.answer)) resolve(message.answer);
     else reject(new Error(message.answer.text));
     if (next !== null) {
       asked = next;
@@ -54,6 +54,8 @@ export function kernelHost(model) {
   return {
     /** @param {{a: number[], b: number[], plane?: string, signal?: AbortSignal}} ends */
     exact: ({ a, b, plane, signal }) => ask({ kind: "geodesic", a: [...a], b: [...b], plane }, signal),
+    /** @param {{a: number[], b: number[], plane?: string, signal?: AbortSignal}} ends the spread of the members' distances */
+    members: ({ a, b, plane, signal }) => ask({ kind: "members", a: [...a], b: [...b], plane }, signal),
     /** @param {{a: number[], v: number[], plane?: string, signal?: AbortSignal}} arrow */
     shoot: ({ a, v, plane, signal }) => ask({ kind: "exponential", a: [...a], v: [...v], plane }, signal),
     /** @param {{rows: number[], plane?: string, signal?: AbortSignal}} lasso */
