@@ -20,6 +20,7 @@ from pullgeo.manifold.ambient.convert import ambient_of
 from pullgeo.manifold.ambient.flat import Flat
 from pullgeo.manifold.decoders.ensemble import Ensemble
 from pullgeo.manifold.pullback import PullbackManifold
+from pullgeo.numerics.progress import advance, progress_bar
 from pullgeo.stats.arguments import check_count
 from pullgeo.typing import Decoder
 
@@ -132,6 +133,7 @@ def distance_uncertainty(
     *,
     segments: int = 16,
     solver: Solver | None = None,
+    progress: bool = False,
 ) -> DistanceUncertainty:
     """Geodesic distances as each member of an ensemble sees them, beside two ways to average over the members.
 
@@ -148,6 +150,7 @@ def distance_uncertainty(
         z1: where they end.
         segments: T of the independent members.
         solver: how the geodesics of members and of the expected metric are found; ``Newton()`` if ``None``.
+        progress: show a progress bar, counting metrics: those of the members, the expected one and the independent one.
 
     Raises:
         OptionError: there is no member, or one is not measured by the Euclidean metric, of outputs or of an isometric
@@ -173,9 +176,14 @@ def distance_uncertainty(
     manifolds = _manifolds(members)
     images = [_image(manifold) for manifold in manifolds]
     stacked = PullbackManifold(Ensemble(images))
-    with torch.no_grad():
-        lengths = [_converged(manifold, z0, z1, solver) for manifold in manifolds]
+    bar = progress_bar("distance_uncertainty", progress, unit="metric", total=len(manifolds) + 2)
+    with torch.no_grad(), bar:
+        lengths = []
+        for manifold in manifolds:
+            lengths.append(_converged(manifold, z0, z1, solver))
+            advance()
         solution = stacked.geodesic(z0, z1, solver)
+        advance()
         expected = torch.where(solution.converged, solution.length.double(), torch.nan)
         # the curves are only where the search begins
         nodes = solution.curve.resample(segments).nodes.double()
@@ -183,6 +191,7 @@ def distance_uncertainty(
         line = DiscreteCurve(torch.stack(ends, 1)).resample(segments).nodes
         nodes = torch.where(torch.isfinite(nodes).flatten(1).all(1)[:, None, None], nodes, line)
         energy, floor = independent_members(stacked, len(images), nodes)
+        advance()
     return DistanceUncertainty(torch.stack(lengths), expected, energy.sqrt(), floor.sqrt(), segments)
 
 
