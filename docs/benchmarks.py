@@ -13,7 +13,7 @@ PICTURE = Path(__file__).with_name("benchmarks.svg")
 PICTURED = "geodesic-solvers"
 """The result that the picture shows."""
 
-WIDTH, LEFT, ROW, TOP, RIGHT = 720, 230, 26, 34, 190
+WIDTH, LEFT, ROW, TOP, RIGHT = 760, 250, 26, 34, 210
 
 TEXT = """Benchmarks
 ==========
@@ -89,6 +89,8 @@ def picture() -> str:
         long = max(2.0, pixels * math.log10(ratio))
         label = row["solver"].replace('"', "&quot;")
         told = f"{row['longer than the best by over 0.1 %']} of {row['pairs']} longer"
+        if row["not found"]:
+            told += f", {row['not found']} not found"
         parts.append(f'<text x="{LEFT - 8}" y="{y + 14}" text-anchor="end" fill="#1c2430">{label}</text>')
         parts.append(
             f'<rect x="{LEFT}" y="{y + 1}" width="{long:.1f}" height="18" fill="{"#3b6ea8" if own else "#a8b3c2"}"/>'
