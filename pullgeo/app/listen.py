@@ -79,8 +79,11 @@ def listen(
         announce(address)
         if browser:
             webbrowser.open(address)
-        with suppress(KeyboardInterrupt):  # the way to end it
-            Server(config).run(sockets=[bound])
+        server = Server(config)
+        # an interrupt is the way to end it; one that comes before the server listens to signals itself, while its loop
+        # is made, would leave a coroutine behind that nobody awaits
+        with suppress(KeyboardInterrupt), server.capture_signals():
+            server.run(sockets=[bound])
 
 
 def check_installed() -> None:

@@ -5,6 +5,7 @@ from argparse import Namespace
 import torch
 
 from pullgeo.cli.load import load_array, load_decoder, try_out
+from pullgeo.cli.output import bars_shown
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.manifold.pullback import PullbackManifold
@@ -30,4 +31,5 @@ def run(arguments: Namespace) -> None:
     try_out(manifold, z)
     generator = torch.Generator().manual_seed(arguments.seed)
     print(f"{len(z)} latents of dimension {z.shape[1]}. Distances are those between {manifold.measured}.")
-    print(diagnose(manifold, z, pairs=arguments.pairs, solver=solver, generator=generator))
+    options = {"pairs": arguments.pairs, "solver": solver, "generator": generator, "progress": bars_shown()}
+    print(diagnose(manifold, z, **options))

@@ -1,6 +1,7 @@
 """The page that a command leaves behind."""
 
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,11 @@ def check_output(path: Path) -> None:
         raise DataError(f"--output: {str(path)!r} cannot be the name of a file: {error}.") from error
 
 
+def bars_shown() -> bool:
+    """Whether somebody sees progress bars: not where stderr goes to a file or a pipe."""
+    return sys.stderr.isatty()
+
+
 def write_map(manifold: Manifold, z: Points, labels: Labels | None, path: Path, **options: Any) -> None:
     """Write the living map and say where it is.
 
@@ -54,7 +60,7 @@ def write_map(manifold: Manifold, z: Points, labels: Labels | None, path: Path, 
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", CoarseMapWarning)
-            explore(manifold, z, labels, path=path, **options)
+            explore(manifold, z, labels, path=path, progress=bars_shown(), **options)
     except OSError as error:
         raise DataError(f"--output: {path} cannot be written: {error.strerror or error}. Nothing was left.") from error
     for warning in caught:

@@ -5,7 +5,7 @@ from argparse import Namespace
 import numpy as np
 
 from pullgeo.cli.load import load_latents, load_manifold
-from pullgeo.cli.output import check_output, write_map
+from pullgeo.cli.output import bars_shown, check_output, write_map
 from pullgeo.cli.pairs import choose_pairs, name_pairs
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.solvers.newton import Newton
@@ -39,11 +39,13 @@ def run(arguments: Namespace) -> None:
     manifold = load_manifold(arguments, z)
 
     print(f"{len(z)} latents of dimension {z.shape[1]}. Solving for {len(chosen)} geodesics ...")
-    solution = manifold.geodesic(z[chosen[:, 0]].double(), z[chosen[:, 1]].double(), solver)
+    solution = manifold.geodesic(z[chosen[:, 0]].double(), z[chosen[:, 1]].double(), solver, progress=bars_shown())
     converged = int(solution.converged.sum())
     print(f"{converged} of {len(chosen)} converged. Drawing ...")
     names = name_pairs(chosen, labels)
-    sections = latent_report(manifold, z, labels, solution, names=names, image_shape=arguments.image_shape)[1:]
+    sections = latent_report(
+        manifold, z, labels, solution, names=names, image_shape=arguments.image_shape, progress=bars_shown()
+    )[1:]
     lead = _LEAD.format(
         decoder=arguments.decoder,
         n=len(z),

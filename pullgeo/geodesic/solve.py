@@ -19,6 +19,7 @@ from pullgeo.geodesic.single_precision import single_precision
 from pullgeo.geodesic.solution import Solution, Status
 from pullgeo.geodesic.solver import Discretising, Refining, SearchResult, Solver
 from pullgeo.geodesic.solvers.newton import Newton
+from pullgeo.numerics.progress import with_progress
 
 LOOSE = 0.02
 """Relative error estimate from which on a curve is solved once more with twice the segments."""
@@ -27,8 +28,9 @@ UNSEEN_ENDS = (Status.DEGENERATE, Status.STALLED, Status.MAX_STEPS, Status.MISSE
 """Ends of searches that may have seen nothing but rounding errors."""
 
 
+@with_progress()
 @checkpoints_kept()  # solvers take gradients of the decoder, which reentrant checkpoints refuse
-def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
+def solve(problem: BoundaryValue, solver: Solver | None = None, *, progress: bool = False) -> Solution:
     """Find the geodesics between the pairs of a problem.
 
     All arithmetic is in float64, whatever the precision of the decoder and the end points; results come in the end
@@ -38,6 +40,7 @@ def solve(problem: BoundaryValue, solver: Solver | None = None) -> Solution:
     Args:
         problem: the manifold and the pairs.
         solver: how to find them; ``Newton()`` if ``None``.
+        progress: show a progress bar, counting steps.
 
     Raises:
         OptionError: ``solver`` is not a solver.

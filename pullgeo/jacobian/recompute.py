@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from pullgeo._torch.scripts import ScriptCalls
 from pullgeo._torch.transforms import transformed, unwrapped
 from pullgeo.errors import TensorChangedError
+from pullgeo.numerics.progress import counted
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer", Tensor, tuple[Tensor, ...])
@@ -42,7 +43,7 @@ def over_chunks(chunks: Iterable[Item], compute: Callable[[Item], Answer], also_
     if len(every) == 1 and not also_one:
         yield compute(every[0])
         return
-    for chunk in every:
+    for chunk in counted(every):
         yield recomputed(partial(compute, chunk))
 
 

@@ -25,6 +25,7 @@ from pullgeo.manifold.output import MeanAndScale
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.numerics.expected_norm import expected_norm
 from pullgeo.numerics.ode.gauss_legendre import gauss
+from pullgeo.numerics.progress import with_progress
 from pullgeo.typing import Decoder
 
 POINTS = 2**12
@@ -141,7 +142,8 @@ class FinslerSpace:
     def __repr__(self) -> str:
         return f"FinslerSpace({self.manifold!r})"
 
-    def geodesic(self, z0: Tensor, z1: Tensor, solver: Solver | None = None) -> Solution:
+    @with_progress()
+    def geodesic(self, z0: Tensor, z1: Tensor, solver: Solver | None = None, *, progress: bool = False) -> Solution:
         """Curves of least average length between pairs of points; arguments and errors as `Manifold.geodesic`."""
         return solve(BoundaryValue(self, z0, z1), solver)
 

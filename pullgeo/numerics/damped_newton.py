@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo.numerics.batch import Batch
+from pullgeo.numerics.progress import stepped
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -107,6 +108,7 @@ def damped_newton(problem: Problem[I], start: I, settings: Damping, max_steps: i
         if gone:
             stay = ~done
             index, now, growth = index[stay], now[stay], growth[stay]
+        stepped(len(now))
         now, good, factor = problem.step(now)
         lower = torch.where(now.damping < settings.vanishing, 0.0, (now.damping * factor).clamp(min=settings.least))
         higher = (now.damping * growth).clamp(min=settings.restart)

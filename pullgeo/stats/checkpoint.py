@@ -9,6 +9,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,15 @@ class Checkpoint:
                 f"pairwise_distances: batch {number} cannot be written to cache {self.folder}: "
                 f"{error.strerror or error}. Batches written before are complete; make room and call again."
             ) from error
+
+    def kept(self, batches: Sequence[slice]) -> str:
+        """How much of these batches is there, in a sentence for somebody who has interrupted the computation."""
+        sizes = [batch.stop - batch.start for batch in batches]
+        there = sum(size for number, size in enumerate(sizes) if self._file(number).is_file())
+        return (
+            f"pairwise_distances: interrupted. {there} of {sum(sizes)} pairs are kept in cache {self.folder}; the same "
+            "call goes on from there."
+        )
 
     def _file(self, number: int) -> Path:
         return self.folder / f"batch-{number:07d}.npz"

@@ -17,6 +17,7 @@ from pullgeo.geodesic.solver import Solver
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.numerics.chunking import DISTANCES, FEW
+from pullgeo.numerics.progress import advance, with_progress
 from pullgeo.stats.arguments import check_count, check_generator, check_manifold
 from pullgeo.stats.kinks import jumps
 from pullgeo.stats.lengths import cumulative_lengths, curve_points, straight_lengths, straight_lines
@@ -187,6 +188,7 @@ class Diagnosis:
         return f"<div>{table}<ul>{items}</ul></div>"
 
 
+@with_progress("stage", total=5)
 def diagnose(
     manifold: Manifold,
     latents: Points,
@@ -194,6 +196,7 @@ def diagnose(
     pairs: int = 64,
     solver: Solver | None = None,
     generator: torch.Generator | None = None,
+    progress: bool = False,
 ) -> Diagnosis:
     """Measure on random pairs of latents what geodesics gain, where they run, and what could make them meaningless.
 
@@ -205,6 +208,7 @@ def diagnose(
         pairs: how many pairs of them are joined.
         solver: how geodesics are found; ``Newton()`` if ``None``.
         generator: which pairs; ``torch.Generator().manual_seed(0)`` if ``None``.
+        progress: show a progress bar, counting stages.
 
     Returns:
         A `Diagnosis`: numbers, and `Finding` for each thing that stands out, with what to do about it.
@@ -237,14 +241,17 @@ def diagnose(
     chosen = _pairs(len(z), pairs, generator)
     with torch.no_grad():
         solution = manifold.geodesic(z[chosen[:, 0]], z[chosen[:, 1]], solver)
+        advance()
         double = manifold.in_double()
         few = z[torch.randperm(len(z), generator=generator, device=generator.device)[:512].to(z.device)]
         eigenvalues = torch.cat([torch.linalg.eigvalsh(double.metric(part).dense()) for (part,) in FEW.split(few)])
+        advance()
         scale = eigenvalues.clamp(min=0).mean(1).sqrt()
         singular = eigenvalues[:, 0] <= z.shape[1] * torch.finfo(torch.float64).eps ** 0.75 * eigenvalues[:, -1]
         spacing = _nearest(few, z, 2).median()
         lines, curves = straight_lines(solution, _STEPS), curve_points(solution, _STEPS)
         line_gaps, curve_gaps = (_gaps(points, z) / spacing for points in (lines, curves))
+        advance()
         away = _gaps(lines, z) > LIMITS.far * spacing
         found = solution.converged
         ratio = (straight_lengths(manifold, solution) / solution.length)[found & (solution.length > 0)]
@@ -252,7 +259,9 @@ def diagnose(
         stretch = (solution.length / euclidean)[found]
         flat = _flat(manifold, lines, away, scale.median())
         kinked = jumps(double, z[chosen[:_KINK_LINES, 0]], z[chosen[:_KINK_LINES, 1]]).double().mean()
+        advance()
         sure = _deviation_ratio(double, few, lines[away])
+        advance()
     measured: dict[str, Any] = {
         "line_ratio": _quantiles(ratio),
         "stretch": _quantiles(stretch),

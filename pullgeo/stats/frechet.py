@@ -13,6 +13,7 @@ from pullgeo.geodesic.solution import Solution, Status
 from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.progress import with_progress
 from pullgeo.stats.arguments import check_count, check_manifold, check_tolerance
 from pullgeo.stats.centers.approach import Approach
 from pullgeo.stats.centers.found import Found, FoundCurves, followed, statuses
@@ -61,6 +62,7 @@ class FrechetMean:
         return torch.tensor([s.converged for s in self.status], dtype=torch.bool, device=self.point.device)
 
 
+@with_progress()
 def frechet_mean(
     manifold: Manifold,
     points: Points,
@@ -71,6 +73,7 @@ def frechet_mean(
     solver: Solver | None = None,
     tol: float = 1e-8,
     max_steps: int = 100,
+    progress: bool = False,
 ) -> FrechetMean:
     """Fréchet means ``argmin_p Σ w_i d²(p, z_i)``, of one group of points or of many at once.
 
@@ -102,6 +105,7 @@ def frechet_mean(
             times its segments at the end, if ``None``.
         tol: bound on the residual.
         max_steps: bound on the number of steps, before those at the end.
+        progress: show a progress bar, counting steps.
 
     Raises:
         ShapeError, DtypeError, NonFiniteError: points, weights, groups or start are not as described above.

@@ -1,18 +1,16 @@
 """Geodesics between many pairs, batch by batch, wherever joblib runs them."""
 
-from collections.abc import Iterable
-
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import delayed
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import Solver
 from pullgeo.manifold.base import Manifold
 from pullgeo.numerics.chunking import Budget
 from pullgeo.stats.checkpoint import Checkpoint
+from pullgeo.stats.tasks import results
 
 
 def solve_pairs(
@@ -23,6 +21,8 @@ def solve_pairs(
     rows: np.ndarray,
     columns: np.ndarray,
     batch_size: int,
+    *,
+    where: str,
     progress: bool = False,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -51,13 +51,15 @@ def solve_pairs(
         )
         for number in todo
     )
-    # not every backend can hand out results one by one, which a progress bar needs
-    results: Iterable[tuple[np.ndarray, np.ndarray]] = Parallel(return_as="generator" if progress else "list")(tasks)
-    done = len(rows) - sum(batches[number].stop - batches[number].start for number in todo)
-    with tqdm(total=len(rows), initial=done, unit="pair", disable=not progress) as bar:
-        for number, found in zip(todo, results, strict=True):
-            length[batches[number]], status[batches[number]] = found
-            bar.update(len(found[0]))
+    sizes = [batches[number].stop - batches[number].start for number in todo]
+    try:
+        found = results(where, tasks, sizes, unit="pair", progress=progress, done=len(rows) - sum(sizes))
+    except KeyboardInterrupt as interrupt:
+        if checkpoint is not None:
+            interrupt.add_note(checkpoint.kept(batches))
+        raise
+    for number, (lengths, ends) in zip(todo, found, strict=True):
+        length[batches[number]], status[batches[number]] = lengths, ends
     return length, status
 
 

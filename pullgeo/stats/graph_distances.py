@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int
-from joblib import Parallel, delayed
+from joblib import delayed
 from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError
@@ -21,6 +21,7 @@ from pullgeo.numerics.comparison import less
 from pullgeo.numerics.neighbour_graph import Edges, PathGraph, joined, neighbour_edges
 from pullgeo.stats.arguments import check_count, check_generator
 from pullgeo.stats.points import Points, as_points
+from pullgeo.stats.tasks import results
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,11 @@ class GraphReport:
 
 
 def graph_distances(
-    manifold: Manifold, points: Float[Tensor, "n d"], others: Float[Tensor, "m d"] | None, graph: NeighbourGraph
+    manifold: Manifold,
+    points: Float[Tensor, "n d"],
+    others: Float[Tensor, "m d"] | None,
+    graph: NeighbourGraph,
+    progress: bool = False,
 ) -> Float64[np.ndarray, "n m"]:
     """Lengths of shortest paths; NaN where there is none, because the decoder is not finite around a point.
 
@@ -152,15 +157,16 @@ def graph_distances(
     if len(nodes) == 1:
         return np.zeros((len(rows), len(columns)))
     edges = joined(nodes, neighbour_edges("pairwise_distances", nodes, graph.neighbours))
-    network = PathGraph(len(nodes), edges, _measured(manifold, nodes, edges, graph, points.device))
-    D = _shortest(network, np.unique(rows), rows, columns)
+    network = PathGraph(len(nodes), edges, _measured(manifold, nodes, edges, graph, points.device, progress))
+    D = _shortest(network, np.unique(rows), rows, columns, progress)
     D[~np.isfinite(D)] = np.nan
     return np.fmin(D, D.T) if others is None else D
 
 
 def _measured(
-    manifold: Manifold, nodes: np.ndarray, edges: Edges, graph: NeighbourGraph, device: torch.device
+    manifold: Manifold, nodes: np.ndarray, edges: Edges, graph: NeighbourGraph, device: torch.device, progress: bool
 ) -> Float64[np.ndarray, " e"]:
+    parts = list(POINTS.slices(len(edges)))
     tasks = (
         delayed(edge_lengths)(
             manifold,
@@ -168,9 +174,10 @@ def _measured(
             torch.from_numpy(nodes[edges[part, 1]]).to(device),
             graph.edges,
         )
-        for part in POINTS.slices(len(edges))
+        for part in parts
     )
-    return np.concatenate(Parallel()(tasks))
+    sizes = [part.stop - part.start for part in parts]
+    return np.concatenate(results("pairwise_distances", tasks, sizes, unit="edge", progress=progress))
 
 
 def edge_lengths(manifold: Manifold, a: Tensor, b: Tensor, kind: str) -> Float64[np.ndarray, " e"]:
@@ -230,9 +237,13 @@ def _by_chords(space: DiscreteEnergy, a: Float[Tensor, "e d"], b: Float[Tensor, 
     return fine + (fine - coarse) / 3
 
 
-def _shortest(network: PathGraph, sources: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    tasks = (delayed(_from_sources)(network, sources[part], columns) for part in SOURCES.slices(len(sources)))
-    found = np.concatenate(Parallel()(tasks))
+def _shortest(
+    network: PathGraph, sources: np.ndarray, rows: np.ndarray, columns: np.ndarray, progress: bool
+) -> np.ndarray:
+    parts = list(SOURCES.slices(len(sources)))
+    tasks = (delayed(_from_sources)(network, sources[part], columns) for part in parts)
+    sizes = [part.stop - part.start for part in parts]
+    found = np.concatenate(results("pairwise_distances", tasks, sizes, unit="point", progress=progress))
     return found[np.searchsorted(sources, rows)]
 
 

@@ -6,10 +6,9 @@ from typing import Literal, overload
 import numpy as np
 import torch
 from jaxtyping import Float64, Int
-from joblib import Parallel, delayed
+from joblib import delayed
 from scipy.sparse import csr_array
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
 from pullgeo.manifold.base import Manifold
@@ -19,6 +18,7 @@ from pullgeo.stats.arguments import check_count, check_generator, check_manifold
 from pullgeo.stats.geodesic_distances import solve_pairs
 from pullgeo.stats.graph_distances import GraphReport, edge_lengths
 from pullgeo.stats.points import Points, as_points
+from pullgeo.stats.tasks import results
 
 _log = logging.getLogger("pullgeo")
 
@@ -156,7 +156,7 @@ def kneighbors_graph(
     if targets is points:  # an edge has two ends
         pairs, lengths = np.concatenate([pairs, pairs[:, ::-1]]), np.tile(lengths, 2)
     graph = _nearest(pairs, lengths, (len(points), len(targets)), n_neighbors)
-    report = _compared(manifold, points, targets, graph, check_pairs, generator)
+    report = _compared(manifold, points, targets, graph, check_pairs, generator, progress)
     if mode == "connectivity":
         graph.data[:] = 1.0
     return (graph, report) if return_report else graph
@@ -203,11 +203,8 @@ def _measured(
 ) -> Float64[np.ndarray, " e"]:
     batches = [pairs[part] for part in EDGES.slices(len(pairs))]
     tasks = (delayed(edge_lengths)(manifold, points[batch[:, 0]], targets[batch[:, 1]], edges) for batch in batches)
-    lengths = []
-    with tqdm(total=len(pairs), unit="pair", disable=not progress) as bar:
-        for found in Parallel(return_as="generator" if progress else "list")(tasks):
-            lengths.append(found)
-            bar.update(len(found))
+    sizes = [len(batch) for batch in batches]
+    lengths = results("kneighbors_graph", tasks, sizes, unit="pair", progress=progress)
     equal = (points[pairs[:, 0]] == targets[pairs[:, 1]]).all(1).numpy(force=True)
     return np.where(equal, 0.0, np.concatenate(lengths))
 
@@ -237,13 +234,16 @@ def _compared(
     graph: csr_array,
     count: int,
     generator: torch.Generator | None,
+    progress: bool,
 ) -> GraphReport:
     """Compare a sample of the entries with geodesics."""
     source = generator if generator is not None else torch.Generator().manual_seed(0)
     apart = np.flatnonzero(graph.data > 0)
     sample = apart[torch.randperm(len(apart), generator=source, device=source.device)[:count].numpy(force=True)]
     i, j = sample // graph.indptr[1], graph.indices[sample]
-    exact, status = solve_pairs(manifold, None, points, targets, i, j, GEODESICS.limit)
+    exact, status = solve_pairs(
+        manifold, None, points, targets, i, j, GEODESICS.limit, where="kneighbors_graph, check", progress=progress
+    )
     report = GraphReport(np.stack([i, j], 1), graph.data[sample], exact, tuple(status))
     if len(sample):
         _log.info("kneighbors_graph: %s", report)

@@ -12,6 +12,7 @@ from pullgeo.errors import OptionError, ShapeError, SingularMetricError
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import Solver
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.progress import advance, with_progress
 from pullgeo.stats.arguments import check_count, check_generator, check_manifold, check_tolerance
 from pullgeo.stats.frechet import checked_weights, frechet_mean
 from pullgeo.stats.points import Points, as_points
@@ -55,6 +56,7 @@ class LAND:
     status: Status = Status.CONVERGED
 
     @staticmethod
+    @with_progress()
     def of(
         manifold: Manifold,
         mean: Float[Tensor, " d"],
@@ -62,6 +64,7 @@ class LAND:
         *,
         generator: torch.Generator,
         samples: int = 1000,
+        progress: bool = False,
     ) -> "LAND":
         """The distribution with given parameters.
 
@@ -88,7 +91,8 @@ class LAND:
         log_volume = _log_volumes(manifold, mean.double(), noise @ root.mT)
         return _make(manifold, mean, covariance, root, log_volume, Status.CONVERGED)
 
-    def log_prob(self, z: Points) -> Float[Tensor, " n"]:
+    @with_progress()
+    def log_prob(self, z: Points, *, progress: bool = False) -> Float[Tensor, " n"]:
         """Log densities with respect to the Riemannian volume; NaN where no geodesic was found.
 
         Raises:
@@ -98,13 +102,17 @@ class LAND:
         v = logarithms("LAND.log_prob", self.manifold, self.mean, plain)[0]
         return (-_squares(v, _root(self.covariance.double())) / 2 - self.log_normalizer).to(plain.dtype)
 
-    def sample(self, count: int, generator: torch.Generator, *, proposals: int = 20) -> Float[Tensor, "n d"]:
+    @with_progress()
+    def sample(
+        self, count: int, generator: torch.Generator, *, proposals: int = 20, progress: bool = False
+    ) -> Float[Tensor, "n d"]:
         """Points of the distribution: normal tangents, drawn again in proportion to the volume that they span.
 
         Args:
             count: number of points.
             generator: draws them.
             proposals: tangents for each point; with few of them points repeat more often.
+            progress: show a progress bar, counting steps.
 
         Raises:
             OptionError: ``count`` or ``proposals`` is below 1.
@@ -123,6 +131,7 @@ class LAND:
             return self.manifold.in_double().expmap(p, v[chosen]).to(self.mean.dtype)
 
 
+@with_progress("round")
 def fit_land(
     manifold: Manifold,
     points: Points,
@@ -133,6 +142,7 @@ def fit_land(
     solver: Solver | None = None,
     tol: float = 1e-4,
     max_steps: int = 50,
+    progress: bool = False,
 ) -> LAND:
     """The `LAND` of the largest likelihood.
 
@@ -149,6 +159,7 @@ def fit_land(
         solver: how the geodesics to the Fréchet mean are found.
         tol: bound on the differences of the moments, in standard deviations.
         max_steps: bound on the number of steps.
+        progress: show a progress bar, counting rounds.
 
     Returns:
         The distribution; ``status`` is MAX_STEPS if the moments still differ.
@@ -174,6 +185,7 @@ def fit_land(
         root: Tensor | None = None
         status = Status.MAX_STEPS
         for _ in range(max_steps):
+            advance()
             v, found = logarithms(where, manifold, p, z)
             share = torch.where(found, w, 0.0)
             share = (share / share.sum()).unsqueeze(1)

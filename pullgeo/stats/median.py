@@ -12,6 +12,7 @@ from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.progress import with_progress
 from pullgeo.stats.arguments import check_count
 from pullgeo.stats.centers.newton import dual_norm
 from pullgeo.stats.frechet import FrechetMean, Groups, center, checked_weights
@@ -27,6 +28,7 @@ FIRST = 12
 """Steps after which to look whether it is."""
 
 
+@with_progress()
 def frechet_median(
     manifold: Manifold,
     points: Points,
@@ -37,6 +39,7 @@ def frechet_median(
     solver: Solver | None = None,
     tol: float = 1e-8,
     max_steps: int = 100,
+    progress: bool = False,
 ) -> FrechetMean:
     """Fréchet medians ``argmin_p Σ w_i d(p, z_i)``, of one group of points or of many at once.
 

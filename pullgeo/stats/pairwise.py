@@ -156,15 +156,17 @@ def pairwise_distances(
         if cache is not None:
             raise OptionError(f"{where}: cache is for method='exact'; a graph takes less time than reading files.")
         graph = method if isinstance(method, NeighbourGraph) else NeighbourGraph()
-        D = graph_distances(manifold, points, others, graph)
-        report = _report(manifold, solver, points, others, D, graph, batch_size)
+        D = graph_distances(manifold, points, others, graph, progress)
+        report = _report(manifold, solver, points, others, D, graph, batch_size, progress)
         return (D, report) if return_status else D
     checkpoint = None
     if cache is not None:
         checkpoint = Checkpoint.open(cache, fingerprint(manifold, solver, points, others, int(batch_size)))
     i, j = _pairs(len(points), None if others is None else len(others))
     targets = points if others is None else others
-    length, found = solve_pairs(manifold, solver, points, targets, i, j, batch_size, progress, checkpoint)
+    length, found = solve_pairs(
+        manifold, solver, points, targets, i, j, batch_size, where=where, progress=progress, checkpoint=checkpoint
+    )
     D = np.zeros((len(points), len(targets)))
     status = np.full(D.shape, Status.CONVERGED, dtype=object)
     D[i, j], status[i, j] = length, found
@@ -188,6 +190,7 @@ def _report(
     D: np.ndarray,
     graph: NeighbourGraph,
     batch_size: int,
+    progress: bool,
 ) -> GraphReport:
     """Compare a sample of the distances with geodesics."""
     i, j = _pairs(len(points), None if others is None else len(others))
@@ -197,7 +200,9 @@ def _report(
     sample = apart[order.numpy(force=True)]
     i, j = i[sample], j[sample]
     targets = points if others is None else others
-    exact, status = solve_pairs(manifold, solver, points, targets, i, j, batch_size)
+    exact, status = solve_pairs(
+        manifold, solver, points, targets, i, j, batch_size, where="pairwise_distances, check", progress=progress
+    )
     report = GraphReport(np.stack([i, j], 1), D[i, j], exact, tuple(status))
     if len(sample):
         level = logging.WARNING if report.median_error > LARGE_ERROR else logging.INFO

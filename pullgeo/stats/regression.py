@@ -14,6 +14,7 @@ from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.starts.base import InitialCurve
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.progress import advance, with_progress
 from pullgeo.stats.arguments import check_count, check_manifold, check_tolerance
 from pullgeo.stats.frechet import checked_weights, frechet_mean
 from pullgeo.stats.points import Points, as_numbers, as_points
@@ -64,6 +65,7 @@ class GeodesicRegression:
         return self.manifold.expmap(self.begin, (times - self.first).unsqueeze(1) * self.velocity)
 
 
+@with_progress("evaluation")
 def geodesic_regression(
     manifold: Manifold,
     t: Tensor | np.ndarray,
@@ -73,6 +75,7 @@ def geodesic_regression(
     solver: Solver | None = None,
     tol: float = 1e-6,
     max_steps: int = 200,
+    progress: bool = False,
 ) -> GeodesicRegression:
     """Least squares along a geodesic: ``min Σ w_i d(γ(t_i), z_i)²`` over all geodesics γ.
 
@@ -87,6 +90,7 @@ def geodesic_regression(
         solver: how geodesics are found to begin with, and with how many segments; ``Newton()`` if ``None``.
         tol: bound on the residual.
         max_steps: bound on the number of steps.
+        progress: show a progress bar, counting evaluations.
 
     Raises:
         ShapeError, DtypeError, NonFiniteError: times, points or weights are not as described above.
@@ -168,6 +172,7 @@ class _Search:
         self.last: tuple[Solution, Solution, float] | None = None
 
     def value(self, x: np.ndarray, scale: float) -> tuple[float, np.ndarray]:
+        advance()
         ends = torch.from_numpy(x).to(self.z).reshape(2, -1).requires_grad_()
         with torch.enable_grad():
             curve = self.manifold.geodesic(ends[:1], ends[1:], self.solvers[0])

@@ -12,6 +12,7 @@ from pullgeo.geodesic.solver import Solver
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.frame import Frame
 from pullgeo.metric.structured import Dense
+from pullgeo.numerics.progress import with_progress
 from pullgeo.stats.arguments import check_count, check_manifold
 from pullgeo.stats.frechet import checked_weights, frechet_mean
 from pullgeo.stats.points import Points, as_numbers, as_points
@@ -73,7 +74,8 @@ class TangentPCA:
             raise ShapeError(f"{where}: t must have shape (m,), got {tuple(along.shape)}.")
         return self.manifold.expmap(self.base, along.unsqueeze(1) * self.directions[component])
 
-    def project(self, z: Points) -> Float[Tensor, "m k"]:
+    @with_progress()
+    def project(self, z: Points, *, progress: bool = False) -> Float[Tensor, "m k"]:
         """Coordinates of any points: of ``log_base(z)`` along the directions; NaN where no geodesic was found.
 
         Raises:
@@ -86,6 +88,7 @@ class TangentPCA:
         return (frame.coordinates(v) @ frame.coordinates(self.directions.double()).mT).to(self.base.dtype)
 
 
+@with_progress()
 def tangent_pca(
     manifold: Manifold,
     points: Points,
@@ -94,6 +97,7 @@ def tangent_pca(
     base: Tensor | np.ndarray | None = None,
     components: int | None = None,
     solver: Solver | None = None,
+    progress: bool = False,
 ) -> TangentPCA:
     """Principal directions: eigenvectors of the covariance of ``log_base(z_i)``, in an orthonormal frame at the base.
 
@@ -108,6 +112,7 @@ def tangent_pca(
             subtracted.
         components: how many directions; all if ``None``.
         solver: how the geodesics to the mean are found.
+        progress: show a progress bar, counting steps.
 
     Raises:
         ShapeError, DtypeError, NonFiniteError: the points are no finite ``(n, d)``, or none can be reached.

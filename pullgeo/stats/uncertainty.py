@@ -20,6 +20,7 @@ from pullgeo.manifold.ambient.convert import ambient_of
 from pullgeo.manifold.ambient.flat import Flat
 from pullgeo.manifold.decoders.ensemble import Ensemble
 from pullgeo.manifold.pullback import PullbackManifold
+from pullgeo.numerics.progress import advance, progress_bar
 from pullgeo.stats.arguments import check_count
 from pullgeo.typing import Decoder
 
@@ -150,6 +151,8 @@ def member_distances(
     z0: Float64[Tensor, "b d"] | Tensor,
     z1: Float64[Tensor, "b d"] | Tensor,
     solver: Solver | None = None,
+    *,
+    progress: bool = False,
 ) -> MemberDistances:
     """Geodesic distances as each member of an ensemble sees them, by any ambient metric.
 
@@ -158,6 +161,7 @@ def member_distances(
         z0: where curves begin, ``(b, d)``.
         z1: where they end.
         solver: how geodesics are found; ``Newton()`` if ``None``.
+        progress: whether to show a bar of the members.
 
     Raises:
         OptionError: there is no member.
@@ -174,8 +178,8 @@ def member_distances(
         torch.Size([4])
     """
     manifolds = member_manifolds("member_distances", members)
-    with torch.no_grad():
-        return MemberDistances(torch.stack([_converged(manifold, z0, z1, solver) for manifold in manifolds]))
+    with torch.no_grad(), progress_bar("member_distances", progress, unit="member", total=len(manifolds)):
+        return MemberDistances(_each(manifolds, z0, z1, solver))
 
 
 def distance_uncertainty(
@@ -185,6 +189,7 @@ def distance_uncertainty(
     *,
     segments: int = 16,
     solver: Solver | None = None,
+    progress: bool = False,
 ) -> DistanceUncertainty:
     """Geodesic distances as each member of an ensemble sees them, beside two ways to average over the members.
 
@@ -201,6 +206,7 @@ def distance_uncertainty(
         z1: where they end.
         segments: T of the independent members.
         solver: how the geodesics of members and of the expected metric are found; ``Newton()`` if ``None``.
+        progress: show a progress bar, counting metrics: those of the members, the expected one and the independent one.
 
     Raises:
         OptionError: there is no member, or one is not measured by the Euclidean metric, of outputs or of an isometric
@@ -226,9 +232,11 @@ def distance_uncertainty(
     manifolds = member_manifolds("distance_uncertainty", members)
     images = [_image(manifold) for manifold in manifolds]
     stacked = PullbackManifold(Ensemble(images))
-    with torch.no_grad():
-        lengths = member_distances(manifolds, z0, z1, solver).members
+    bar = progress_bar("distance_uncertainty", progress, unit="metric", total=len(manifolds) + 2)
+    with torch.no_grad(), bar:
+        lengths = _each(manifolds, z0, z1, solver)
         solution = stacked.geodesic(z0, z1, solver)
+        advance()
         expected = torch.where(solution.converged, solution.length.double(), torch.nan)
         # the curves are only where the search begins
         nodes = solution.curve.resample(segments).nodes.double()
@@ -236,6 +244,7 @@ def distance_uncertainty(
         line = DiscreteCurve(torch.stack(ends, 1)).resample(segments).nodes
         nodes = torch.where(torch.isfinite(nodes).flatten(1).all(1)[:, None, None], nodes, line)
         energy, floor = independent_members(stacked, len(images), nodes)
+        advance()
     return DistanceUncertainty(lengths, expected, energy.sqrt(), floor.sqrt(), segments)
 
 
@@ -284,6 +293,15 @@ class _Independent:
 
     def chord_lengths(self, layers: Tensor) -> Tensor:
         return self.stacked.chord_lengths(layers)
+
+
+def _each(manifolds: list[PullbackManifold], z0: Tensor, z1: Tensor, solver: Solver | None) -> Float64[Tensor, "s b"]:
+    """Distances in each of the manifolds, counted on the bar that is shown."""
+    lengths = []
+    for manifold in manifolds:
+        lengths.append(_converged(manifold, z0, z1, solver))
+        advance()
+    return torch.stack(lengths)
 
 
 def _converged(manifold: PullbackManifold, z0: Tensor, z1: Tensor, solver: Solver | None) -> Float64[Tensor, " b"]:

@@ -13,6 +13,7 @@ from pullgeo.geodesic.energy.base import SinglePrecisionEnergy
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.numerics.chunking import OUTPUTS
+from pullgeo.numerics.progress import counted
 
 
 def evaluated(manifold: Manifold) -> Manifold:
@@ -39,7 +40,7 @@ def evaluate(manifold: Manifold, function: Callable[[Tensor], Tensor], z: Float[
     with torch.no_grad():
         # a decoder may write into the latents that it is given
         size = manifold.decode(z[:1].clone()).numel() if isinstance(manifold, PullbackManifold) else d * d
-        return torch.cat([function(batch.clone()) for (batch,) in OUTPUTS.split(z, each=size * (d + 1))])
+        return torch.cat([function(batch.clone()) for (batch,) in counted(OUTPUTS.split(z, each=size * (d + 1)))])
 
 
 def log_volumes(manifold: Manifold, z: Float[Tensor, "n d"], where: str) -> Float64[np.ndarray, " n"]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from pullgeo.errors import OptionError
 from pullgeo.geodesic.solution import Solution
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.progress import with_progress
 from pullgeo.stats.arguments import check_manifold
 from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.batches import at_home, evaluated, log_volumes
@@ -23,6 +24,7 @@ from pullgeo.viz.style import DENSITY_SCALE, HAIRLINE, MUTED, styled
 VOLUME = "log √det G"
 
 
+@with_progress()
 def latent_map(
     manifold: Manifold,
     z: Points,
@@ -37,6 +39,7 @@ def latent_map(
     indicatrices: int = 0,
     image_shape: tuple[int, ...] | None = None,
     title: str | None = None,
+    progress: bool = False,
 ) -> go.Figure:
     """Latents by class on the logarithm of the volume density, with geodesics beside straight lines.
 
@@ -61,6 +64,7 @@ def latent_map(
             factor: steps from the centre to the rim have the same length everywhere. None if 0.
         image_shape: has no effect, and warns: what is decoded under the pointer is shown by `explore`.
         title: the figure's title.
+        progress: show a progress bar, counting steps.
 
     Returns:
         A figure with equal scales on both axes.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pullgeo.geodesic.solution import Solution
 from pullgeo.manifold.base import Manifold
+from pullgeo.numerics.progress import with_progress
 from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.batches import at_home, evaluated
 from pullgeo.viz.classes import Labels
@@ -31,6 +32,7 @@ _STRIPS = (
 )
 
 
+@with_progress()
 def latent_report(
     manifold: Manifold,
     z: Points,
@@ -39,6 +41,7 @@ def latent_report(
     *,
     names: Sequence[str] | None = None,
     image_shape: tuple[int, ...] | None = None,
+    progress: bool = False,
 ) -> list[Section]:
     """The map, the table of pairs and, where the decoder returns pictures, the strips: what `page` takes.
 
@@ -49,6 +52,7 @@ def latent_report(
         solution: the geodesics to show.
         names: a name for each pair of ``solution``.
         image_shape: how to see the decoder's outputs as pictures; see `decoded_strip`.
+        progress: show a progress bar, counting steps.
 
     Raises:
         ShapeError, DtypeError, OptionError, NonFiniteError: as `latent_map` and `decoded_strip` say.

@@ -37,6 +37,21 @@ def test_ctrl_c_ends_it_cleanly_also_while_a_decoder_hangs(tmp_path: Path):
     assert (started.process.returncode, out, err) == (0, "ended\n", "")
 
 
+def test_ctrl_c_before_the_loop_runs_ends_it_quietly(exact: Exact, monkeypatch: pytest.MonkeyPatch):
+    import uvicorn
+
+    made = uvicorn.Config.get_loop_factory
+
+    def pressed(config: uvicorn.Config) -> object:
+        signal.raise_signal(signal.SIGINT)  # when the coroutine is there, and nobody awaits it yet
+        return made(config)
+
+    monkeypatch.setattr(uvicorn.Config, "get_loop_factory", pressed)
+    before = signal.getsignal(signal.SIGINT)
+    listen(lambda: "a page", exact, announce=lambda address: None)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_it_answers_over_a_real_connection(running: Running):
     code, answer = running.ask(GOOD)
     assert (code, answer["status"]) == (200, "CONVERGED")

@@ -98,6 +98,9 @@ def test_against_stochman(pairs: int, threads: int) -> None:
                 "by the clock": theirs[1] / ours[1],
             }
         ],
+        f"stochman-{pairs}-pairs-{threads}-threads",
+        packages=["stochman"],
+        note="Both as they come; lengths by 2048 chords in float64.",
     )
     assert bool(solution.converged.all())
     assert bool((our_length <= line * (1 + 1e-6)).all())
@@ -153,7 +156,12 @@ def test_spheres() -> None:
             )
             assert bool(solution.converged.all())
             assert not isinstance(solver, Newton) or abs(float(solution.length) / exact - 1) < 1e-7
-    show("spheres of many dimensions", rows)
+    show(
+        "spheres of many dimensions",
+        rows,
+        "spheres",
+        note="One pair in stereographic coordinates.",
+    )
 
 
 def test_solvers_side_by_side() -> None:

@@ -31,7 +31,8 @@ def test_weight_diagonal() -> None:
                     "peak / (outputs x batch x weights)": found / (4 * batch * size * n_out),
                 }
             )
-    show("peak memory of an exact weight diagonal, 100-500-n", rows)
+    note = "Bytes of tensors alive at once, over those of arrays that need not be formed."
+    show("peak memory of an exact weight diagonal, 100-500-n", rows, "weight-diagonal-memory", note=note)
     for row in rows:
         if row["reduction"] == "none":  # the answer is one array of the batch times the weights
             assert row["peak / (batch x weights)"] < 8

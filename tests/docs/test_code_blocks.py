@@ -22,6 +22,7 @@ OPTIONAL = {
     "backpack",
     "curvlinops",
     "diffusers",
+    "distributed",
     "geodesic_toolbox",
     "geomstats",
     "hdbscan",

@@ -37,6 +37,15 @@ def test_the_picture_of_imports_is_up_to_date() -> None:
     assert all(order.index(above) < order.index(below) for above, below in imports.imports())
 
 
+def test_the_page_of_benchmarks_is_made_from_the_stored_results() -> None:
+    benchmarks = script("benchmarks")
+    assert benchmarks.PAGE.read_text(encoding="utf-8") == benchmarks.page(), "run python docs/benchmarks.py"
+    assert benchmarks.PICTURE.read_text(encoding="utf-8") == benchmarks.picture(), "run python docs/benchmarks.py"
+    for result in benchmarks.results().values():
+        assert len({tuple(row) for row in result["rows"]}) == 1
+        assert (ROOT / result["command"].split()[-1]).is_file()
+
+
 def test_the_names_that_type_checkers_read_are_those_of_nnj() -> None:
     page = script("nnj_stub")
     committed = page.PAGE.read_text(encoding="utf-8")

@@ -54,6 +54,34 @@ def test_what_was_interrupted_is_not_computed_again(generator: torch.Generator, 
     )
 
 
+@pytest.mark.parametrize("progress", [False, True])
+def test_an_interrupt_says_what_is_kept(generator: torch.Generator, tmp_path: Path, progress: bool):
+    z, calls, last = points(generator), 0, None
+    decoder = StereographicSphere(3)
+
+    def pressed(x: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == last:
+            raise KeyboardInterrupt
+        return decoder(x)
+
+    manifold = PullbackManifold(pressed)
+    whole = pairwise_distances(manifold, z, solver=COARSE, batch_size=3)
+    options = {"solver": COARSE, "batch_size": 3, "cache": tmp_path, "progress": progress}
+    last = calls + calls // 2
+    with pytest.raises(KeyboardInterrupt) as caught:
+        pairwise_distances(manifold, z, **options)
+    files = len(list(tmp_path.glob("batch-*.npz")))
+    assert 0 < files < 4
+    (note,) = caught.value.__notes__
+    assert note == (
+        f"pairwise_distances: interrupted. {3 * files} of 10 pairs are kept in cache {tmp_path}; the same call goes on "
+        "from there."
+    )
+    np.testing.assert_array_equal(pairwise_distances(manifold, z, **options), whole)
+
+
 def test_a_killed_process_loses_nothing_but_its_batch(tmp_path: Path):
     script = textwrap.dedent(
         """

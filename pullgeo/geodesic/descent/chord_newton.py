@@ -14,6 +14,7 @@ from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult, statuses
 from pullgeo.numerics.banded.matrix import Factor
 from pullgeo.numerics.batch import Batch
+from pullgeo.numerics.progress import stepped
 
 CONTRACTION = 0.1
 """By how much a step has to bring the residual down to justify another one with the same Hessian."""
@@ -71,6 +72,7 @@ def polish(space: DiscreteEnergy, near: DiscreteEnergy, begun: Descent, tol: flo
         chosen = active.nonzero().squeeze(1)
         if not len(chosen):
             break
+        stepped(len(chosen))
         before = now[chosen]
         new = at(_moved(before.nodes, factor.solve(now.at.gradient)[chosen]), before.steps + 1, unit[chosen])
         good = new.residual < CONTRACTION * before.residual

@@ -17,6 +17,7 @@ from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult, check_search
 from pullgeo.geodesic.solvers.proposals import propose_shortest
 from pullgeo.geodesic.starts.base import Start, StraightLine
+from pullgeo.numerics.progress import stepped
 
 OptimizerFactory = Callable[[list[Tensor]], torch.optim.Optimizer]
 
@@ -119,6 +120,7 @@ class EnergyMinimizer:
         for _ in range(self.max_steps):
             if not bool(left.any()):
                 break
+            stepped(int(left.sum()))
             optimizer.step(closure)
             steps = steps + left
             left = residual() > self.tol

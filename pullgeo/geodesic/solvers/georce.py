@@ -13,6 +13,7 @@ from pullgeo.geodesic.energy.left_endpoint import LeftEndpoint, left_endpoint
 from pullgeo.geodesic.solver import SearchResult, check_search
 from pullgeo.geodesic.solvers.proposals import propose_shortest
 from pullgeo.geodesic.starts.base import Start, StraightLine
+from pullgeo.numerics.progress import stepped
 
 HALVINGS = 30
 """How often the line search halves a step before a curve is given up."""
@@ -84,6 +85,7 @@ class Georce:
         for _ in range(self.max_steps):
             if not len(active):
                 break
+            stepped(len(active))
             moved, done, stuck = self._step(left, nodes[active])
             nodes = nodes.index_put((active,), moved)
             steps = steps.index_put((active,), steps[active] + (~done).long())

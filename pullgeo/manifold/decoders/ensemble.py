@@ -13,6 +13,7 @@ from pullgeo.likelihood.base import Likelihood
 from pullgeo.manifold.decoders.laplace import laplace_samples
 from pullgeo.manifold.float64.as_module import as_module, given
 from pullgeo.manifold.float64.convert import with_tensors
+from pullgeo.numerics.progress import with_progress
 from pullgeo.typing import Decoder
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
@@ -107,6 +108,7 @@ class Ensemble(nn.Module):
         return cls([_masked(template, tensors, shapes, z, generator) for _ in range(samples)])
 
     @classmethod
+    @with_progress()
     def of_laplace(
         cls,
         decoder: nn.Module,
@@ -117,6 +119,7 @@ class Ensemble(nn.Module):
         samples: int = 10,
         prior_precision: float = 1.0,
         generator: torch.Generator,
+        progress: bool = False,
     ) -> "Ensemble":
         """Decoders drawn from the Laplace approximation ``N(θ, (H + τ)⁻¹)`` of the posterior of the weights.
 
@@ -133,6 +136,7 @@ class Ensemble(nn.Module):
             samples: the number of members.
             prior_precision: ``τ``, one over the variance of the weights' Gaussian prior.
             generator: source of the draws.
+            progress: show a progress bar, counting parts of the products with weights.
 
         Raises:
             OptionError: an option is none of these, or the structure does not fit the decoder's layers.

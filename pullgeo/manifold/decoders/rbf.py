@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pullgeo._torch.plain_memory import outside_inference
 from pullgeo.errors import OptionError, ShapeError
+from pullgeo.numerics.progress import advance, stepped, with_progress
 
 LEAST = 1e-3
 """The least error that is believed, in units of the root mean square of all errors."""
@@ -67,6 +68,7 @@ class RBFDeviation(nn.Module):
         self.floor = floor
 
     @classmethod
+    @with_progress()
     def fit(
         cls,
         latents: Float[Tensor, "n d"],
@@ -77,6 +79,7 @@ class RBFDeviation(nn.Module):
         spread: float = 1.0,
         steps: int = 200,
         generator: torch.Generator,
+        progress: bool = False,
     ) -> "RBFDeviation":
         """Centres by k-means of latents, rates from the width of clusters, weights by maximum likelihood.
 
@@ -92,6 +95,7 @@ class RBFDeviation(nn.Module):
             spread: widens the basis functions.
             steps: multiplicative steps.
             generator: source of the clusters' starts.
+            progress: show a progress bar, counting steps.
 
         Raises:
             ShapeError, OptionError: there are fewer latents than centres, or errors are not one row for each latent; or
@@ -129,11 +133,13 @@ class RBFDeviation(nn.Module):
             # e² is 1/β on average: a start of the right size
             weights = (1 / e.mean(0)).unsqueeze(1).expand(-1, centers)
             for _ in range(steps):
+                stepped()
                 precision = phi @ weights.mT + floor
                 weights = weights * ((1 / precision).mT @ phi) / total_pull.mT
         return cls(middle.to(latents), rates.to(latents), weights.to(latents), floor)
 
     @classmethod
+    @with_progress("choice")
     def select(
         cls,
         latents: Float[Tensor, "n d"],
@@ -145,6 +151,7 @@ class RBFDeviation(nn.Module):
         held_out: float = 0.2,
         steps: int = 200,
         generator: torch.Generator,
+        progress: bool = False,
     ) -> "RBFDeviation":
         """`fit` with the number of centres and the bandwidth that are most likely for errors it has not seen.
 
@@ -161,6 +168,7 @@ class RBFDeviation(nn.Module):
             held_out: the share that is held out.
             steps: as for `fit`.
             generator: source of the split and of the clusters' starts.
+            progress: show a progress bar, counting choices.
 
         Raises:
             ShapeError, OptionError: as `fit`; or nothing is left to choose from, to fit or to hold
@@ -196,6 +204,8 @@ class RBFDeviation(nn.Module):
                     )
                 except _NarrowError:
                     continue
+                finally:
+                    advance()
                 with torch.no_grad():
                     precision = fitted(latents[test]).double() ** -2
                     score = float((precision.log() - precision * unseen).sum())

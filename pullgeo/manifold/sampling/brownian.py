@@ -7,6 +7,7 @@ from torch import Tensor
 from pullgeo.manifold.chart import Chart
 from pullgeo.manifold.frame import Frame
 from pullgeo.manifold.sampling.options import check_count, check_step_size
+from pullgeo.numerics.progress import stepped
 
 
 def random_walk(
@@ -27,6 +28,7 @@ def random_walk(
     check_step_size("random_walk", step_size)
     path = [z]
     for _ in range(steps):
+        stepped()
         noise = torch.randn(z.shape, dtype=z.dtype, device=z.device, generator=generator)
         v = step_size**0.5 * Frame.of(manifold.metric(z), len(z)).tangents(noise)
         z = z + v - manifold.connection(z, v, v) / 2

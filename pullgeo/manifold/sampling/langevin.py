@@ -14,6 +14,7 @@ from pullgeo.manifold.frame import Frame
 from pullgeo.manifold.sampling.options import check_count, check_step_size
 from pullgeo.manifold.volume import mean_christoffel
 from pullgeo.numerics.batch import Batch
+from pullgeo.numerics.progress import stepped
 
 LogDensity = Callable[[Tensor], Tensor]
 """Points ``(b, d)`` to ``log π`` ``(b,)``, up to a constant, point by point, composed of torch operations."""
@@ -93,6 +94,7 @@ def sample(
     now = _at(manifold, z, value, slope, step_size)
     points, densities, accepted = [], [], torch.zeros_like(value)
     for step in range(burn_in + steps * thin):
+        stepped()
         noise = torch.randn(z.shape, dtype=z.dtype, device=z.device, generator=generator)
         proposal = now.mean + step_size**0.5 * now.frame.tangents(noise)
         value, slope = _density(log_density, proposal)

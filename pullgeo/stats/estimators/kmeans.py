@@ -12,6 +12,7 @@ from pullgeo.geodesic.solver import Solver
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.manifold.base import Manifold
 from pullgeo.numerics.chunking import GEODESICS
+from pullgeo.numerics.progress import advance, progress_bar
 from pullgeo.stats.arguments import check_count
 from pullgeo.stats.estimators.checks import as_array, check_reached, distances, manifold_of, new_points
 from pullgeo.stats.frechet import FrechetMean, frechet_mean
@@ -37,6 +38,7 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
         max_iter: bound on the number of rounds.
         solver: how geodesics are found; ``Newton()`` if ``None``.
         random_state: seed, or numpy random state, for the first centres.
+        progress: show a progress bar in `fit`, counting rounds.
 
     Attributes:
         cluster_centers_: ``(k, d)``.
@@ -66,6 +68,7 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
         max_iter: int = 50,
         solver: Solver | None = None,
         random_state: int | np.random.RandomState | None = None,
+        progress: bool = False,
     ) -> None:
         self.manifold = manifold
         self.n_clusters = n_clusters
@@ -73,6 +76,7 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
         self.max_iter = max_iter
         self.solver = solver
         self.random_state = random_state
+        self.progress = progress
 
     def fit(self, X: Any, y: Any = None) -> "FrechetKMeans":
         """Find the clusters of points ``(n, d)``.
@@ -87,7 +91,8 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
         check_count("FrechetKMeans", "max_iter", self.max_iter)
         check_count("FrechetKMeans", f"n_clusters, with n_samples={len(X)},", self.n_clusters, 1, len(X))
         random = check_random_state(self.random_state)
-        runs = [self._run(manifold, X, random) for _ in range(self.n_init)]
+        with progress_bar("FrechetKMeans", self.progress, unit="round"):
+            runs = [self._run(manifold, X, random) for _ in range(self.n_init)]
         # not even the least, where a sum of squares is not finite
         best = min(runs, key=lambda run: run[2] if np.isfinite(run[2]) else np.inf)
         self.cluster_centers_, self.labels_, self.inertia_, self.n_iter_ = best
@@ -115,6 +120,7 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
         labels, rounds = np.nanargmin(D, axis=1), 0
         for _ in range(self.max_iter):
             rounds += 1
+            advance()
             labels = _no_empty_cluster(labels, np.nanmin(D, axis=1), len(centers))
             # labels need no mean to the last digit: a solver that is named takes no finer steps at the end
             solver = self.solver if self.solver is not None else Newton()

@@ -26,6 +26,7 @@ class GeodesicKNeighbors(ClassifierMixin, BaseEstimator):
         weights: ``"uniform"``, or ``"distance"`` for votes in proportion to the inverse distance.
         method: how distances are found: ``"exact"``, ``"graph"`` or a `NeighbourGraph`.
         solver: how geodesics are found; ``Newton()`` if ``None``.
+        progress: show a progress bar where distances are found, counting pairs.
 
     Attributes:
         classes_: labels, sorted.
@@ -48,12 +49,14 @@ class GeodesicKNeighbors(ClassifierMixin, BaseEstimator):
         weights: Literal["uniform", "distance"] = "uniform",
         method: Literal["exact", "graph"] | NeighbourGraph = "exact",
         solver: Solver | None = None,
+        progress: bool = False,
     ) -> None:
         self.manifold = manifold
         self.n_neighbors = n_neighbors
         self.weights = weights
         self.method = method
         self.solver = solver
+        self.progress = progress
 
     def fit(self, X: Any, y: Any) -> "GeodesicKNeighbors":
         """Keep the training points.
@@ -131,4 +134,6 @@ class GeodesicKNeighbors(ClassifierMixin, BaseEstimator):
                 )
             return D
         X = validate_data(self, as_array(X), reset=False, dtype=np.float64)
-        return pairwise_distances(self.manifold, X, self._X, method=self.method, solver=self.solver)
+        return pairwise_distances(
+            self.manifold, X, self._X, method=self.method, solver=self.solver, progress=self.progress
+        )

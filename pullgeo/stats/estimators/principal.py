@@ -22,6 +22,7 @@ class PrincipalGeodesicAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixi
         manifold: where the points live.
         n_components: how many geodesics; as many as there are dimensions if ``None``.
         solver: how the geodesics to the mean are found; ``Newton()`` if ``None``.
+        progress: show a progress bar where geodesics are solved for, counting steps.
 
     Attributes:
         mean_: the Fréchet mean ``(d,)``.
@@ -39,10 +40,18 @@ class PrincipalGeodesicAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixi
         ((4, 1), True)
     """
 
-    def __init__(self, manifold: Manifold, n_components: int | None = None, *, solver: Solver | None = None) -> None:
+    def __init__(
+        self,
+        manifold: Manifold,
+        n_components: int | None = None,
+        *,
+        solver: Solver | None = None,
+        progress: bool = False,
+    ) -> None:
         self.manifold = manifold
         self.n_components = n_components
         self.solver = solver
+        self.progress = progress
 
     def fit(self, X: Any, y: Any = None) -> "PrincipalGeodesicAnalysis":
         """Find mean and directions of points ``(n, d)``.
@@ -55,7 +64,7 @@ class PrincipalGeodesicAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixi
         X = validate_data(self, as_array(X), dtype=np.float64, ensure_min_samples=2)
         if self.n_components is not None:
             check_count("PrincipalGeodesicAnalysis", "n_components", self.n_components, 1, X.shape[1])
-        found = tangent_pca(manifold, X, components=self.n_components, solver=self.solver)
+        found = tangent_pca(manifold, X, components=self.n_components, solver=self.solver, progress=self.progress)
         self.analysis_ = found
         self.mean_ = found.base.numpy(force=True)
         self.components_ = found.directions.numpy(force=True)
@@ -66,7 +75,7 @@ class PrincipalGeodesicAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixi
     def transform(self, X: Any) -> np.ndarray:
         """Coordinates ``(m, k)`` of points; NaN where no geodesic to the mean was found."""
         points = new_points(self, X)
-        coordinates: np.ndarray = self.analysis_.project(points).numpy(force=True)
+        coordinates: np.ndarray = self.analysis_.project(points, progress=self.progress).numpy(force=True)
         return coordinates
 
     def inverse_transform(self, X: Any) -> np.ndarray:

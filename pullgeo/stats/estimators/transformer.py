@@ -27,6 +27,7 @@ class GeodesicNeighborsTransformer(ClassNamePrefixFeaturesOutMixin, TransformerM
             of which the first of a point that the transformer was fitted to is the point itself.
         candidates: points that are looked at for each point; ``4 n_neighbors`` if ``None``.
         edges: ``"chord"``, or ``"geodesic"`` to solve for the geodesics to the neighbours.
+        progress: show a progress bar, counting pairs.
 
     Attributes:
         n_samples_fit_: how many points it is fitted to: the columns of the graph.
@@ -49,12 +50,14 @@ class GeodesicNeighborsTransformer(ClassNamePrefixFeaturesOutMixin, TransformerM
         mode: Literal["distance", "connectivity"] = "distance",
         candidates: int | None = None,
         edges: Literal["chord", "geodesic"] = "chord",
+        progress: bool = False,
     ) -> None:
         self.manifold = manifold
         self.n_neighbors = n_neighbors
         self.mode = mode
         self.candidates = candidates
         self.edges = edges
+        self.progress = progress
 
     def fit(self, X: Any, y: Any = None) -> "GeodesicNeighborsTransformer":
         """Keep the points among which neighbours are sought.
@@ -95,4 +98,4 @@ class GeodesicNeighborsTransformer(ClassNamePrefixFeaturesOutMixin, TransformerM
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("n_neighbors", "mode", "candidates", "edges")}
+        return {name: getattr(self, name) for name in ("n_neighbors", "mode", "candidates", "edges", "progress")}

@@ -16,6 +16,7 @@ from pullgeo.manifold.decoders.ensemble import Ensemble, MeanAndDeviation
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.numerics.bisect_batch import where_defined
 from pullgeo.numerics.chunking import FIELDS
+from pullgeo.numerics.progress import counted
 from pullgeo.viz.batches import at_home
 from pullgeo.viz.explore.packing import packed
 from pullgeo.viz.explore.slice import Slice
@@ -186,6 +187,6 @@ def _evaluated(
 ) -> Float64[np.ndarray, "ny nx"]:
     z = at_home(manifold, plane.lift(torch.from_numpy(_grid(x, y, side))))
     with torch.no_grad():
-        values = torch.cat([function(part.clone()) for (part,) in FIELDS.split(z)])
+        values = torch.cat([function(part.clone()) for (part,) in counted(FIELDS.split(z))])
     numbers = values.double().numpy(force=True).reshape(side, side)
     return np.where(np.isfinite(numbers), numbers, np.nan)

@@ -16,6 +16,7 @@ from pullgeo.errors import OptionError
 from pullgeo.geodesic.solution import Solution
 from pullgeo.manifold.base import Manifold
 from pullgeo.numerics.atomic_file import write_atomically
+from pullgeo.numerics.progress import with_progress
 from pullgeo.stats.arguments import check_manifold
 from pullgeo.stats.points import Points
 from pullgeo.viz.classes import Labels
@@ -27,6 +28,7 @@ from pullgeo.viz.page import POLICY, Section, page_script, paragraphs, section_h
 _ALONE = "Everything on this page is inside this file; it opens without a network."
 
 
+@with_progress()
 def explore(
     manifold: Manifold,
     latents: Points,
@@ -45,6 +47,7 @@ def explore(
     title: str = "Latent geometry",
     lead: str = "",
     sections: Sequence[Section] = (),
+    progress: bool = False,
 ) -> Path:
     """Write a living map of a latent space: one page, on which two points are dragged and the geodesic follows.
 
@@ -82,6 +85,7 @@ def explore(
         title: of the page.
         lead: plain text beside it.
         sections: what follows below the map, as `page` takes it.
+        progress: show a progress bar, counting steps.
 
     Returns:
         The path written to.

@@ -25,6 +25,7 @@ from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.metric.structured import Dense, Identity
 from pullgeo.numerics.bisect_batch import where_defined
 from pullgeo.numerics.chunking import OUTPUTS, POINTS
+from pullgeo.numerics.progress import counted
 from pullgeo.viz.batches import at_home
 from pullgeo.viz.explore.packing import packed
 from pullgeo.viz.explore.splines import Spline, filled, spline_coefficients
@@ -419,7 +420,7 @@ def _cells(known: Bool[np.ndarray, "nx ny"]) -> Bool[np.ndarray, "cx cy"]:
 def _evaluated(flat: FlatMap, places: Tensor, *, tangents: bool) -> tuple[Tensor, Tensor]:
     """Finite outputs ``(n, D)`` of a coarse lattice and their tangents ``(2, n, D)``."""
     values, along = [], []
-    for part in _parts(flat, places):
+    for part in counted(_parts(flat, places)):
         y, J = flat(part)
         good = torch.isfinite(y).all(1)
         T = J() if tangents else y.new_zeros(2, *y.shape)

@@ -11,6 +11,7 @@ from pullgeo.geodesic.solution import Solution
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.numerics.bisect_batch import where_defined
+from pullgeo.numerics.progress import with_progress
 from pullgeo.stats.arguments import check_manifold
 from pullgeo.stats.lengths import curve_points
 from pullgeo.stats.points import Points, as_points
@@ -24,6 +25,7 @@ from pullgeo.viz.plane import checked_extent
 _STEPS = 101
 
 
+@with_progress()
 def embedded_surface(
     manifold: Manifold,
     z: Points,
@@ -36,6 +38,7 @@ def embedded_surface(
     row: int | None = None,
     col: int | None = None,
     look: Look = "print",
+    progress: bool = False,
 ) -> go.Figure:
     """The decoded plane as a surface in space, coloured by ``log √det G``, with geodesics on it.
 
@@ -53,6 +56,7 @@ def embedded_surface(
         row: the subplot of ``figure``, of the kind ``{"type": "scene"}``, counted from 1.
         col: likewise.
         look: ``"print"`` or ``"dark"``.
+        progress: show a progress bar, counting steps.
 
     Raises:
         ShapeError, DtypeError, NonFiniteError: the latents are no finite ``(n, d)``.

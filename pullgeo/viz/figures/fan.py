@@ -12,6 +12,7 @@ from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.frame import Frame
 from pullgeo.metric.structured import Dense
 from pullgeo.numerics.bisect_batch import where_defined
+from pullgeo.numerics.progress import with_progress
 from pullgeo.stats.arguments import check_manifold
 from pullgeo.viz.batches import at_home
 from pullgeo.viz.explore.slice import Slice
@@ -22,6 +23,7 @@ _STEPS = 8
 """From one rim to the next."""
 
 
+@with_progress()
 def geodesic_fan(
     manifold: Manifold,
     point: Any,
@@ -34,6 +36,7 @@ def geodesic_fan(
     row: int | None = None,
     col: int | None = None,
     look: Look = "print",
+    progress: bool = False,
 ) -> go.Figure:
     """Geodesics that leave a point at equal angles, and the points at equal lengths along them.
 
@@ -53,6 +56,7 @@ def geodesic_fan(
         row: the subplot of ``figure``, counted from 1.
         col: likewise.
         look: ``"print"`` or ``"dark"``.
+        progress: show a progress bar, counting steps.
 
     Raises:
         ShapeError: ``point`` does not have two or more coordinates.

@@ -9,6 +9,7 @@ from torch import Tensor
 from pullgeo.errors import OptionError
 from pullgeo.manifold.base import Manifold
 from pullgeo.numerics.bisect_batch import where_defined
+from pullgeo.numerics.progress import with_progress
 from pullgeo.stats.arguments import check_manifold
 from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.batches import at_home, evaluate
@@ -21,6 +22,7 @@ _CORNERS = 49
 _FILL = 0.45
 
 
+@with_progress()
 def indicatrices(
     manifold: Manifold,
     z: Points,
@@ -32,6 +34,7 @@ def indicatrices(
     row: int | None = None,
     col: int | None = None,
     look: Look = "print",
+    progress: bool = False,
 ) -> go.Figure:
     """Unit balls of the metric, ``{c + s u : uᵀ G(c) u = 1}``, with one scale s for all of them.
 
@@ -48,6 +51,7 @@ def indicatrices(
         row: the subplot of ``figure``, counted from 1.
         col: likewise.
         look: ``"print"`` or ``"dark"``.
+        progress: show a progress bar, counting steps.
 
     Raises:
         ShapeError, DtypeError, NonFiniteError: the latents are no finite ``(n, d)``.

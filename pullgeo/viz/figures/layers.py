@@ -15,6 +15,7 @@ from pullgeo.geodesic.solver import Solver
 from pullgeo.manifold.base import Manifold
 from pullgeo.manifold.volume import condition_number
 from pullgeo.numerics.bisect_batch import where_defined
+from pullgeo.numerics.progress import with_progress
 from pullgeo.stats.arguments import check_manifold
 from pullgeo.stats.points import Points, as_points
 from pullgeo.viz.batches import at_home, evaluate
@@ -47,6 +48,7 @@ class _Layer:
     signed: bool = False
 
 
+@with_progress()
 def layer_map(
     manifold: Manifold,
     z: Points,
@@ -63,6 +65,7 @@ def layer_map(
     col: int | None = None,
     look: Look = "print",
     title: str | None = None,
+    progress: bool = False,
 ) -> go.Figure:
     """A quantity of the latent space as filled contours: vectors, also in print.
 
@@ -96,6 +99,7 @@ def layer_map(
         col: likewise.
         look: ``"print"`` or ``"dark"``.
         title: of a new figure.
+        progress: show a progress bar, counting steps.
 
     Returns:
         The figure, with one more contour trace.
