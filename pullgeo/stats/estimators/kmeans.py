@@ -165,7 +165,9 @@ class FrechetKMeans(TransformerMixin, ClusterMixin, BaseEstimator):
         i, c = np.nonzero(open_)
         if len(i):
             points, targets = torch.tensor(X), torch.tensor(centers)
-            length, _ = solve_pairs(manifold, self.solver, points, targets, i, c, GEODESICS.limit)
+            length, _ = solve_pairs(
+                manifold, self.solver, points, targets, i, c, GEODESICS.limit, where="FrechetKMeans"
+            )
             bound[i, c] = length
         check_reached("FrechetKMeans", bound)
         return bound
