@@ -12,6 +12,7 @@ from torch.func import vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pullgeo._torch.checkpoint import checkpoints_kept
+from pullgeo._torch.fast_path import fast_path_off
 from pullgeo._torch.substitutes import Substituting, Watching
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.base import Jacobian
@@ -30,14 +31,8 @@ def differentiable_kernels() -> Iterator[None]:
 
     The choice of kernels is the process's, so that other threads wait.
     """
-    with one_thread_at_a_time:
-        fastpath = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            with sdpa_kernel(SDPBackend.MATH), Substituting(), checkpoints_kept():
-                yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fastpath)
+    with one_thread_at_a_time, fast_path_off(), sdpa_kernel(SDPBackend.MATH), Substituting(), checkpoints_kept():
+        yield
 
 
 @dataclass(frozen=True, eq=False)

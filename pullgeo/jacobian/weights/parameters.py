@@ -32,7 +32,7 @@ def to_coordinates(parameter: Tensor) -> Float[Tensor, " n"]:
 def from_coordinates(flat: Float[Tensor, "*b n"], parameter: Tensor) -> Num[Tensor, "..."]:
     """What the coordinates of a parameter stand for: tensors of its shape, complex if it is."""
     if not parameter.is_complex():
-        return flat.reshape(*flat.shape[:-1], *parameter.shape)
+        return flat.reshape((*flat.shape[:-1], *parameter.shape))
     pairs = flat.reshape(*flat.shape[:-1], *parameter.shape, 2)
     return torch.complex(pairs[..., 0], pairs[..., 1])  # view_as_complex fails under transforms
 
