@@ -11,6 +11,8 @@ from typing import Any
 from torch import nn
 from torch.jit import ScriptModule
 
+from pullgeo._torch.fast_path import fast_path_off
+
 _BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
 _DEPTH = 5
 """Functions that call functions, so many times, are looked into."""
@@ -19,6 +21,8 @@ _DEPTH = 5
 @contextmanager
 def left_alone(function: Any) -> Iterator[None]:
     """Puts attributes and buffers of modules back as they were, and lets no hooks of their backward pass run.
+
+    Values are those that derivatives belong to, see `fast_path_off`.
 
     A ``forward`` may keep what it computed, as the hook of ``torch.nn.utils.weight_norm`` does. Inside a transform of
     torch that is a tensor of the transform, which cannot be used, copied or pickled afterwards.
@@ -33,7 +37,8 @@ def left_alone(function: Any) -> Iterator[None]:
         # they change gradients on their way, not what forward computes; torch runs them in a function without rules
         vars(child).update((name, OrderedDict()) for name in _BACKWARD_HOOKS if vars(child).get(name))
     try:
-        yield
+        with fast_path_off():
+            yield
     finally:
         for attributes, before in held:
             if list(attributes) != list(before) or any(map(operator.is_not, attributes.values(), before.values())):

@@ -35,6 +35,7 @@ from torch.overrides import TorchFunctionMode
 from pullgeo._torch import kink_functions, matrix_functions, once_functions, own_functions, singular_values
 from pullgeo._torch.scripts import ScriptCalls
 from pullgeo._torch.torch_names import Function, functions_named
+from pullgeo._torch.without_derivative import check_has_derivative
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
@@ -336,6 +337,7 @@ class Substituting(TorchFunctionMode):
 
     Raises:
         ForgetsError: in a transform, for functions with a backward that it would take for constant.
+        ModuleError: a function without a derivative is differentiated, which torch would take for constant.
     """
 
     def __torch_function__(
@@ -345,6 +347,7 @@ class Substituting(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is own_functions.CALL:
             own_functions.check_remembered(args[0])
+        check_has_derivative(func, args, kwargs)
         if kwargs.get("out") is not None:
             return func(*args, **kwargs)
         return SUBSTITUTES.get(func, func)(*args, **kwargs)

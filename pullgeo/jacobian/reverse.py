@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo._torch.grad_mode import is_transformed, own_functions
+from pullgeo._torch.without_derivative import NoneConstant
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.contractions import flat, gram
 
@@ -222,11 +223,13 @@ def guarded(function: Callable[[Tensor], T], x: Float[Tensor, "b *x"], tensor: C
         tensor: what is differentiated in what the function returns.
 
     Raises:
-        ModuleError: when a derivative of a derivative is taken, and a backward in the function has none.
+        ModuleError: when a derivative of a derivative is taken, and a backward in the function has none; or the
+            function calls one of torch's that has no derivative at all.
 
     Cost: a look at the graph; where there is a ``torch.autograd.Function`` in it, four passes through the function.
     """
-    value = function(x)
+    with NoneConstant():
+        value = function(x)
     y = tensor(value)
     if is_transformed() or not (x.requires_grad and y.requires_grad) or not own_functions(y, x):
         return value

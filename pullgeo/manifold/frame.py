@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.half_precision import decomposable
 from pullgeo.errors import SingularMetricError
 from pullgeo.metric.base import Metric
 from pullgeo.metric.structured import Dense
@@ -45,7 +46,8 @@ class Frame(Batch):
         """
         L = Dense(G.dense()).root()
         eye = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device)
-        vectors = torch.linalg.solve_triangular(L.mT, eye.expand_as(L), upper=True)
+        upper, right = decomposable(L.mT), decomposable(eye.expand_as(L))
+        vectors = torch.linalg.solve_triangular(upper, right, upper=True).to(L.dtype)
         return Frame(L.expand(batch, -1, -1), vectors.expand(batch, -1, -1))
 
     @staticmethod

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo._torch.grad_mode import check_grad_mode
+from pullgeo._torch.half_precision import decomposable
 from pullgeo.errors import ShapeError
 from pullgeo.manifold.exponential import Connection
 from pullgeo.manifold.frame import Frame
@@ -19,7 +20,7 @@ ScalarField = Callable[[Tensor], Tensor]
 
 def condition_number(G: Metric) -> Float[Tensor, "*b"]:
     """``λ_max / λ_min`` of the eigenvalues of G; infinite where G is singular to working precision."""
-    eigenvalues = torch.linalg.eigvalsh(G.dense())
+    eigenvalues = torch.linalg.eigvalsh(decomposable(G.dense())).to(G.dtype)
     least, most = eigenvalues[..., 0], eigenvalues[..., -1]
     regular = least > torch.finfo(least.dtype).eps * most
     return torch.where(regular, most / torch.where(regular, least, 1.0), torch.inf)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pullgeo._repr import ShortRepr
+from pullgeo._torch.half_precision import decomposable
 from pullgeo._torch.plain_memory import hold_outside_inference, take_any_tensors
 from pullgeo.errors import RegistryError, ShapeError, SingularMetricError
 from pullgeo.jacobian.base import Jacobian
@@ -85,8 +86,8 @@ class Metric(ShortRepr, ABC):
             ShapeError: ``w`` does not live in this cotangent space.
         """
         self._check("solve", w)
-        matrix = self.dense()
-        solution, info = torch.linalg.solve_ex(matrix, w.unsqueeze(-1))
+        matrix = decomposable(self.dense())
+        solution, info = torch.linalg.solve_ex(matrix, w.unsqueeze(-1).to(matrix.dtype))
         if bool((info != 0).any()):
             raise SingularMetricError(
                 f"{type(self).__name__}.solve: M is singular at {int((info != 0).sum())} of {info.numel()} points. "
@@ -94,11 +95,11 @@ class Metric(ShortRepr, ABC):
                 "identity if you want a regularised one.",
                 info != 0,
             )
-        return solution.squeeze(-1)
+        return solution.squeeze(-1).to(w.dtype)
 
     def logdet(self) -> Float[Tensor, "*b"]:
         """``log |det M|``; minus infinity where ``M`` is singular."""
-        return torch.linalg.slogdet(self.dense()).logabsdet
+        return torch.linalg.slogdet(decomposable(self.dense())).logabsdet.to(self.dtype)
 
     def root(self) -> Float[Tensor, "*b n r"]:
         """A matrix ``R`` with ``M = R Rᵀ``, for a symmetric positive definite ``M``.
@@ -110,13 +111,13 @@ class Metric(ShortRepr, ABC):
         size = float(matrix.detach().abs().max()) if matrix.numel() else 0.0
         if not torch.allclose(matrix, matrix.mT, rtol=1e-4, atol=1e-6 * size):
             raise SingularMetricError(f"{type(self).__name__}.root: M is not symmetric, so it has no root M = R Rᵀ.")
-        factor, info = torch.linalg.cholesky_ex(matrix)
+        factor, info = torch.linalg.cholesky_ex(decomposable(matrix))
         if bool((info != 0).any()):
             raise SingularMetricError(
                 f"{type(self).__name__}.root: M is not positive definite at {int((info != 0).sum())} of "
                 f"{info.numel()} points, so it has no real root."
             )
-        return factor
+        return factor.to(matrix.dtype)
 
     def pullback(self, J: Jacobian) -> "Metric":
         """``Jᵀ M J``: this metric on the output of a map, pulled back to its input.

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.half_precision import decomposable
 from pullgeo.errors import ShapeError, SingularMetricError
 from pullgeo.metric.base import Metric
 
@@ -95,7 +96,7 @@ class LowRank(Metric):
         if r < n:
             return self.matrix.new_full(self.matrix.shape[:-2], -torch.inf)
         if r == n:
-            return 2 * torch.linalg.slogdet(self.matrix).logabsdet
+            return 2 * torch.linalg.slogdet(decomposable(self.matrix)).logabsdet.to(self.dtype)
         return super().logdet()
 
     def diag(self) -> Float[Tensor, "*b n"]:

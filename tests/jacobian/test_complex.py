@@ -185,3 +185,51 @@ def test_complex_inputs_serve_weights() -> None:
         for b in range(3):
             grads = torch.autograd.grad(module(z[b : b + 1])[0, o], list(module.parameters()))
             close(got[b, o], torch.cat([torch.view_as_real(g).flatten() for g in grads]))
+
+
+CONSTANT = torch.view_as_complex(random(3, 3, 2, seed=11))
+
+
+class Converted(nn.Module):
+    """Real numbers that become complex by a conversion, beside some that stay real."""
+
+    def __init__(self, convert: str) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3).double()
+        self.convert = convert
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        z = y.type_as(CONSTANT) if self.convert == "type_as" else getattr(y, self.convert)(CONSTANT.dtype)
+        return (z @ CONSTANT).real + torch.sin(y)
+
+
+class OfParameters(nn.Module):
+    """A complex number made of real parameters, beside real numbers."""
+
+    def __init__(self, make: str) -> None:
+        super().__init__()
+        self.a = nn.Parameter(random(3, 2, seed=13))
+        self.make = make
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.a
+        c = {"complex": lambda: torch.complex(a[:, 0], a[:, 1]), "times": lambda: a[:, 0] + 1j * a[:, 1]}.get(
+            self.make, lambda: a[:, 0].to(CONSTANT.dtype) * CONSTANT[0]
+        )()
+        return torch.sin(x * c.abs()) + c.imag
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
+@pytest.mark.parametrize(
+    "module",
+    [*(Converted(name) for name in ("to", "type", "type_as")), *map(OfParameters, ("complex", "times", "to"))],
+    ids=lambda module: f"{type(module).__name__} {vars(module).get('convert', vars(module).get('make'))}",
+)
+def test_what_becomes_complex_on_the_way_is_no_constant(module: nn.Module, mode: type[torch.no_grad]) -> None:
+    for wrt in ("input", "weight"):
+        truth = oracles.dense_jacobian(module, X, wrt)
+        with mode():
+            J = linearize(module, X, wrt)[1]
+        close(J.dense().detach(), truth)
+        close(J.pull(J.signature.out_basis()).detach().transpose(0, 1), truth)

@@ -413,3 +413,33 @@ def test_automatic_weights_form_gradients_of_the_chosen_only() -> None:
     with mock.patch.object(ParameterLayout, "vector", autospec=True, side_effect=ParameterLayout.vector) as vector:
         J.pull(J.signature.out_basis())
     assert [call.args[0].size for call in vector.call_args_list] == [2]
+
+
+class Gains(nn.Module):
+    """Numbers without a dimension, in a network that no recording sees through, or whose samples go one by one."""
+
+    def __init__(self, alone: bool) -> None:
+        super().__init__()
+        self.linear = nn.utils.weight_norm(nn.Linear(2, 3), dim=None)
+        self.gain = nn.Parameter(torch.tensor(0.7))
+        self.alone = alone
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.special.i0e(self.gain * self.linear(x))
+        return y * float(y.detach().shape[0] > 0) if self.alone else y
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
+def test_numbers_without_a_dimension(mode: type[torch.no_grad], alone: bool) -> None:
+    torch.manual_seed(0)
+    module, x = Gains(alone).double(), torch.randn(3, 2, dtype=torch.float64)
+    leaves = list(module.parameters())
+    found = [torch.autograd.grad(value, leaves, retain_graph=True) for value in module(x).flatten()]
+    rows = [torch.cat([g.reshape(-1) for g in gradients]) for gradients in found]
+    truth = torch.stack(rows).reshape(3, 3, -1)
+    with mode():
+        J = linearize(module, x, "weight")[1]
+        torch.testing.assert_close(J.dense().detach(), truth)
+        torch.testing.assert_close(J.pull(J.signature.out_basis()).detach().transpose(0, 1), truth)

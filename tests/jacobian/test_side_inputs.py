@@ -68,7 +68,15 @@ class Padded(nn.Module):
         self.register_buffer("padding", torch.tensor([[False, True], [False, False], [True, False]]))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.encoder(x.unflatten(1, (2, 3)), src_key_padding_mask=self.padding)
+        return self.encoder(x.unflatten(1, (2, -1)), src_key_padding_mask=self.padding)
+
+
+class PaddedByDefault(Padded):
+    """The encoder of torch's defaults, which takes another way without gradients, with other values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 2, batch_first=True), 1)
 
 
 class Within(nn.Module):
@@ -89,6 +97,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "concatenated": (Concatenated, 3),
     "divided by the batch": (DividedByTheBatch, 3),
     "padded": (Padded, 6),
+    "padded by default": (PaddedByDefault, 8),
     "within a network": (Within, 3),
 }
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pullgeo._torch.checkpoint import checkpoints_kept
+from pullgeo._torch.fast_path import fast_path_off
 from pullgeo._torch.substitutes import Substituting, Watching
 from pullgeo._torch.transforms import vjp
 from pullgeo.errors import ModuleError
@@ -34,14 +35,9 @@ def differentiable_kernels(mode: Substituting | None = None, once: bool = False)
         mode: what substitutes; it may do more than that.
         once: whether only first derivatives of reverse mode are taken, which faster kernels of attention have too.
     """
-    with one_thread_at_a_time:
-        fastpath = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            with nullcontext() if once else sdpa_kernel(SDPBackend.MATH), mode or Substituting(), checkpoints_kept():
-                yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fastpath)
+    kernels = nullcontext() if once else sdpa_kernel(SDPBackend.MATH)
+    with one_thread_at_a_time, fast_path_off(), kernels, mode or Substituting(), checkpoints_kept():
+        yield
 
 
 @dataclass(frozen=True, eq=False)

@@ -76,6 +76,8 @@ def shared(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[s
     result = function(*plain(args), **plain(kwargs))
 
     def note(piece: Tensor, pick: Callable[[Any], Tensor], per_sample: bool = False) -> Any:
+        if piece.is_complex():
+            raise Untraceable("computes complex numbers of its parameters")
         if not piece.is_floating_point():
             return piece
         shape = tuple(piece.shape[1:] if per_sample else piece.shape)

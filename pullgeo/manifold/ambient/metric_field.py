@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pullgeo._torch.half_precision import decomposable
 from pullgeo._torch.plain_memory import inference_named, outside_inference
 from pullgeo.errors import DtypeError, GeometryError, NonFiniteError, ShapeError
 from pullgeo.jacobian.reverse import guarded
@@ -113,7 +114,7 @@ def check_riemannian(M: Metric) -> None:
         lifted = torch.where(torch.isfinite(allowed)[..., None, None], matrix, 1.0) + 2 * torch.diag_embed(
             torch.where(torch.isfinite(allowed) & (allowed > 0), allowed, 1.0).unsqueeze(-1).expand_as(diagonal)
         )
-        negative = torch.linalg.cholesky_ex(lifted).info > 0
+        negative = torch.linalg.cholesky_ex(decomposable(lifted)).info > 0
     else:
         negative = (diagonal < 0).any(-1)
         skew = torch.zeros_like(negative)

@@ -129,6 +129,8 @@ def _register_same(name: str) -> None:
         value = method(plain(input), *plain(args), **plain(kwargs))
         if isinstance(value, str):
             return value  # type() without arguments
+        if value.is_complex():
+            raise Untraceable("computes with complex numbers")
         if not value.is_floating_point():
             return value.detach()
         return input if value is plain(input) else reshaped(tape, input, value)
