@@ -82,7 +82,8 @@ def served_class(module: nn.Module) -> type[nn.Module] | None:
     """
     if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks or overrides_call(module):
         return None
-    if any(p is not None and p.is_complex() for p in module._parameters.values()):  # rules know real numbers only
+    # rules know real numbers only
+    if module._parameters and True in [p.is_complex() for p in module._parameters.values() if p is not None]:
         return None
     owner = forward_owner(type(module))
     if owner in _input_rules:
