@@ -76,6 +76,7 @@ def plain_copy(module: Module, replacements: Mapping[int, Tensor]) -> Module | N
         if not _is_copied_by_its_state(cls):
             return None
         state = vars(child).copy()
+        state.pop("_compiled_call_impl", None)  # what torch.compile has made is not copied
         for name, value in state.items():
             kind = type(value)
             if kind in _ATOMS or (kind is tuple and _ATOMS.issuperset(map(type, value))):
@@ -105,6 +106,6 @@ def _is_copied_by_its_state(cls: type[nn.Module]) -> bool:
     return (
         cls.__setstate__ is nn.Module.__setstate__
         and cls.__new__ is object.__new__
-        and all(getattr(cls, name, None) is getattr(object, name, None) for name in own)
+        and all(getattr(cls, name, None) is getattr(nn.Module, name, None) for name in own)
         and not any("__slots__" in vars(base) for base in cls.__mro__)
     )

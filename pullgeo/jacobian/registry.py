@@ -1,6 +1,7 @@
 """Which rule serves which module."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -80,15 +81,24 @@ def served_class(module: nn.Module) -> type[nn.Module] | None:
     A ``forward`` or ``__call__`` of its own (in a subclass or on the instance) or a hook may compute anything, so no
     rule applies; nor does one to complex parameters.
     """
-    if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks or overrides_call(module):
+    if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
         return None
     # rules know real numbers only
     if module._parameters and True in [p.is_complex() for p in module._parameters.values() if p is not None]:
         return None
-    owner = forward_owner(type(module))
+    cls = type(module)
+    return _served(cls, cls.forward, cls.__call__)
+
+
+@lru_cache(maxsize=1024)
+def _served(cls: type[nn.Module], forward: object, call: object) -> type[nn.Module] | None:
+    """The same for a class; what its ``forward`` and ``__call__`` are is given, as somebody may replace them."""
+    if overrides_call(cls):
+        return None
+    owner = forward_owner(cls)
     if owner in _input_rules:
         return owner
-    registered = (cls for cls in type(module).__mro__ if cls in _input_rules)
+    registered = (base for base in cls.__mro__ if base in _input_rules)
     found = next(registered, None)
     return found if found is not None and forward_owner(found) is owner else None
 
@@ -106,9 +116,8 @@ def forward_owner(cls: type[nn.Module]) -> type:
     return nn.Module
 
 
-def overrides_call(module: nn.Module) -> bool:
-    """Whether calling the module runs more than torch's own ``__call__``, wrappers that add no computation left out."""
-    cls = type(module)
+def overrides_call(cls: type[nn.Module]) -> bool:
+    """Whether calling a module of this class runs more than torch's own ``__call__``, wrappers that add no computation left out."""
     if cls.__call__ is nn.Module.__call__:  # what most modules have, found quickly
         return False
     owner = next(c for c in cls.__mro__ if "__call__" in vars(c) and not vars(c).get("forward_is_transparent", False))
@@ -139,6 +148,7 @@ def _register(table: dict[type[nn.Module], Any], classes: tuple[type[nn.Module],
     def add(function: Rule) -> Rule:
         for cls in classes:
             table[cls] = function
+        _served.cache_clear()
         return function
 
     return add

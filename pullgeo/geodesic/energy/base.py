@@ -94,6 +94,14 @@ class ManifoldEnergy(DiscreteEnergy, Protocol):
 
 
 @runtime_checkable
+class HeldEnergy(Protocol):
+    """What a manifold offers on top if it can do without looking the same things up at every call of a solve."""
+
+    def held(self) -> "ManifoldEnergy":
+        """The same manifold as long as nobody changes what it consists of; whoever asks for it lets it go at the end."""
+
+
+@runtime_checkable
 class GuardedEnergy(Protocol):
     """What a manifold offers on top if there are points that it cannot measure at."""
 

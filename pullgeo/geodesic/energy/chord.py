@@ -1,7 +1,7 @@
 """Discrete energies of chords, for metrics that are pulled back from a flat space."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,14 @@ from pullgeo.numerics.banded.matrix import BlockBanded
 from pullgeo.numerics.chunking import CHORDS, POINTS
 
 Apply = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class _Known:
+    """The end points that were decoded last, and their values."""
+
+    points: Tensor = field(default_factory=lambda: torch.empty(0))
+    values: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +49,14 @@ class ChordEnergy:
     decode: Apply
     expand: Callable[[Tensor], Expansion]
     matrix: Metric | None = None
+    _known: "_Known | None" = None
+
+    def held(self) -> "ChordEnergy":
+        """The same energy while the map stays what it is: the values at end points are computed once for each search.
+
+        Only on a CPU, and where no derivatives are recorded.
+        """
+        return ChordEnergy(self.decode, self.expand, self.matrix, _Known())
 
     def energy(self, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
         """``E``."""
@@ -60,7 +76,7 @@ class ChordEnergy:
             x = nodes[:, 1:-1].reshape(-1, d).detach().requires_grad_()
             inner = self.decode(x)
         with torch.no_grad():
-            ends = self.decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
+            ends = self._ends(nodes)
             values = torch.cat([ends[:, :1], inner.detach().unflatten(0, (p, n - 2)), ends[:, 1:]], 1)
             polygon = _Polygon.through(values)
             pull = polygon.pull(self._metric)
@@ -83,8 +99,8 @@ class ChordEnergy:
 
         Cost: for each inner node one forward pass, d tangent passes and the second derivative against one cotangent.
         """
-        p, _, d = nodes.shape
-        fixed = self.decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
+        p = len(nodes)
+        fixed = self._ends(nodes)
         size = nodes[0].numel() * fixed.shape[2] * nodes.element_size() if p else 1
         metric = self._metric
         parts = [_expand(self.expand, metric, *part) for part in CHORDS.split(nodes, fixed, each=size)]
@@ -115,6 +131,18 @@ class ChordEnergy:
         return torch.cat(
             [first[:, None, None].expand(p, 1, k, k), between, last[:, None, :, None].expand(p, 1, k, k)], 1
         )
+
+    def _ends(self, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, "p 2 D"]:
+        """The values at the ends of curves."""
+        p, n, d = nodes.shape
+        ends = nodes[:, :: n - 1]
+        known = None if torch.is_grad_enabled() or ends.device.type != "cpu" else self._known
+        if known is not None and known.points.dtype == ends.dtype and torch.equal(known.points, ends):
+            return known.values
+        values = self.decode(ends.reshape(-1, d)).unflatten(0, (p, 2))
+        if known is not None:
+            known.points, known.values = ends.clone(), values
+        return values
 
     @property
     def _metric(self) -> Apply | None:

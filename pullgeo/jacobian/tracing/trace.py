@@ -87,7 +87,7 @@ class Recording:
         try:
             with checkpoints_kept(), torch.enable_grad():  # so that it shows where the module switches gradients off
                 x = self.tape.input(self._x)
-                y = root(x) if overrides_call(self._module) else self.calls.call(self._module, root, (x,), {})
+                y = root(x) if overrides_call(type(self._module)) else self.calls.call(self._module, root, (x,), {})
         finally:
             self.tape.closed = True
             for twin in doubles.values():  # one that was kept is an ordinary module, and nothing refers to itself
