@@ -87,7 +87,7 @@ def served_class(module: nn.Module) -> type[nn.Module] | None:
     if module._parameters and True in [p.is_complex() for p in module._parameters.values() if p is not None]:
         return None
     cls = type(module)
-    return _served(cls, cls.forward, cls.__call__)
+    return _served(cls, getattr(cls, "forward", None), cls.__call__)
 
 
 @lru_cache(maxsize=1024)

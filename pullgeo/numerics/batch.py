@@ -45,9 +45,13 @@ class Batch:
     def __getitem__(self: B, index: Any) -> B:
         """The members at some places: a boolean or integer tensor, a list of places, a slice, or one place."""
         chosen = slice(index, index + 1 or None) if isinstance(index, int) else index
-        if isinstance(chosen, Tensor) and _is_all(chosen, self):
+        if _is_all(chosen, self):
             return self
         return _combine(lambda a: a[chosen], self)
+
+    def changed(self: B, **values: Any) -> B:
+        """The record with other values of some fields, as ``dataclasses.replace`` makes it, which takes longer."""
+        return type(self)(**{**vars(self), **values})
 
     def map(self: B, change: Callable[[Tensor], Tensor]) -> B:
         """The record with every tensor changed in the same way, which leaves the rows where they are."""
@@ -149,9 +153,11 @@ def _names(cls: type[Batch]) -> tuple[str, ...]:
     return tuple(f.name for f in fields(cls))
 
 
-def _is_all(index: Tensor, record: Batch) -> bool:
+def _is_all(index: Any, record: Batch) -> bool:
     """Whether an index takes the one member there is, which needs no copies; on other devices that is not looked up."""
-    if len(index) != 1 or index.device.type != "cpu" or len(record) != 1:
+    if isinstance(index, list):
+        return index == [0] and type(index[0]) is int and len(record) == 1
+    if not isinstance(index, Tensor) or index.shape != (1,) or index.device.type != "cpu" or len(record) != 1:
         return False
     return index.dtype != torch.bool or bool(index)
 
