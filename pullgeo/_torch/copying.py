@@ -82,7 +82,7 @@ def plain_copy(module: Module, replacements: Mapping[int, Tensor]) -> Module | N
             if kind in _ATOMS or (kind is tuple and _ATOMS.issuperset(map(type, value))):
                 continue
             if name in ("_parameters", "_buffers"):
-                if kind is not dict or not all([v is None or id(v) in replacements for v in value.values()]):
+                if kind is not dict or not replacements.keys() >= {id(v) for v in value.values() if v is not None}:
                     return None
                 state[name] = {key: None if v is None else replacements[id(v)] for key, v in value.items()}
             elif name == "_modules" and kind is dict:

@@ -117,7 +117,7 @@ def forward_owner(cls: type[nn.Module]) -> type:
 
 
 def overrides_call(cls: type[nn.Module]) -> bool:
-    """Whether calling a module of this class runs more than torch's own ``__call__``, wrappers that add no computation left out."""
+    """Whether calls of such modules run more than torch's own ``__call__``; wrappers that add nothing do not count."""
     if cls.__call__ is nn.Module.__call__:  # what most modules have, found quickly
         return False
     owner = next(c for c in cls.__mro__ if "__call__" in vars(c) and not vars(c).get("forward_is_transparent", False))

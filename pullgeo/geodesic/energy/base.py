@@ -107,7 +107,7 @@ class HeldEnergy(Protocol):
     """What a manifold offers on top if it can do without looking the same things up at every call of a solve."""
 
     def held(self) -> "ManifoldEnergy":
-        """The same manifold as long as nobody changes what it consists of; whoever asks for it lets it go at the end."""
+        """The same manifold for as long as nobody changes what it consists of, and for no longer."""
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from pullgeo._torch.copying import computed_tensors, copied, plain_copy
 from pullgeo._torch.submodules import buffers_of, named_modules, parameters_of
@@ -67,7 +67,7 @@ def _in_double(thing: Any) -> Any:
     if isinstance(thing, nn.Module):
         check_fixed(thing)  # before it runs: batch norm in train mode would change its statistics
         tensors = _tensors(thing)
-        if any([isinstance(t, UninitializedTensorMixin) for t in tensors]):
+        if any(map(is_lazy, tensors)):
             raise ModuleError(
                 "a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
             )
