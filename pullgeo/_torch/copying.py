@@ -79,7 +79,7 @@ def plain_copy(module: Module, replacements: Mapping[int, Tensor]) -> Module | N
         state.pop("_compiled_call_impl", None)  # what torch.compile has made is not copied
         for name, value in state.items():
             kind = type(value)
-            if kind in _ATOMS or (kind is tuple and _ATOMS.issuperset(map(type, value))):
+            if kind in _ATOMS or (kind in (tuple, torch.Size) and _ATOMS.issuperset(map(type, value))):
                 continue
             if name in ("_parameters", "_buffers"):
                 if kind is not dict or not replacements.keys() >= {id(v) for v in value.values() if v is not None}:
@@ -87,7 +87,9 @@ def plain_copy(module: Module, replacements: Mapping[int, Tensor]) -> Module | N
                 state[name] = {key: None if v is None else replacements[id(v)] for key, v in value.items()}
             elif name == "_modules" and kind is dict:
                 continue
-            elif (kind in (dict, OrderedDict) and not value) or (kind is set and _ATOMS.issuperset(map(type, value))):
+            elif kind in (dict, OrderedDict, list, set) and _ATOMS.issuperset(map(type, value)):
+                if kind in (dict, OrderedDict) and value:  # hooks
+                    return None
                 state[name] = value.copy()
             else:
                 return None
@@ -104,7 +106,8 @@ def _is_copied_by_its_state(cls: type[nn.Module]) -> bool:
     """Whether ``copy.deepcopy`` makes a copy of such a module from its ``__dict__`` alone."""
     own = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__getnewargs__", "__getnewargs_ex__")
     return (
-        cls.__setstate__ is nn.Module.__setstate__
+        # those of torch fill in what states of older releases lack
+        cls.__setstate__.__module__.startswith("torch.nn.modules.")
         and cls.__new__ is object.__new__
         and all(getattr(cls, name, None) is getattr(nn.Module, name, None) for name in own)
         and not any("__slots__" in vars(base) for base in cls.__mro__)
