@@ -128,6 +128,7 @@ def _watching() -> Iterator[dict[str, int]]:
         for owner, name, place, names in (
             (PullbackManifold, "_value", 1, ("passes",)),
             (pullback, "linearize", 1, ("passes", "expansions")),
+            (pullback, "linearize_again", 1, ("passes", "expansions")),
             (PullbackManifold, "connection", 1, ("connections",)),
             (SideBySide, "of", 0, ("factorisations",)),
         ):

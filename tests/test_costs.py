@@ -78,39 +78,39 @@ def transp() -> Callable[[], object]:
 LIMITS: dict[str, tuple[Callable[[], Callable[[], object]], Cost]] = {
     "one geodesic, digits": (
         lambda: geodesic(digits),
-        Cost(passes=27, points=647, expansions=7, connections=0, factorisations=11, kernels=4238, calls=7106),
+        Cost(passes=21, points=635, expansions=7, connections=0, factorisations=11, kernels=3203, calls=3271),
     ),
     "one geodesic, digits, first": (
         first,
-        Cost(passes=27, points=647, expansions=7, connections=0, factorisations=11, kernels=4254, calls=7327),
+        Cost(passes=21, points=635, expansions=7, connections=0, factorisations=11, kernels=3219, calls=3474),
     ),
     "one geodesic, convolutions, d = 2": (
         lambda: geodesic(lambda: mnist(2)),
-        Cost(passes=19, points=469, expansions=4, connections=0, factorisations=6, kernels=2901, calls=7069),
+        Cost(passes=16, points=463, expansions=4, connections=0, factorisations=6, kernels=2349, calls=3289),
     ),
     "one geodesic, convolutions, d = 10": (
         lambda: geodesic(lambda: mnist(10)),
-        Cost(passes=21, points=452, expansions=6, connections=0, factorisations=8, kernels=3781, calls=8287),
+        Cost(passes=16, points=442, expansions=6, connections=0, factorisations=8, kernels=2948, calls=3802),
     ),
     "metric at one point": (
         metric,
-        Cost(passes=1, points=1, expansions=1, connections=0, factorisations=0, kernels=62, calls=315),
+        Cost(passes=1, points=1, expansions=1, connections=0, factorisations=0, kernels=57, calls=246),
     ),
     "connection at one point": (
         connection,
-        Cost(passes=1, points=1, expansions=1, connections=1, factorisations=1, kernels=143, calls=299),
+        Cost(passes=1, points=1, expansions=1, connections=1, factorisations=1, kernels=138, calls=230),
     ),
     "expmap": (
         expmap,
-        Cost(passes=128, points=3008, expansions=128, connections=2, factorisations=155, kernels=54289, calls=77547),
+        Cost(passes=128, points=3008, expansions=128, connections=2, factorisations=155, kernels=50333, calls=44988),
     ),
     "logmap": (
         logmap,
-        Cost(passes=66, points=6781, expansions=47, connections=0, factorisations=520, kernels=41235, calls=27924),
+        Cost(passes=59, points=6767, expansions=47, connections=0, factorisations=520, kernels=39338, calls=17602),
     ),
     "transp": (
         transp,
-        Cost(passes=73, points=11821, expansions=54, connections=0, factorisations=526, kernels=46655, calls=32735),
+        Cost(passes=66, points=11807, expansions=54, connections=0, factorisations=526, kernels=44720, calls=20537),
     ),
 }
 

@@ -72,7 +72,7 @@ def plain_copy(module: Module, replacements: Mapping[int, Tensor]) -> Module | N
     copies: dict[int, nn.Module] = {}
     states: list[dict[str, Any]] = []
     for _, child in children:
-        cls = type(child)
+        cls: Any = type(child)
         if not _is_copied_by_its_state(cls):
             return None
         state = vars(child).copy()
@@ -102,7 +102,7 @@ def plain_copy(module: Module, replacements: Mapping[int, Tensor]) -> Module | N
 
 
 @lru_cache(maxsize=1024)
-def _is_copied_by_its_state(cls: type[nn.Module]) -> bool:
+def _is_copied_by_its_state(cls: Any) -> bool:
     """Whether ``copy.deepcopy`` makes a copy of such a module from its ``__dict__`` alone."""
     own = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__getnewargs__", "__getnewargs_ex__")
     return (

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.rnn import PackedSequence
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -109,11 +109,10 @@ def check_module(module: nn.Module, x: Tensor, wrt: str, chosen: Sequence[Tensor
     """
     children = named_modules(module)
     parameters = parameters_of(children)
-    for p in parameters:
-        if isinstance(p, UninitializedTensorMixin):
-            raise ModuleError(
-                "Jacobian: a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
-            )
+    if True in map(is_lazy, parameters):
+        raise ModuleError(
+            "Jacobian: a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
+        )
     _check_fixed(children)
     _check_parameters(module, parameters if chosen is None else chosen, wrt)
     _check_recorded(module, [*parameters, *buffers_of(children)])

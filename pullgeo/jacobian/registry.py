@@ -86,12 +86,12 @@ def served_class(module: nn.Module) -> type[nn.Module] | None:
     # rules know real numbers only
     if module._parameters and True in [p.is_complex() for p in module._parameters.values() if p is not None]:
         return None
-    cls = type(module)
+    cls: Any = type(module)
     return _served(cls, getattr(cls, "forward", None), cls.__call__)
 
 
 @lru_cache(maxsize=1024)
-def _served(cls: type[nn.Module], forward: object, call: object) -> type[nn.Module] | None:
+def _served(cls: Any, forward: Any, call: Any) -> type[nn.Module] | None:
     """The same for a class; what its ``forward`` and ``__call__`` are is given, as somebody may replace them."""
     if overrides_call(cls):
         return None

@@ -297,7 +297,7 @@ class PullbackManifold(Manifold):
         So are the values at the end points of curves found once, where no derivatives are recorded.
         """
         held = copy.copy(self)
-        vars(held)["_held"] = Held()
+        held._held = Held()
         return held
 
     def in_single(self) -> "PullbackManifold | None":

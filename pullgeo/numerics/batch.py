@@ -36,7 +36,7 @@ class Batch:
     """
 
     def __len__(self) -> int:
-        for name in _names(type(self)):
+        for name in _names(self):
             rows = _rows(getattr(self, name))
             if rows is not None:
                 return rows
@@ -55,7 +55,7 @@ class Batch:
 
     def map(self: B, change: Callable[[Tensor], Tensor]) -> B:
         """The record with every tensor changed in the same way, which leaves the rows where they are."""
-        return type(self)(**{name: _changed(change, getattr(self, name)) for name in _names(type(self))})
+        return type(self)(**{name: _changed(change, getattr(self, name)) for name in _names(self)})
 
     def where(self: B, chosen: Tensor, other: B) -> B:
         """This record for the members that are chosen, ``(n,)`` of bool, the other one for the rest."""
@@ -147,9 +147,14 @@ class Grouped(Batch):
         return [f.name for f in fields(self) if f.name not in ("members", "group")]
 
 
-@lru_cache(maxsize=1024)
-def _names(cls: type[Batch]) -> tuple[str, ...]:
+def _names(record: Batch) -> tuple[str, ...]:
     """The names of the fields."""
+    cls: Any = type(record)
+    return _names_of(cls)
+
+
+@lru_cache(maxsize=1024)
+def _names_of(cls: Any) -> tuple[str, ...]:
     return tuple(f.name for f in fields(cls))
 
 
@@ -192,7 +197,7 @@ def _device(record: Batch) -> torch.device | None:
 
 def _combine(combine: Callable[..., Tensor], *parts: B, names: Sequence[str] | None = None) -> B:
     cls = type(parts[0])
-    changed = _names(cls) if names is None else names
+    changed = _names(parts[0]) if names is None else names
 
     def combined(*values: Any) -> Any:
         first = values[0]
@@ -209,7 +214,7 @@ def _combine(combine: Callable[..., Tensor], *parts: B, names: Sequence[str] | N
         entries = [entry for value in values for entry in value]
         return tuple(entries[i] for i in combine(*numbers).tolist())
 
-    values = {name: getattr(parts[0], name) for name in _names(cls)} if names is not None else {}
+    values = {name: getattr(parts[0], name) for name in _names(parts[0])} if names is not None else {}
     for name in changed:
         first = getattr(parts[0], name)
         if isinstance(first, Tensor):
