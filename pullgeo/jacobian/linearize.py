@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable
 from contextlib import nullcontext, suppress
+from types import MethodType
 from typing import Any
 
 import torch
@@ -88,10 +89,9 @@ def linearize_again(module: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
 
     A batch that the map does not take is refused as `linearize` refuses it.
     """
-    if not isinstance(module, nn.Module):
-        return linearize(module, x)
     try:
-        return linearize_input(module, unshared(outside_inference(x)))
+        x = unshared(outside_inference(x))
+        return linearize_input(module, x) if isinstance(module, nn.Module) else _linearize_function(module, x)
     except FAILURES as error:
         if isinstance(error, OutOfMemoryError):
             raise
@@ -106,7 +106,7 @@ def _linearized(module: Decoder, x: Tensor, wrt: str, parameters: Parameters) ->
         owner = getattr(module, "__self__", None)
         if isinstance(owner, nn.Module):
             check_module(owner, x, wrt)
-        return by_autodiff(module, x)
+        return _linearize_function(module, x)
     if wrt == "input":
         check_module(module, x, wrt)
         return linearize_input(module, x)
@@ -132,6 +132,39 @@ def linearize_weight(module: nn.Module, x: Tensor, layout: ParameterLayout) -> t
     y, stages = _stages(module, x, layout)
     signature = Signature(len(x), (layout.size,), tuple(y.shape[1:]), y.dtype, y.device)
     return y, WeightGraph(module, x, tuple(stages), signature, layout)
+
+
+def _linearize_function(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Jacobian]:
+    """`linearize` for anything but a module: recorded like the ``forward`` of one, where that is possible."""
+    owner = getattr(function, "__self__", None)
+    bound = isinstance(function, MethodType) and isinstance(owner, nn.Module)
+    # what fails here, for whatever reason, fails again below, where it is named
+    with suppress(Untraceable, PullgeoError, *FAILURES):
+        return record_input(_Method(function) if bound else _Function(_sparing(function)), x)
+    return by_autodiff(function, x)
+
+
+class _Method(nn.Module):
+    """A method of a module, as the ``forward`` of a module that holds it; it runs on a double."""
+
+    def __init__(self, method: Any) -> None:
+        super().__init__()
+        self.owner: nn.Module = method.__self__
+        self.method = method.__func__
+
+    def forward(self, x: Tensor) -> Any:
+        return self.method(self.owner, x)
+
+
+class _Function(nn.Module):
+    """A function as the ``forward`` of a module."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
 
 
 def by_autodiff(function: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:

@@ -1,6 +1,7 @@
 """The manifold that a decoder spans."""
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,6 +39,8 @@ from pullgeo.manifold.second_fundamental import Immersion
 from pullgeo.metric.base import Metric
 from pullgeo.metric.structured import Dense
 from pullgeo.typing import Decoder
+
+_EUCLIDEAN = Flat()
 
 _PROMOTE = "Or give a function, lambda z: decoder(z): every operation in a function is given float64."
 
@@ -138,7 +141,7 @@ class PullbackManifold(Manifold):
         if self._given is not None:
             return self._given
         chart = self._reading.chart
-        return Flat() if chart is None else chart.ambient
+        return _EUCLIDEAN if chart is None else chart.ambient
 
     @property
     def measured(self) -> str:
@@ -439,6 +442,9 @@ class PullbackManifold(Manifold):
     def _linearize(self, z: Tensor) -> tuple[Tensor, Jacobian]:
         self._check_points("metric", z)
         y, J = self._images(z)
+        # a sum is finite only if all of its terms are, or overflows
+        if math.isfinite(y.detach().sum()):
+            return y, J
         bad = ~torch.isfinite(flat(y.unsqueeze(0)).squeeze(0)).all(1)
         if bool(bad.any()):
             first = int(bad.nonzero()[0])

@@ -1,5 +1,6 @@
 """Composition: one Jacobian after another."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -108,7 +109,8 @@ class Chain(Jacobian):
 
     def _in_chunks(self, move: Move, stack: Tensor) -> Tensor:
         s = self.signature
-        widest = max(max(stage.signature.n_in, stage.signature.n_out) for stage in self.stages)
+        shapes = [s.in_shape, *[stage.signature.out_shape for stage in self.stages]]
+        widest = max([math.prod(shape) for shape in shapes])
         parts = list(working_set(s.device).slices(len(stack), widest * stack.shape[1] * stack.element_size()))
         return torch.cat([move(stack[part]) for part in parts]) if len(parts) > 1 else move(stack)
 
