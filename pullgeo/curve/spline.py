@@ -20,12 +20,10 @@ def moments(nodes: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
     second_differences = nodes[:, :-2] - 2 * nodes[:, 1:-1] + nodes[:, 2:]
     if n == 3:
         return second_differences.expand(-1, 3, -1)
-    matrix = 4 * torch.eye(n, dtype=nodes.dtype, device=nodes.device)
-    inner = torch.arange(1, n - 1, device=nodes.device)
-    matrix[inner, inner - 1] = matrix[inner, inner + 1] = 1
-    not_a_knot = torch.tensor([1.0, -2.0, 1.0], dtype=nodes.dtype, device=nodes.device)
-    matrix[0], matrix[-1] = 0, 0
-    matrix[0, :3] = matrix[-1, -3:] = not_a_knot
+    matrix = torch.zeros(n, n, dtype=nodes.dtype, device=nodes.device)
+    for offset, value in ((0, 4.0), (1, 1.0), (-1, 1.0)):
+        matrix.diagonal(offset).fill_(value)
+    matrix[0, :3] = matrix[-1, -3:] = torch.tensor([1.0, -2.0, 1.0], dtype=nodes.dtype, device=nodes.device)
     zero = torch.zeros_like(nodes[:, :1])
     # one system with all curves as right-hand sides, rather than the same matrix factorised for each of them
     right = torch.cat([zero, 6 * second_differences, zero], 1).transpose(0, 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from pullgeo._torch.checkpoint import checkpoints_kept
 from pullgeo.curve.discrete import DiscreteCurve, straight_line
 from pullgeo.errors import OptionError
-from pullgeo.geodesic.energy.base import DiscreteEnergy, GuardedEnergy, MetricEnergy
+from pullgeo.geodesic.energy.base import DiscreteEnergy, GuardedEnergy, HeldEnergy, MetricEnergy
 from pullgeo.geodesic.energy.near import Near, near_energy, near_pairs
 from pullgeo.geodesic.error_estimate import SETTINGS, longer_than_line, noise, unseen
 from pullgeo.geodesic.extrapolated import extrapolated, root
@@ -58,13 +58,14 @@ def solve(problem: BoundaryValue, solver: Solver | None = None, *, progress: boo
         raise OptionError(
             f"solve: solver must be a solver with its options, such as Newton(segments=32), got {solver!r}."
         )
-    space, z0, z1 = problem.manifold.in_double(), problem.z0.double(), problem.z1.double()
+    manifold = problem.manifold.held() if isinstance(problem.manifold, HeldEnergy) else problem.manifold
+    space, z0, z1 = manifold.in_double(), problem.z0.double(), problem.z1.double()
     if isinstance(solver, Discretising):
         space = solver.discretised(space)
     with torch.no_grad():
         if isinstance(guarded := space, GuardedEnergy):
             guarded.check_ends(torch.cat([z0, z1]))
-        near = space if isinstance(solver, Discretising) else single_precision(problem.manifold, space, z0)
+        near = space if isinstance(solver, Discretising) else single_precision(manifold, space, z0)
         found = solver.minimise(space, near, z0.detach(), z1.detach())
     solution = _solution(space, near, found, z0, z1, problem.z0.dtype)
     if isinstance(solver, Refining):

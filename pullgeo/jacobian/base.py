@@ -4,7 +4,7 @@ import copy
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,9 @@ class Jacobian(ShortRepr, ABC):
     """
 
     signature: Signature
+
+    is_linear: ClassVar[bool] = False
+    """Whether the map is linear in its input, so that its second derivative vanishes; true of `LinearKind`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let the products of every kind take stacks that were made under ``torch.inference_mode``."""
@@ -274,6 +277,8 @@ take_any_tensors(Jacobian, JACOBIAN_PRODUCTS)
 
 class LinearKind(Jacobian):
     """Base of the kinds whose map is linear in its input, so that the second derivative vanishes."""
+
+    is_linear = True
 
     def second(self, T: Float[Tensor, "k b *x"], w: Float[Tensor, "b *y"]) -> Float[Tensor, "b k k"]:
         """Zero."""

@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.rnn import PackedSequence
 from torch.nn.utils.spectral_norm import SpectralNorm
 
+from pullgeo._torch.submodules import buffers_of, named_modules, parameters_of
 from pullgeo.errors import (
     CoupledSamplesError,
     DeviceError,
@@ -106,15 +107,15 @@ def check_module(module: nn.Module, x: Tensor, wrt: str, chosen: Sequence[Tensor
         DeviceError: all parameters are on another device than ``x``.
         GradModeError: parameters or buffers were made under ``torch.inference_mode``, which is over.
     """
-    children = list(module.named_modules())
-    parameters = list({id(p): p for _, child in children for p in child._parameters.values() if p is not None}.values())
-    if any(is_lazy(p) for p in parameters):
+    children = named_modules(module)
+    parameters = parameters_of(children)
+    if True in map(is_lazy, parameters):
         raise ModuleError(
             "Jacobian: a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
         )
     _check_fixed(children)
     _check_parameters(module, parameters if chosen is None else chosen, wrt)
-    _check_recorded(module, parameters, children)
+    _check_recorded(module, [*parameters, *buffers_of(children)])
     if wrt == "weight":
         for name, child in children:
             if isinstance(child, ScriptModule) and any(True for _ in child.parameters()):
@@ -125,12 +126,12 @@ def check_module(module: nn.Module, x: Tensor, wrt: str, chosen: Sequence[Tensor
     if wrt == "weight" and not parameters:
         raise ModuleError(f"Jacobian: {type(module).__name__} has no parameters, so there is no wrt='weight'.")
     precisions = [p.dtype.to_real() for p in parameters if p.is_floating_point() or p.is_complex()]
-    if precisions and x.is_floating_point() and all(precision != x.dtype for precision in precisions):
+    if precisions and x.is_floating_point() and x.dtype not in precisions:
         raise DtypeError(
             f"Jacobian: x is {x.dtype} and the module's parameters are {precisions[0]}. "
             f"Use x.to({precisions[0]}) or module.to({x.dtype})."
         )
-    if parameters and all(p.device != x.device for p in parameters):
+    if parameters and x.device not in [p.device for p in parameters]:
         raise DeviceError(
             f"Jacobian: x is on {x.device} and the module's parameters are on {parameters[0].device}. "
             + (
@@ -161,11 +162,8 @@ def _check_parameters(module: nn.Module, parameters: Sequence[Tensor], wrt: str)
             )
 
 
-def _check_recorded(module: nn.Module, parameters: Sequence[Tensor], children: Sequence[tuple[str, nn.Module]]) -> None:
-    if torch.is_inference_mode_enabled():
-        return
-    buffers = [b for _, child in children for b in child._buffers.values() if b is not None]
-    if not any(tensor.is_inference() for tensor in (*parameters, *buffers)):
+def _check_recorded(module: nn.Module, tensors: Sequence[Tensor]) -> None:
+    if torch.is_inference_mode_enabled() or True not in [tensor.is_inference() for tensor in tensors]:
         return
     held = [*module.named_parameters(), *module.named_buffers()]
     unusable = [name for name, tensor in held if tensor is not None and tensor.is_inference()]
@@ -184,7 +182,7 @@ def check_fixed(module: nn.Module) -> None:
         CoupledSamplesError: a submodule mixes samples or draws random numbers.
         ModuleError: a submodule is quantised, or sharded over processes.
     """
-    _check_fixed(module.named_modules())
+    _check_fixed(named_modules(module))
 
 
 def _check_fixed(children: Iterable[tuple[str, nn.Module]]) -> None:

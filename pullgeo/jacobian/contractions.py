@@ -23,7 +23,7 @@ def gram(T: Float[Tensor, "k b *n"], S: Float[Tensor, "l b *n"]) -> Float[Tensor
 
     Cost: ``b k l n`` multiplications.
     """
-    return torch.matmul(flat(T).transpose(0, 1), flat(S).permute(1, 2, 0))
+    return torch.bmm(flat(T).transpose(0, 1), flat(S).permute(1, 2, 0))
 
 
 def combined(T: Float[Tensor, "k b *n"], u: Float[Tensor, "l b k"]) -> Float[Tensor, "l b *n"]:

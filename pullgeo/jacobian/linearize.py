@@ -85,6 +85,20 @@ def linearize(
         raise undifferentiable(module, error) from error
 
 
+def linearize_again(module: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
+    """`linearize` for a map that has been linearised before, and that nobody has changed since: it is not checked.
+
+    A batch that the map does not take is refused as `linearize` refuses it.
+    """
+    try:
+        x = unshared(outside_inference(x))
+        return linearize_input(module, x) if isinstance(module, nn.Module) else _linearize_function(module, x)
+    except FAILURES as error:
+        if isinstance(error, OutOfMemoryError):
+            raise
+        return linearize(module, x)
+
+
 def _linearized(module: Decoder, x: Tensor, wrt: str, parameters: Parameters) -> tuple[Tensor, Jacobian]:
     check_selection("Jacobian", wrt, parameters)
     if not isinstance(module, nn.Module):

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -86,14 +86,24 @@ def served_class(module: nn.Module) -> type[nn.Module] | None:
     A ``forward`` or ``__call__`` of its own (in a subclass or on the instance) or a hook may compute anything, so no
     rule applies; nor does one to complex parameters.
     """
-    if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks or overrides_call(module):
+    if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
         return None
-    if any(p is not None and p.is_complex() for p in module._parameters.values()):  # rules know real numbers only
+    # rules know real numbers only
+    if module._parameters and True in [p.is_complex() for p in module._parameters.values() if p is not None]:
         return None
-    owner = forward_owner(type(module))
+    cls: Any = type(module)
+    return _served(cls, getattr(cls, "forward", None), cls.__call__)
+
+
+@lru_cache(maxsize=1024)
+def _served(cls: Any, forward: Any, call: Any) -> type[nn.Module] | None:
+    """The same for a class; what its ``forward`` and ``__call__`` are is given, as somebody may replace them."""
+    if overrides_call(cls):
+        return None
+    owner = forward_owner(cls)
     if owner in _input_rules:
         return owner
-    registered = (cls for cls in type(module).__mro__ if cls in _input_rules)
+    registered = (base for base in cls.__mro__ if base in _input_rules)
     found = next(registered, None)
     return found if found is not None and forward_owner(found) is owner else None
 
@@ -111,9 +121,8 @@ def forward_owner(cls: type[nn.Module]) -> type:
     return nn.Module
 
 
-def overrides_call(module: nn.Module) -> bool:
-    """Whether calling the module runs more than torch's own ``__call__``, wrappers that add no computation left out."""
-    cls = type(module)
+def overrides_call(cls: type[nn.Module]) -> bool:
+    """Whether calls of such modules run more than torch's own ``__call__``; wrappers that add nothing do not count."""
     if cls.__call__ is nn.Module.__call__:  # what most modules have, found quickly
         return False
     owner = next(c for c in cls.__mro__ if "__call__" in vars(c) and not vars(c).get("forward_is_transparent", False))
@@ -148,6 +157,7 @@ def _register(
         served = checked(function)
         for cls in classes:
             table[cls] = served
+        _served.cache_clear()
         return function
 
     return add

@@ -1,7 +1,9 @@
 """The manifold that a decoder spans."""
 
+import copy
+import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import geoopt
@@ -15,11 +17,12 @@ from pullgeo._torch.plain_memory import inference_named, outside_inference
 from pullgeo._torch.unvalidated import unvalidated
 from pullgeo.errors import DtypeError, ModuleError, NonFiniteError, OptionError, PullgeoError, SingularMetricError
 from pullgeo.geodesic.energy.base import DiscreteEnergy, EnergyGradient, Expansion, QuadraticModel
+from pullgeo.geodesic.energy.chord import ChordEnergy
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.boundary import FAILURES
 from pullgeo.jacobian.contractions import combined, flat, gram
 from pullgeo.jacobian.kinds.autodiff import differentiable_kernels
-from pullgeo.jacobian.linearize import linearize
+from pullgeo.jacobian.linearize import linearize, linearize_again
 from pullgeo.jacobian.returned import checked_tensor
 from pullgeo.jacobian.reverse import guarded
 from pullgeo.manifold.ambient.base import Ambient
@@ -37,7 +40,26 @@ from pullgeo.metric.base import Metric
 from pullgeo.metric.structured import Dense
 from pullgeo.typing import Decoder
 
+_EUCLIDEAN = Flat()
+
 _PROMOTE = "Or give a function, lambda z: decoder(z): every operation in a function is given float64."
+
+
+@dataclass
+class Held:
+    """What a manifold finds out of itself while nobody changes it.
+
+    Attributes:
+        map: the decoder with what follows on it.
+        settled: whether it was known then what the decoder returns.
+        dtype: of latents for which the map has been checked.
+        energy: the discrete energy.
+    """
+
+    map: Decoder | None = None
+    settled: bool = False
+    dtype: torch.dtype | None = None
+    energy: DiscreteEnergy | None = None
 
 
 class PullbackManifold(Manifold):
@@ -94,6 +116,8 @@ class PullbackManifold(Manifold):
 
     name = "pullback"
 
+    _held: Held | None = None
+
     def __init__(
         self,
         decoder: Decoder | Any,
@@ -117,7 +141,7 @@ class PullbackManifold(Manifold):
         if self._given is not None:
             return self._given
         chart = self._reading.chart
-        return Flat() if chart is None else chart.ambient
+        return _EUCLIDEAN if chart is None else chart.ambient
 
     @property
     def measured(self) -> str:
@@ -268,7 +292,16 @@ class PullbackManifold(Manifold):
         ambient = None if self._given is None else self._given.in_double()
         double = PullbackManifold(in_double(self.decoder), ambient, in_double(self.output))
         double._reading = self._reading  # what one of them sees, the other knows
-        return double
+        return double if self._held is None else double.held()
+
+    def held(self) -> "PullbackManifold":
+        """This manifold while nobody changes its decoder: the map is put together and checked once.
+
+        So are the values at the end points of curves found once, where no derivatives are recorded.
+        """
+        held = copy.copy(self)
+        held._held = Held()
+        return held
 
     def in_single(self) -> "PullbackManifold | None":
         """This manifold if its decoder is in float32: solvers begin with it, as it takes half the time."""
@@ -297,16 +330,19 @@ class PullbackManifold(Manifold):
     def expand(self, z: Float[Tensor, "n d"]) -> Expansion:
         """The decoder to second order at n points: value, and the derivatives against a cotangent."""
         self._settle(z)
-        y, J = linearize(self._map, z)
+        y, J = self._derived(z)
 
         def derivatives(w: Tensor) -> tuple[Tensor, Tensor]:
             tangents, second = J.push_with_second(J.signature.in_basis(), w.reshape(y.shape))
             return flat(tangents), second
 
-        return Expansion(flat(y.unsqueeze(0)).squeeze(0), derivatives)
+        return Expansion(y if y.ndim == 2 else flat(y.unsqueeze(0)).squeeze(0), derivatives)
 
     def discretise(self) -> DiscreteEnergy:
         """The discrete energy of the curves' images: of chords in flat space, of geodesic or midpoint segments else."""
+        held = self._held
+        if held is not None and held.energy is not None:
+            return held.energy
         seen = self._reading.settled
 
         def value(z: Tensor) -> Tensor:
@@ -318,7 +354,10 @@ class PullbackManifold(Manifold):
                 )
             return self._value(z)
 
-        return self.ambient.discretise(self.expand, value)
+        energy = self.ambient.discretise(self.expand, value)
+        if held is not None and seen:
+            held.energy = energy = energy.held() if isinstance(energy, ChordEnergy) else energy
+        return energy
 
     def energy(self, nodes: Float[Tensor, "b nodes d"]) -> Float[Tensor, " b"]:
         """The discrete energy of curves given by their nodes."""
@@ -354,7 +393,24 @@ class PullbackManifold(Manifold):
     @property
     def _map(self) -> Decoder:
         """The decoder with what follows on it, up to the space that measures."""
-        return through(self.decoder, self.output, *self._reading.stages(), self.ambient.embedding)
+        held = self._held
+        if held is None:
+            return through(self.decoder, self.output, *self._reading.stages(), self.ambient.embedding)
+        if held.map is None or not held.settled:
+            held.settled = self._reading.settled
+            held.map = through(self.decoder, self.output, *self._reading.stages(), self.ambient.embedding)
+        return held.map
+
+    def _derived(self, z: Tensor) -> tuple[Tensor, Jacobian]:
+        """The map's value and Jacobian."""
+        held = self._held
+        if held is None:
+            return linearize(self._map, z)
+        if held.dtype is not z.dtype:
+            y, J = linearize(self._map, z)
+            held.dtype = z.dtype
+            return y, J
+        return linearize_again(self._map, z)
 
     def _settle(self, z: Tensor) -> None:
         """See what the decoder returns, the first time that there are latents.
@@ -386,6 +442,9 @@ class PullbackManifold(Manifold):
     def _linearize(self, z: Tensor) -> tuple[Tensor, Jacobian]:
         self._check_points("metric", z)
         y, J = self._images(z)
+        # a sum is finite only if all of its terms are, or overflows
+        if math.isfinite(y.detach().sum()):
+            return y, J
         bad = ~torch.isfinite(flat(y.unsqueeze(0)).squeeze(0)).all(1)
         if bool(bad.any()):
             first = int(bad.nonzero()[0])
@@ -402,7 +461,7 @@ class PullbackManifold(Manifold):
         z = z.contiguous()
         self._settle(z)
         try:
-            y, J = linearize(self._map, z)
+            y, J = self._derived(z)
         except RuntimeError as error:
             if isinstance(error, PullgeoError | torch.OutOfMemoryError | RecursionError):
                 raise

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -35,23 +36,37 @@ class Batch:
     """
 
     def __len__(self) -> int:
-        return next(n for f in fields(self) if (n := _rows(getattr(self, f.name))) is not None)
+        for name in _names(self):
+            rows = _rows(getattr(self, name))
+            if rows is not None:
+                return rows
+        raise TypeError(f"{type(self).__name__} has no rows to count: none of its fields is a tensor.")
 
     def __getitem__(self: B, index: Any) -> B:
         """The members at some places: a boolean or integer tensor, a list of places, a slice, or one place."""
         chosen = slice(index, index + 1 or None) if isinstance(index, int) else index
+        if _is_all(chosen, self):
+            return self
         return _combine(lambda a: a[chosen], self)
+
+    def changed(self: B, **values: Any) -> B:
+        """The record with other values of some fields, as ``dataclasses.replace`` makes it, which takes longer."""
+        return type(self)(**{**vars(self), **values})
 
     def map(self: B, change: Callable[[Tensor], Tensor]) -> B:
         """The record with every tensor changed in the same way, which leaves the rows where they are."""
-        return replace(self, **{f.name: _changed(change, getattr(self, f.name)) for f in fields(self)})
+        return type(self)(**{name: _changed(change, getattr(self, name)) for name in _names(self)})
 
     def where(self: B, chosen: Tensor, other: B) -> B:
         """This record for the members that are chosen, ``(n,)`` of bool, the other one for the rest."""
+        if len(chosen) == 1 and chosen.device.type == "cpu":
+            return self if bool(chosen) else other
         return _combine(lambda a, b: torch.where(chosen.view(-1, *[1] * (a.ndim - 1)), a, b), self, other)
 
     def put(self: B, index: Tensor, other: B) -> B:
         """The record with the members of another one at some places, integers ``(q,)`` or ``(n,)`` of bool."""
+        if _is_all(index, self):
+            return other
         return _combine(lambda a, b: a.index_put((index,), b), self, other)
 
     @classmethod
@@ -132,11 +147,33 @@ class Grouped(Batch):
         return [f.name for f in fields(self) if f.name not in ("members", "group")]
 
 
+def _names(record: Batch) -> tuple[str, ...]:
+    """The names of the fields."""
+    cls: Any = type(record)
+    return _names_of(cls)
+
+
+@lru_cache(maxsize=1024)
+def _names_of(cls: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cls))
+
+
+def _is_all(index: Any, record: Batch) -> bool:
+    """Whether an index takes the one member there is, which needs no copies; on other devices that is not looked up."""
+    if isinstance(index, list):
+        return index == [0] and type(index[0]) is int and len(record) == 1
+    if not isinstance(index, Tensor) or index.shape != (1,) or index.device.type != "cpu" or len(record) != 1:
+        return False
+    return index.dtype != torch.bool or bool(index)
+
+
 def _rows(value: Any) -> int | None:
     """The number of rows of a field; ``None`` for what belongs to the batch as a whole."""
+    if isinstance(value, Tensor):
+        return value.shape[0]
     if isinstance(value, tuple):
         return _rows(value[0]) if _of_tensors(value) else len(value)
-    return len(value) if isinstance(value, Tensor | Batch) else None
+    return len(value) if isinstance(value, Batch) else None
 
 
 def _of_tensors(value: tuple[Any, ...]) -> bool:
@@ -159,7 +196,8 @@ def _device(record: Batch) -> torch.device | None:
 
 
 def _combine(combine: Callable[..., Tensor], *parts: B, names: Sequence[str] | None = None) -> B:
-    names = [f.name for f in fields(parts[0])] if names is None else names
+    cls = type(parts[0])
+    changed = _names(parts[0]) if names is None else names
 
     def combined(*values: Any) -> Any:
         first = values[0]
@@ -176,4 +214,11 @@ def _combine(combine: Callable[..., Tensor], *parts: B, names: Sequence[str] | N
         entries = [entry for value in values for entry in value]
         return tuple(entries[i] for i in combine(*numbers).tolist())
 
-    return replace(parts[0], **{name: combined(*(getattr(part, name) for part in parts)) for name in names})
+    values = {name: getattr(parts[0], name) for name in _names(parts[0])} if names is not None else {}
+    for name in changed:
+        first = getattr(parts[0], name)
+        if isinstance(first, Tensor):
+            values[name] = combine(*[getattr(part, name) for part in parts])
+        else:
+            values[name] = combined(*[getattr(part, name) for part in parts])
+    return cls(**values)

@@ -4,7 +4,7 @@ A batch that is cut into parts needs less memory, and on a CPU often less time, 
 in cache. So budgets of work that is repeated are those of caches, and the others what a small machine has to spare.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -43,9 +43,11 @@ class Budget:
         for start in range(0, rows, step):
             yield slice(start, min(start + step, rows))
 
-    def split(self, *batches: Tensor, each: int = 1) -> Iterator[tuple[Tensor, ...]]:
+    def split(self, *batches: Tensor, each: int = 1) -> Iterable[tuple[Tensor, ...]]:
         """Parts of tensors with the same number of rows; a batch without rows is one part."""
-        yield from zip(*(batch.split(self.rows(each)) for batch in batches), strict=True)
+        if batches[0].shape[0] * max(1, each) <= self.limit:
+            return [batches]
+        return zip(*[batch.split(self.rows(each)) for batch in batches], strict=True)
 
 
 # bytes

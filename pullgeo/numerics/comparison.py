@@ -10,7 +10,7 @@ def ranked(values: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
 
     torch and numpy take NaN for the least of all numbers, or compare it as false with everything.
     """
-    return torch.where(torch.isfinite(values), values, torch.inf)
+    return values.nan_to_num(torch.inf, torch.inf, torch.inf)
 
 
 def less(a: Float[Tensor, "*#n"], b: Float[Tensor, "*#n"]) -> Bool[Tensor, "..."]:

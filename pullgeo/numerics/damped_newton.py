@@ -1,6 +1,6 @@
 """Newton's method with damping, for many independent problems at once: the one loop of all that do it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -110,10 +110,12 @@ def damped_newton(problem: Problem[I], start: I, settings: Damping, max_steps: i
             index, now, growth = index[stay], now[stay], growth[stay]
         stepped(len(now))
         now, good, factor = problem.step(now)
-        lower = torch.where(now.damping < settings.vanishing, 0.0, (now.damping * factor).clamp(min=settings.least))
+        lower = (now.damping * factor).clamp(min=settings.least)
+        if settings.vanishing > 0:
+            lower = torch.where(now.damping < settings.vanishing, 0.0, lower)
         higher = (now.damping * growth).clamp(min=settings.restart)
         growth = torch.where(good, settings.growth, settings.acceleration * growth)
-        now = replace(now, damping=torch.where(good, lower, higher), steps=now.steps + 1)
+        now = now.changed(damping=torch.where(good, lower, higher), steps=now.steps + 1)
     return type(start).cat(left)[torch.cat(places).argsort()]
 
 

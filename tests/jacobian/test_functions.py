@@ -1,6 +1,7 @@
 """Functions, bound methods and lambdas are recorded as modules are."""
 
 import functools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -98,3 +99,21 @@ def test_doubles_of_functions() -> None:
         return n if n == 0 else recursive(n - 1)
 
     assert double_of(recursive, lambda module: module)(3) == 0
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda z: z - z.mean(0), nn.BatchNorm1d(2).double().forward, nn.Dropout(0.5).forward, lambda z: z.flip(0)],
+    ids=["mean", "batch norm", "dropout", "flip"],
+)
+def test_functions_that_mix_samples_are_refused(function: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(CoupledSamplesError):
+        linearize(function, random(3, 2))
+
+
+def test_gradients_reach_the_weights_of_a_method() -> None:
+    model, z = Autoencoder().double(), random(3, 2)
+    weight = model.decoder[0].weight
+    (found,) = torch.autograd.grad(linearize(model.decode, z)[1].dense().square().sum(), weight)
+    (same,) = torch.autograd.grad(linearize(model.decoder, z)[1].dense().square().sum(), weight)
+    torch.testing.assert_close(found, same)

@@ -108,19 +108,18 @@ class _BandedDescent:
 
     def done(self, now: Descent) -> Bool[Tensor, " p"]:
         at = now.at
-        finite = torch.isfinite(at.energy) & torch.isfinite(at.residual)
+        finite = (at.energy.abs() < torch.inf) & (at.residual.abs() < torch.inf)
         return reached(at.residual, at.rounding, self.tol) | ~finite
 
     def step(self, now: Descent) -> tuple[Descent, Tensor, Tensor]:
         x, at = now.nodes, now.at
         step, damping = _damped_step(at, now.damping)
-        predicted = -(at.gradient * step).flatten(1).sum(1) / 2
-        predicted = predicted + damping * (at.damping * step.square()).flatten(1).sum(1) / 2
+        predicted = (step * (damping.view(-1, 1, 1) * at.damping * step - at.gradient)).flatten(1).sum(1) / 2
         trial = torch.cat([x[:, :1], x[:, 1:-1] + step, x[:, -1:]], 1)
         new = self.space.expand_energy(trial)
         good, factor = judged(at.energy, new.energy, predicted, energy_rounding(at), new.residual < at.residual)
         moved = torch.where(good.view(-1, 1, 1), trial, x)
-        return replace(now, nodes=moved, at=new.where(good, at), damping=damping), good, factor
+        return now.changed(nodes=moved, at=new.where(good, at), damping=damping), good, factor
 
 
 def energy_rounding(at: QuadraticModel) -> Float[Tensor, " p"]:
@@ -131,19 +130,25 @@ def energy_rounding(at: QuadraticModel) -> Float[Tensor, " p"]:
 
 def _damped_step(at: QuadraticModel, damping: Tensor) -> tuple[Tensor, Tensor]:
     """``-(H + λD)⁻¹ g`` with the least damping, from the given one upwards, that makes the matrix positive definite."""
-    step = torch.zeros_like(at.gradient)
-    todo = torch.arange(len(damping), device=damping.device)
-    while len(todo):
-        part = at if len(todo) == len(damping) else at[todo]
-        # a direction in which moving a node changes nothing still needs some damping
-        unit = part.damping.clamp(min=1e-12 * part.damping.flatten(1).amax(1)[:, None, None])
-        factor = part.hessian.shifted(damping[todo].view(-1, 1, 1) * unit).cholesky()
-        solution = -factor.solve(part.gradient)
-        good = (factor.good & torch.isfinite(solution).flatten(1).all(1)) | (damping[todo] > MARQUARDT.limit)
-        step[todo[good]] = solution[good]
-        todo = todo[~good]
-        damping = damping.index_put((todo,), (8 * damping[todo]).clamp(min=1e-3))
-    return torch.where(torch.isfinite(step), step, 0.0), damping
+    step, good = _solved(at, damping)
+    if not bool(good.all()):
+        todo = (~good).nonzero().squeeze(1)
+        while len(todo):
+            damping = damping.index_put((todo,), (8 * damping[todo]).clamp(min=1e-3))
+            again, good = _solved(at[todo], damping[todo])
+            step = step.index_put((todo,), again)
+            todo = todo[~good]
+    return step.nan_to_num(0.0, 0.0, 0.0), damping
+
+
+def _solved(at: QuadraticModel, damping: Tensor) -> tuple[Tensor, Tensor]:
+    """``-(H + λD)⁻¹ g``, and where it may be taken: the matrix is positive definite, or more damping is of no use."""
+    # a direction in which moving a node changes nothing still needs some damping
+    unit = at.damping.clamp(min=1e-12 * at.damping.flatten(1).amax(1).view(-1, 1, 1))
+    factor = at.hessian.shifted(damping.view(-1, 1, 1) * unit).cholesky()
+    step = -factor.solve(at.gradient)
+    finite = step.abs().flatten(1).amax(1) < torch.inf
+    return step, (factor.good & finite) | (damping > MARQUARDT.limit)
 
 
 def _excess(at: QuadraticModel, done: Tensor) -> Float[Tensor, " p"]:

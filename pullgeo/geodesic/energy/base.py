@@ -53,7 +53,16 @@ class QuadraticModel(Batch):
 
     def double(self) -> "QuadraticModel":
         """The same numbers in float64."""
-        return self.map(lambda a: a.double())
+        return QuadraticModel(
+            energy=self.energy.double(),
+            gradient=self.gradient.double(),
+            hessian=BlockBanded(tuple([band.double() for band in self.hessian.bands])),
+            damping=self.damping.double(),
+            residual=self.residual.double(),
+            rounding=self.rounding.double(),
+            speed_ratio=self.speed_ratio.double(),
+            order=self.order,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +100,14 @@ class ManifoldEnergy(DiscreteEnergy, Protocol):
 
     def in_double(self) -> "ManifoldEnergy":
         """The same manifold in float64."""
+
+
+@runtime_checkable
+class HeldEnergy(Protocol):
+    """What a manifold offers on top if it can do without looking the same things up at every call of a solve."""
+
+    def held(self) -> "ManifoldEnergy":
+        """The same manifold for as long as nobody changes what it consists of, and for no longer."""
 
 
 @runtime_checkable
@@ -150,9 +167,12 @@ def scale_free(
     that is zero for that reason says nothing.
     """
     size = stretch * energy
-    known = size > 0
-    norm = gradient.flatten(1).norm(dim=1) / torch.where(known, size, 1.0).sqrt()
-    return torch.where(known | ~torch.isfinite(size), norm, torch.where(energy > 0, torch.inf, 0.0))
+    nothing = size <= 0
+    norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    if size.device.type == "cpu" and not bool(nothing.any()):
+        return norm / size.sqrt()
+    norm = norm / torch.where(nothing, 1.0, size).sqrt()
+    return torch.where(nothing, torch.where(energy > 0, torch.inf, 0.0), norm)
 
 
 def relative_rounding(magnitude: Float[Tensor, " p"], energy: Float[Tensor, " p"]) -> Float[Tensor, " p"]:

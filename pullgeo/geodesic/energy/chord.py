@@ -1,7 +1,8 @@
 """Discrete energies of chords, for metrics that are pulled back from a flat space."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,15 @@ from pullgeo.numerics.banded.matrix import BlockBanded
 from pullgeo.numerics.chunking import CHORDS, POINTS
 
 Apply = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class _Known:
+    """Constants of the energy, and the end points that were decoded last with their values."""
+
+    stencils: dict[tuple[int, torch.dtype, torch.device], "_Stencil"] = field(default_factory=dict)
+    points: Tensor = field(default_factory=lambda: torch.empty(0))
+    values: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +51,20 @@ class ChordEnergy:
     decode: Apply
     expand: Callable[[Tensor], Expansion]
     matrix: Metric | None = None
+    _known: "_Known | None" = None
+
+    def held(self) -> "ChordEnergy":
+        """The same energy while the map stays what it is: the values at end points are computed once for each search.
+
+        Only on a CPU, and where no derivatives are recorded.
+        """
+        return ChordEnergy(self.decode, self.expand, self.matrix, _Known())
 
     def energy(self, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, " p"]:
         """``E``."""
         p, n, d = nodes.shape
-        return _Polygon.through(self.decode(nodes.reshape(-1, d)).unflatten(0, (p, n))).energy(self._metric)
+        values = self.decode(nodes.reshape(-1, d)).unflatten(0, (p, n))
+        return _Polygon.through(values, self._stencil(n - 1, values)).energy(self._metric)
 
     def slope(self, nodes: Float[Tensor, "p n d"]) -> EnergyGradient:
         """``E`` to first order, with the gradient ``2T J_iᵀ M q_i`` that `expand_energy` states.
@@ -60,9 +79,9 @@ class ChordEnergy:
             x = nodes[:, 1:-1].reshape(-1, d).detach().requires_grad_()
             inner = self.decode(x)
         with torch.no_grad():
-            ends = self.decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
+            ends = self._ends(nodes)
             values = torch.cat([ends[:, :1], inner.detach().unflatten(0, (p, n - 2)), ends[:, 1:]], 1)
-            polygon = _Polygon.through(values)
+            polygon = _Polygon.through(values, self._stencil(n - 1, values))
             pull = polygon.pull(self._metric)
         moved = torch.zeros_like(x)
         # a decoder that is constant, or detaches its output, has no graph
@@ -71,7 +90,7 @@ class ChordEnergy:
                 # of a number: for cotangents torch imports sympy at the first call, which takes longer than many
                 # geodesics
                 (moved,) = torch.autograd.grad(torch.dot(inner.reshape(-1), pull.reshape(-1)), x)
-        coarse = _Polygon.through(values[:, ::2]).energy(self._metric)
+        coarse = _Polygon.through(values[:, ::2], self._stencil((n - 1) // 2, values)).energy(self._metric)
         return EnergyGradient(polygon.energy(self._metric), 2.0 * (n - 1) * moved.reshape(p, n - 2, d), coarse)
 
     def expand_energy(self, nodes: Float[Tensor, "p n d"]) -> QuadraticModel:
@@ -83,11 +102,11 @@ class ChordEnergy:
 
         Cost: for each inner node one forward pass, d tangent passes and the second derivative against one cotangent.
         """
-        p, _, d = nodes.shape
-        fixed = self.decode(nodes[:, [0, -1]].reshape(-1, d)).unflatten(0, (p, 2))
+        p = len(nodes)
+        fixed = self._ends(nodes)
         size = nodes[0].numel() * fixed.shape[2] * nodes.element_size() if p else 1
-        metric = self._metric
-        parts = [_expand(self.expand, metric, *part) for part in CHORDS.split(nodes, fixed, each=size)]
+        metric, stencil = self._metric, self._stencil(nodes.shape[1] - 1, fixed)
+        parts = [_expand(self.expand, metric, stencil, *part) for part in CHORDS.split(nodes, fixed, each=size)]
         return QuadraticModel.cat(parts)
 
     def chord_lengths(self, layers: Float[Tensor, "p n k d"]) -> Float[Tensor, "p s k k"]:
@@ -116,27 +135,49 @@ class ChordEnergy:
             [first[:, None, None].expand(p, 1, k, k), between, last[:, None, :, None].expand(p, 1, k, k)], 1
         )
 
+    def _stencil(self, segments: int, like: Tensor) -> "_Stencil":
+        """The constants of the energy."""
+        if self._known is None:
+            return _Stencil.of(segments, like)
+        key = segments, like.dtype, like.device
+        if key not in self._known.stencils:
+            self._known.stencils[key] = _Stencil.of(segments, like)
+        return self._known.stencils[key]
+
+    def _ends(self, nodes: Float[Tensor, "p n d"]) -> Float[Tensor, "p 2 D"]:
+        """The values at the ends of curves."""
+        p, n, d = nodes.shape
+        ends = nodes[:, :: n - 1]
+        known = None if torch.is_grad_enabled() or ends.device.type != "cpu" else self._known
+        if known is not None and known.points.dtype == ends.dtype and torch.equal(known.points, ends):
+            return known.values
+        values = self.decode(ends.reshape(-1, d)).unflatten(0, (p, 2))
+        if known is not None:
+            known.points, known.values = ends.clone(), values
+        return values
+
     @property
     def _metric(self) -> Apply | None:
         return None if self.matrix is None else self.matrix.apply
 
 
 def _expand(
-    expand: Callable[[Tensor], Expansion], metric: Apply | None, nodes: Tensor, fixed: Tensor
+    expand: Callable[[Tensor], Expansion], metric: Apply | None, stencil: "_Stencil", nodes: Tensor, fixed: Tensor
 ) -> QuadraticModel:
     p, n, d = nodes.shape
     at = expand(nodes[:, 1:-1].reshape(-1, d))
     values = torch.cat([fixed[:, :1], at.value.unflatten(0, (p, n - 2)), fixed[:, 1:]], 1)
-    polygon = _Polygon.through(values)
-    pull = polygon.pull(metric)
-    tangents, curvature = at.derivatives(pull.flatten(0, 1))
+    polygon = _Polygon.through(values, stencil)
+    pull = polygon.pull(metric).flatten(0, 1)
+    tangents, curvature = at.derivatives(pull)
     columns = torch.nn.functional.pad(tangents.transpose(0, 1), (0, 0, 0, 0, 0, 2))
     gram, beside, beyond = _gram_bands(columns, _applied(metric, columns), p, n - 2)
-    own, next_, second_next = (a[:, None, None] for a in _stencil(polygon.weights))
-    gradient = (columns[:-2] @ pull.flatten(0, 1).unsqueeze(-1)).reshape(p, n - 2, d)
+    own, next_, second_next = stencil.bands
+    gradient = torch.bmm(columns[:-2], pull.unsqueeze(-1)).reshape(p, n - 2, d)
     pieces = polygon.pieces(metric)
     energy = pieces.sum(1) + polygon.cut_off(metric)
-    stretch = gram.diagonal(dim1=-2, dim2=-1).sum(-1).amax(1)
+    squares = gram.diagonal(dim1=-2, dim2=-1)
+    stretch = squares.sum(-1).amax(1)
     magnitude = (values * _applied(metric, values)).sum(2).amax(1)
     factor = 2.0 * (n - 1)
     return QuadraticModel(
@@ -145,11 +186,11 @@ def _expand(
         hessian=BlockBanded(
             (
                 factor * (own * gram + curvature.reshape(gram.shape)),
-                factor * next_ * beside,
-                factor * second_next * beyond,
+                next_ * beside,
+                second_next * beyond,
             )
         ),
-        damping=factor * 2 * gram.diagonal(dim1=-2, dim2=-1),
+        damping=factor * 2 * squares,
         residual=scale_free(gradient, stretch, energy),
         rounding=relative_rounding((n - 1) * magnitude, energy),
         speed_ratio=speed_ratio(pieces),
@@ -158,17 +199,47 @@ def _expand(
 
 
 @dataclass(frozen=True, eq=False)
+class _Stencil:
+    """The constants of the energy of T segments.
+
+    Attributes:
+        segments: T.
+        weights: ``w_i``.
+        twelfths: ``w_i / 12``.
+    """
+
+    segments: int
+    weights: Float[Tensor, " m"]
+    twelfths: Float[Tensor, " m"]
+
+    @staticmethod
+    def of(segments: int, like: Tensor) -> "_Stencil":
+        weights = _end_weights(segments, like)
+        return _Stencil(segments, weights, weights / 12)
+
+    @cached_property
+    def bands(self) -> tuple[Tensor, Tensor, Tensor]:
+        """``A_ii`` among the inner nodes, and ``2T A_{i,i+1}`` and ``2T A_{i,i+2}``, each ``(_, 1, 1)``."""
+        weights, factor = self.weights, 2.0 * self.segments
+        around = torch.nn.functional.pad(weights, (1, 1))
+        own = 2 + (4 * weights + around[:-2] + around[2:]) / 12
+        beside = -1 - (weights[:-1] + weights[1:]) / 6
+        own, beside, beyond = (band[:, None, None] for band in (own, beside, weights[1:-1] / 12))
+        return own, factor * beside, factor * beyond
+
+
+@dataclass(frozen=True, eq=False)
 class _Polygon:
-    """Chords ``Δ_i``, second differences ``r_i`` and weights ``w_i`` of curves in the output."""
+    """Chords ``Δ_i`` and second differences ``r_i`` of curves in the output."""
 
     chords: Float[Tensor, "p s D"]
     second_differences: Float[Tensor, "p m D"]
-    weights: Float[Tensor, " m"]
+    stencil: _Stencil
 
     @staticmethod
-    def through(values: Float[Tensor, "p n D"]) -> "_Polygon":
+    def through(values: Float[Tensor, "p n D"], stencil: _Stencil) -> "_Polygon":
         chords = values.diff(dim=1)
-        return _Polygon(chords, chords[:, :-1] - chords[:, 1:], _end_weights(chords.shape[1], values))
+        return _Polygon(chords, chords[:, :-1] - chords[:, 1:], stencil)
 
     def pieces(self, metric: Apply | None) -> Float[Tensor, "p s"]:
         """``Δ_iᵀ M Δ_i``."""
@@ -176,7 +247,8 @@ class _Polygon:
 
     def cut_off(self, metric: Apply | None) -> Float[Tensor, " p"]:
         """``¹⁄₁₂ Σ w_i r_iᵀ M r_i``."""
-        return (self.second_differences * _applied(metric, self.second_differences)).sum(2) @ self.weights / 12
+        squares = (self.second_differences * _applied(metric, self.second_differences)).sum(2)
+        return squares @ self.stencil.weights / 12
 
     def energy(self, metric: Apply | None) -> Float[Tensor, " p"]:
         """``E``."""
@@ -184,10 +256,10 @@ class _Polygon:
 
     def pull(self, metric: Apply | None) -> Float[Tensor, "p m D"]:
         """``M q_i`` for the inner nodes: second differences, less a twelfth of those of the weighted ones."""
-        weighted = self.second_differences * (self.weights / 12)[:, None]
+        weighted = self.second_differences * self.stencil.twelfths[:, None]
         pull = self.second_differences.add(weighted, alpha=2)
-        pull[:, 1:] -= weighted[:, :-1]
-        pull[:, :-1] -= weighted[:, 1:]
+        pull[:, 1:].sub_(weighted[:, :-1])
+        pull[:, :-1].sub_(weighted[:, 1:])
         return _applied(metric, pull)
 
 
@@ -211,16 +283,6 @@ def _end_weights(segments: int, like: Tensor) -> Float[Tensor, " m"]:
         return 2 * weights
     weights[:1] = weights[-1:] = 1.5
     return weights
-
-
-def _stencil(weights: Float[Tensor, " m"]) -> tuple[Tensor, Tensor, Tensor]:
-    """The diagonals of A among the inner nodes."""
-    beside = torch.nn.functional.pad(weights, (1, 1))
-    return (
-        2 + (4 * weights + beside[:-2] + beside[2:]) / 12,
-        -1 - (weights[:-1] + weights[1:]) / 6,
-        weights[1:-1] / 12,
-    )
 
 
 def _applied(metric: Apply | None, v: Tensor) -> Tensor:

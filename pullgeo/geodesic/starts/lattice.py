@@ -105,18 +105,19 @@ class LatticeSearch:
         middle = len(ways.came_from) // 2
         through = ways.through[:, middle]
         limit = (1 + self.slack) * through.amin(1)
-        paths: list[Tensor] = []
+        places: list[Tensor] = []
         pairs: list[Tensor] = []
         for _ in range(self.paths):
             length, place = through.min(1)
             # where nothing is finite the first choice is as good as any
-            chosen = ((length <= limit) if paths else torch.ones_like(length, dtype=torch.bool)).nonzero().squeeze(1)
-            back = _traced(ways.came_from[:middle], chosen, place[chosen])
-            onward = _traced(ways.goes_to[: len(ways.goes_to) - middle], chosen, place[chosen])
-            paths.append(torch.cat([back.flip(1), onward[:, 1:]], 1))
+            chosen = ((length <= limit) if places else torch.ones_like(length, dtype=torch.bool)).nonzero().squeeze(1)
+            places.append(place[chosen])
             pairs.append(chosen)
             through = through.masked_fill(near[place], torch.inf)
-        return torch.cat(paths), torch.cat(pairs)
+        pair, place = torch.cat(pairs), torch.cat(places)
+        back = _traced(ways.came_from[:middle], pair, place)
+        onward = _traced(ways.goes_to[: len(ways.goes_to) - middle], pair, place)
+        return torch.cat([back.flip(1), onward[:, 1:]], 1), pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +137,11 @@ class _Ways:
     @staticmethod
     def of(lengths: Float[Tensor, "p s k k"]) -> "_Ways":
         """Given the lengths of all steps."""
-        cost, came_from = _shortest(lengths)
-        rest, goes_to = _shortest(lengths.mT.flip(1))
-        return _Ways(torch.stack(cost, 1) + torch.stack(rest[::-1], 1), came_from, goes_to)
+        # from both ends at once
+        costs, before = _shortest(torch.cat([lengths, lengths.mT.flip(1)]))
+        cost, rest = torch.stack(costs, 1).chunk(2)
+        came_from, goes_to = zip(*[places.chunk(2) for places in before], strict=True)
+        return _Ways(cost + rest.flip(1), list(came_from), list(goes_to))
 
 
 def _shortest(lengths: Float[Tensor, "p s k k"]) -> tuple[list[Tensor], list[Tensor]]:

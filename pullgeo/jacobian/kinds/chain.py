@@ -1,12 +1,13 @@
 """Composition: one Jacobian after another."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.jacobian.base import Jacobian, LinearKind
+from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.kinds.linear_map import Move, Reshape
 from pullgeo.jacobian.signature import Signature
 from pullgeo.numerics.chunking import working_set
@@ -68,7 +69,7 @@ class Chain(Jacobian):
             deltas.append(stage.pull(deltas[-1]))
         total = T.new_zeros(T.shape[1], len(T), len(T))
         for stage, delta in zip(self.stages, reversed(deltas), strict=True):
-            if isinstance(stage, LinearKind):
+            if stage.is_linear:
                 T = stage.push(T)
             else:
                 T, second_order = stage.push_with_second(T, delta.squeeze(0))
@@ -80,7 +81,7 @@ class Chain(Jacobian):
         C: Tensor | None = None
         for stage in self.stages:
             C = None if C is None else stage.push(C)
-            if not isinstance(stage, LinearKind):
+            if not stage.is_linear:
                 second_order = stage.second_push(T, S)
                 C = second_order if C is None else C + second_order
             same = S is T
@@ -108,7 +109,8 @@ class Chain(Jacobian):
 
     def _in_chunks(self, move: Move, stack: Tensor) -> Tensor:
         s = self.signature
-        widest = max(max(stage.signature.n_in, stage.signature.n_out) for stage in self.stages)
+        shapes = [s.in_shape, *[stage.signature.out_shape for stage in self.stages]]
+        widest = max([math.prod(shape) for shape in shapes])
         parts = list(working_set(s.device).slices(len(stack), widest * stack.shape[1] * stack.element_size()))
         return torch.cat([move(stack[part]) for part in parts]) if len(parts) > 1 else move(stack)
 
@@ -117,7 +119,7 @@ def compose(stages: list[Jacobian]) -> Jacobian:
     """The composition of stages in data-flow order; nested chains are laid flat and needless reshapes dropped."""
     flat: list[Jacobian] = []
     for stage in stages:
-        flat.extend(stage.stages if isinstance(stage, Chain) else [stage])
-    essential = [s for s in flat if not (isinstance(s, Reshape) and s.signature.in_shape == s.signature.out_shape)]
+        flat.extend(stage.stages if type(stage) is Chain else [stage])
+    essential = [s for s in flat if not (type(s) is Reshape and s.signature.in_shape == s.signature.out_shape)]
     essential = essential or flat[:1]
     return essential[0] if len(essential) == 1 else Chain(tuple(essential))

@@ -132,7 +132,7 @@ class Calls:
         """
         self.notes[id(module)] = Note("autodiff", why)
         inputs = list({id(input): input for input in recorded_in((args, kwargs))}.values())
-        if overrides_call(module):  # which is under way already
+        if overrides_call(type(module)):  # which is under way already
             self._leave(f"{why}; and its class overrides __call__")
         if module is self.root or not inputs or not all(map(_is_batch, inputs)):
             self._leave(why)

@@ -107,7 +107,7 @@ class Recording:
         module = self._module
         if isinstance(module, nn.Module):
             root = doubled(module)
-            return root(x) if overrides_call(module) else self.calls.call(module, root, (x,), {})
+            return root(x) if overrides_call(type(module)) else self.calls.call(module, root, (x,), {})
 
         def checked(held: nn.Module) -> nn.Module:
             check_fixed(held)

@@ -74,4 +74,8 @@ class Flat(Ambient):
 
 
 def _flattened(decode: Decode) -> Decode:
-    return lambda z: flat(decode(z).unsqueeze(0)).squeeze(0)
+    def flattened(z: Tensor) -> Tensor:
+        y = decode(z)
+        return y if y.ndim == 2 else flat(y.unsqueeze(0)).squeeze(0)
+
+    return flattened

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pullgeo._torch.copying import computed_tensors, copied
+from pullgeo._torch.copying import computed_tensors, copied, plain_copy
+from pullgeo._torch.submodules import buffers_of, named_modules, parameters_of
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.checks import check_fixed
 from pullgeo.manifold.float64.promote import Promoted
@@ -70,11 +71,15 @@ def _in_double(thing: Any) -> Any:
             raise ModuleError(
                 "a lazy module has no parameters yet. Call the module once on a batch, which materialises it."
             )
-        if not any(t.is_floating_point() and t.dtype != torch.float64 for t in tensors):
+        if {t.dtype for t in tensors if t.is_floating_point()} <= {torch.float64}:
             return thing
         _check_convertible(thing)
-        tensors += computed_tensors(thing)  # what torch.nn.utils.weight_norm or a forward keeps
-        return with_tensors(thing, {id(t): t.double() if t.is_floating_point() else t for t in tensors})
+        converted = _doubled(tensors)
+        plain = plain_copy(thing, converted)
+        if plain is not None:
+            return plain
+        # what torch.nn.utils.weight_norm or a forward keeps
+        return with_tensors(thing, converted | _doubled(computed_tensors(thing)))
     if isinstance(thing, MethodType) and isinstance(thing.__self__, nn.Module | Metric):
         return MethodType(thing.__func__, _in_double(thing.__self__))
     if isinstance(thing, Tensor):
@@ -119,5 +124,10 @@ def _module_of(thing: Any) -> nn.Module | None:
     return owner if isinstance(owner, nn.Module) else None
 
 
+def _doubled(tensors: list[Tensor]) -> dict[int, Tensor]:
+    return {id(t): t.double() if t.is_floating_point() else t for t in tensors}
+
+
 def _tensors(module: nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
+    children = named_modules(module)
+    return [*parameters_of(children), *buffers_of(children)]

@@ -65,12 +65,20 @@ class BlockBanded(Batch):
     def dense(self) -> Float[Tensor, "p md md"]:
         """The matrices, written out."""
         p, m, d, _ = self.bands[0].shape
+        H = self._lower_half()
+        for k, band in enumerate(self.bands):
+            if 0 < k < m:
+                H.view(p, m, d, m, d).diagonal(k, 1, 3).copy_(band.permute(0, 2, 3, 1))
+        return H
+
+    def _lower_half(self) -> Float[Tensor, "p md md"]:
+        """The matrices without the blocks above the diagonal, which Cholesky's factorisation does not look at."""
+        p, m, d, _ = self.bands[0].shape
         H = self.bands[0].new_zeros(p, m, d, m, d)
         for k, band in enumerate(self.bands):
             if k < m:
-                H.diagonal(k, 1, 3).copy_(band.permute(0, 2, 3, 1))
                 H.diagonal(-k, 1, 3).copy_(band.permute(0, 3, 2, 1))
-        return H.reshape(p, m * d, m * d)
+        return H.view(p, m * d, m * d)
 
     def cholesky(self) -> Factor:
         """Factors of all systems.
@@ -84,7 +92,7 @@ class BlockBanded(Batch):
         if in_place and p >= MANY and len(self.bands) * d <= NARROW:
             return SideBySide.of(self.bands)
         if p * (m * d) ** 2 <= DENSE_LIMIT:
-            return _Dense(self.dense())
+            return _Dense(self._lower_half())
         return _Blocks(self.bands)
 
 
