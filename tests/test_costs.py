@@ -112,7 +112,7 @@ LIMITS: dict[str, tuple[Callable[[], Callable[[], object]], Cost]] = {
     ),
     "one geodesic, digits, by a method": (
         method,
-        Cost(passes=21, points=635, expansions=7, connections=0, factorisations=11, kernels=3203, calls=6879),
+        Cost(passes=21, points=635, expansions=7, connections=0, factorisations=11, kernels=3203, calls=9742),
     ),
     "metric at one point": (
         metric,
