@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch.utils import checkpoint
 
-_RUNNER = "_checkpoint_without_reentrant_generator"
-"""What surrounds a part that is computed twice, between two ``next``; a torch without it is left as it is."""
+_RUNNERS = ("_checkpoint_without_reentrant_generator", "_checkpoint_without_reentrant_generator_impl")
+"""What surrounds a part that is computed twice, between two ``next``; a torch has the first, or from 2.14 on both."""
 
 _REENTRANT = "CheckpointFunction"
 """The autograd function of ``use_reentrant=True``, which neither transforms nor ``torch.autograd.grad`` can run."""
@@ -31,7 +31,7 @@ def checkpoints_kept() -> Iterator[None]:
     """
     with _Kept.lock:
         if not _Kept.count:
-            substitutes = {_RUNNER: _alone, _REENTRANT: _Plainly}
+            substitutes = {**dict.fromkeys(_RUNNERS, _alone), _REENTRANT: _Plainly}
             _Kept.originals = {name: vars(checkpoint)[name] for name in substitutes if name in vars(checkpoint)}
             for name in _Kept.originals:
                 setattr(checkpoint, name, substitutes[name])

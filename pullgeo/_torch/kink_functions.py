@@ -14,6 +14,9 @@ from torch.nn import functional as F
 
 from pullgeo._torch.singular_values import svdvals
 
+TIES_ARE_SHARED = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)
+"""Whether equal arguments of ``fmax`` and ``fmin`` have half the gradient each; the first had all of it before."""
+
 _SERIES = tuple((-1) ** k / math.factorial(2 * k + 1) for k in range(11))
 
 
@@ -198,12 +201,16 @@ def _gathered(input: Tensor, dim: int, indices: Tensor) -> Tensor:
 
 
 def fmax(input: Tensor, other: Tensor) -> Tensor:
-    """The larger one, or the one that is a number; the first where they are equal."""
+    """The larger one, or the one that is a number; at ties as torch has it."""
+    if TIES_ARE_SHARED:
+        return torch.where(other.isnan(), input, torch.where(input.isnan(), other, torch.maximum(input, other)))
     return torch.where((input >= other) | other.isnan(), input, other)
 
 
 def fmin(input: Tensor, other: Tensor) -> Tensor:
-    """The smaller one, or the one that is a number; the first where they are equal."""
+    """The smaller one, or the one that is a number; at ties as torch has it."""
+    if TIES_ARE_SHARED:
+        return torch.where(other.isnan(), input, torch.where(input.isnan(), other, torch.minimum(input, other)))
     return torch.where((input <= other) | other.isnan(), input, other)
 
 
