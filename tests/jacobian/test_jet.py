@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pullgeo.jacobian import Autodiff, Chain, Graph, Jacobian, linearize
 from pullgeo.jacobian.contractions import combined, flat
+from pullgeo.jacobian.linearize import by_autodiff
 from tests.jacobian.architectures import random
 
 
@@ -49,7 +50,7 @@ def graph() -> Jacobian:
 
 
 def fallback() -> Jacobian:
-    return linearize(curved, random(3, 5))[1]
+    return by_autodiff(curved, random(3, 5))[1]
 
 
 @pytest.mark.parametrize(("build", "kind"), [(chain, Chain), (graph, Chain | Graph), (fallback, Autodiff)])

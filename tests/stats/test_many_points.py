@@ -26,19 +26,23 @@ class Decoded:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], Decoded]:
     """Counts while a function runs."""
     count = Decoded()
-    value, linearize = PullbackManifold._value, pullback.linearize
+    value = PullbackManifold._value
 
     def counted_value(self: PullbackManifold, z: Tensor, *rest: object, **named: object) -> Tensor:
         count.points += len(z)
         return value(self, z, *rest, **named)
 
-    def counted_linearize(module: object, z: Tensor, *rest: object, **named: object) -> object:
-        count.points += len(z)
-        count.expanded += len(z)
-        return linearize(module, z, *rest, **named)
+    def counted(linearize: Callable[..., object]) -> Callable[..., object]:
+        def counting(module: object, z: Tensor, *rest: object, **named: object) -> object:
+            count.points += len(z)
+            count.expanded += len(z)
+            return linearize(module, z, *rest, **named)
+
+        return counting
 
     monkeypatch.setattr(PullbackManifold, "_value", counted_value)
-    monkeypatch.setattr(pullback, "linearize", counted_linearize)
+    for name in ("linearize", "linearize_again"):
+        monkeypatch.setattr(pullback, name, counted(getattr(pullback, name)))
 
     def during(run: Callable[[], object]) -> Decoded:
         count.points = count.expanded = 0

@@ -27,6 +27,7 @@ def double_of(function: Any, double: Callable[[nn.Module], nn.Module]) -> Any:
         Untraceable: it is compiled.
 
     Example:
+        >>> import torch
         >>> net = nn.Linear(2, 3)
         >>> double_of(lambda z: net(z).exp(), lambda module: nn.Identity())(torch.zeros(1))
         tensor([1.])

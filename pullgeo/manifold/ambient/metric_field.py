@@ -69,8 +69,10 @@ class MetricField(Ambient):
             ShapeError: as `metric`.
         """
         M = self.metric(y)
-        bad = ~torch.isfinite(M.matrix if isinstance(M, Dense) else M.diag()).flatten(1).all(1)
-        if bool(bad.any()):
+        entries = torch.isfinite(M.matrix if isinstance(M, Dense) else M.diag())
+        if not bool(entries.all()):
+            # one metric may serve all points
+            bad = ~entries.flatten(1).all(1) if entries.ndim > 1 else None
             raise NonFiniteError("metric_fn returned NaN or infinity. Keep points where it is defined.", bad)
         return M
 
