@@ -106,8 +106,8 @@ def _is_copied_by_its_state(cls: Any) -> bool:
     """Whether ``copy.deepcopy`` makes a copy of such a module from its ``__dict__`` alone."""
     own = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__getnewargs__", "__getnewargs_ex__")
     return (
-        # those of torch fill in what states of older releases lack
-        cls.__setstate__.__module__.startswith("torch.nn.modules.")
+        # those of torch fill in what states of older releases lack; torch.compile puts its own around them
+        cls.__setstate__.__module__.startswith(("torch.nn.modules.", "torch._dynamo."))
         and cls.__new__ is object.__new__
         and all(getattr(cls, name, None) is getattr(nn.Module, name, None) for name in own)
         and not any("__slots__" in vars(base) for base in cls.__mro__)
