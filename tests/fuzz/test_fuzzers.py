@@ -39,6 +39,7 @@ ILL_CONDITIONED = [
 
 
 @pytest.mark.parametrize("number", ILL_CONDITIONED)
+@pytest.mark.heavy
 def test_single_precision_is_judged_by_what_it_can_hold(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert fuzz_products.main(["--case", str(number)]) == 0
     assert "ill-conditioned in float32: 1" in capsys.readouterr().out

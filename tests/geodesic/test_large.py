@@ -63,6 +63,7 @@ def test_the_same_solutions_and_statuses_with_and_without_matrices(monkeypatch: 
 
 
 @pytest.mark.usefixtures("without_matrices")
+@pytest.mark.heavy
 def test_derivatives_without_matrices() -> None:
     net = decoder(2)
     z0, z1 = (z.requires_grad_() for z in pairs(2))

@@ -51,6 +51,7 @@ def named(*names: str) -> list[KnownPairs]:
     return [case for case in known_pairs() if case.name in names]
 
 
+@pytest.mark.heavy
 def test_every_solver_keeps_the_contract() -> None:
     check_solver(GaussNewton(starts=(StraightLine(),)), cases=named("StereographicSphere", "HalfPlane"))
     check_solver(Shooting(starts=(StraightLine(),)), cases=named("StereographicSphere"))
@@ -69,6 +70,7 @@ def test_every_solver_keeps_the_contract() -> None:
     ],
     ids=lambda solver: type(solver).__name__,
 )
+@pytest.mark.heavy
 def test_solvers_agree_within_their_error_estimates(solver: Solver) -> None:
     manifold, (z0, z1) = PullbackManifold(smooth()), pairs()
     with torch.no_grad():
@@ -107,6 +109,7 @@ def test_no_solver_claims_what_it_has_not_reached(solver: Solver) -> None:
     assert bool(((solution.length - exact).abs() <= 3 * solution.error_estimate)[failed].all())
 
 
+@pytest.mark.heavy
 def test_one_bad_pair_does_not_lose_the_others() -> None:
     f = smooth()
 

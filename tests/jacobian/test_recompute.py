@@ -117,6 +117,7 @@ def contractions(
     )
 
 
+@pytest.mark.heavy
 def test_gradients_of_contractions_in_chunks(network: nn.Module) -> None:
     x = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
     weights = dict(network.named_parameters())
@@ -178,6 +179,7 @@ def deep_convolutions() -> nn.Module:
     return nn.Sequential(*layers, nn.Tanh(), nn.Conv2d(4, 1, 3, padding=1))
 
 
+@pytest.mark.heavy
 def test_a_diagonal_that_can_be_differentiated_takes_the_memory_of_a_chunk() -> None:
     network, x = deep_convolutions(), torch.randn(1, 1, 12, 12)
     ggn_diag(network, x, Gaussian(), chunk_size=8)
@@ -201,6 +203,7 @@ def test_a_diagonal_that_can_be_differentiated_takes_the_memory_of_a_chunk() -> 
 
 
 @pytest.mark.parametrize("outputs", ["full", "diagonal", "trace"])
+@pytest.mark.heavy
 def test_kernels_keep_no_graph(outputs: str) -> None:
     network, x = deep_convolutions(), torch.randn(2, 1, 8, 8)
     peaks = []
@@ -233,6 +236,7 @@ def test_without_gradients_nothing_is_connected() -> None:
         assert ggn_diag(network, torch.randn(3, 6), Gaussian(), chunk_size=1).is_inference()
 
 
+@pytest.mark.heavy
 def test_under_transforms() -> None:
     network = mlp().double()
     x = torch.randn(2, 6, dtype=torch.float64)

@@ -133,6 +133,7 @@ def truth(module: nn.Module, x: Tensor, wrt: str) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("wrt", ["input", "weight"])
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.heavy
 def test_products_equal_backward_passes_through_the_whole_batch(name: str, wrt: str) -> None:
     module, x = case(name)
     J_true, H = truth(module, x, wrt)
@@ -157,6 +158,7 @@ def test_products_equal_backward_passes_through_the_whole_batch(name: str, wrt: 
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.heavy
 def test_sums_over_the_batch_and_kernels_of_weights(name: str) -> None:
     module, x = case(name)
     J_true = truth(module, x, "weight")[0]

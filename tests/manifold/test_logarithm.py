@@ -131,6 +131,7 @@ def test_derivatives_across_jumps_are_refused(what: str) -> None:
     PullbackManifold(elu).dist(x, x + u).sum().backward()
 
 
+@pytest.mark.heavy
 def test_a_logarithm_tells_for_each_pair_why_there_is_none() -> None:
     def decoder(z: Tensor) -> Tensor:
         return torch.cat([z, 2 * z[:, :1].relu(), z[:, :1].relu() * z[:, 1:]], 1)

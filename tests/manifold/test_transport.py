@@ -91,6 +91,7 @@ def test_transport_differentiates() -> None:
     assert torch.autograd.gradcheck(lambda n, w: manifold.parallel_transport(DiscreteCurve(n), w), (nodes, v))
 
 
+@pytest.mark.heavy
 def test_exponentials_differentiate_twice_and_keep_no_steps() -> None:
     net = decoder()
     manifold = PullbackManifold(net)
@@ -234,6 +235,7 @@ def test_logarithm_of_the_flat_plane_and_of_coincident_points() -> None:
     torch.testing.assert_close(to_y, w)
 
 
+@pytest.mark.heavy
 def test_a_geodesic_that_leaves_the_chart_is_named_and_spoils_no_other() -> None:
     class Floor(nn.Module):
         """A cone's metric that ends at y = 0."""

@@ -196,6 +196,7 @@ def test_features_of_a_network_measure_beside_pixels() -> None:
     torch.testing.assert_close(manifold.dist(z, w), stacked.dist(z, w))
 
 
+@pytest.mark.heavy
 def test_sums_are_manifolds() -> None:
     z, w = points()
     check_manifold(weighted_sum(CASES["decoder and density"](), z, [1.0, 0.5]), z[:2], z[:2] + 0.2 * w[:2])

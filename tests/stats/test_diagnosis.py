@@ -113,6 +113,7 @@ def examined(case: Case) -> Diagnosis:
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.heavy
 def test_each_finding_is_found_where_it_is_and_nowhere_else(name: str) -> None:
     found = examined(CASES[name])
     assert set(found.findings) == CASES[name].findings, found
@@ -163,6 +164,7 @@ class Gaussian(nn.Module):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.heavy
 def test_modules_in_either_precision_and_distributions(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(2, 7), nn.Tanh(), nn.Linear(7, 5)).to(dtype)
@@ -188,6 +190,7 @@ def test_the_same_generator_gives_the_same_pairs() -> None:
     assert diagnose(PullbackManifold(bowl), normal(), pairs=7).rows == ask(0).rows
 
 
+@pytest.mark.heavy
 def test_it_tells() -> None:
     found = examined(CASES["flat between clusters"])
     text = repr(found)

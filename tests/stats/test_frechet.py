@@ -166,6 +166,7 @@ def test_one_point_and_equal_points():
     assert bool(found.converged.all())
 
 
+@pytest.mark.heavy
 def test_derivatives_with_respect_to_points_and_weights():
     manifold = PullbackManifold(StereographicSphere(2))
     z, w = some(3, 2)

@@ -88,6 +88,7 @@ def test_common_members_have_lengths_and_independent_members_a_floor() -> None:
     torch.testing.assert_close(gain, torch.full_like(gain, 4.0), rtol=0.02, atol=0)
 
 
+@pytest.mark.heavy
 def test_the_result_side_by_side() -> None:
     members, (z0, z1) = decoders(spread=0.5), pairs()
     found = distance_uncertainty(members, z0, z1)
@@ -148,6 +149,7 @@ def test_one_member_is_the_plain_pullback(dtype: torch.dtype) -> None:
     )
 
 
+@pytest.mark.heavy
 def test_members_with_an_isometric_embedding() -> None:
     members, (z0, z1) = decoders(), pairs()
     found = distance_uncertainty([PullbackManifold(f, Bernoulli()) for f in members], z0, z1)

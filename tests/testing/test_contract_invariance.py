@@ -89,6 +89,7 @@ def test_what_looks_at_latents_depends_on_coordinates() -> None:
         check_invariant(PullbackManifold(NET), Twist(), x, y, remake=lambda decoder: PullbackManifold(NET))
 
 
+@pytest.mark.heavy
 def test_maps_that_are_no_diffeomorphisms_are_told() -> None:
     x, y = points()
     plane = PullbackManifold(nn.Linear(2, 3).double())
