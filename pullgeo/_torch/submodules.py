@@ -26,9 +26,9 @@ def named_modules(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return list(found.values())
 
 
-def parameters_of(children: Sequence[tuple[str, nn.Module]]) -> list[nn.Parameter]:
-    """The parameters that some modules hold by themselves, each once."""
-    found: dict[int, nn.Parameter] = {}
+def parameters_of(children: Sequence[tuple[str, nn.Module]]) -> list[Tensor]:
+    """The parameters that some modules hold by themselves, each once; in float64 copies they are plain tensors."""
+    found: dict[int, Tensor] = {}
     for _, child in children:
         for p in child._parameters.values():
             if p is not None:
