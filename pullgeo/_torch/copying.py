@@ -19,6 +19,9 @@ _ATOMS = frozenset(
 )
 """Types of what ``copy.deepcopy`` leaves as it is."""
 
+_TABLES = (dict, OrderedDict)
+"""What modules keep parameters, buffers and children in; releases of torch differ."""
+
 
 def copied(module: Module, replacements: Mapping[int, Tensor] | None = None) -> Module:
     """A deep copy of a module, which may hold what it has computed.
@@ -82,10 +85,10 @@ def plain_copy(module: Module, replacements: Mapping[int, Tensor]) -> Module | N
             if kind in _ATOMS or (kind in (tuple, torch.Size) and _ATOMS.issuperset(map(type, value))):
                 continue
             if name in ("_parameters", "_buffers"):
-                if kind is not dict or not replacements.keys() >= {id(v) for v in value.values() if v is not None}:
+                if kind not in _TABLES or not replacements.keys() >= {id(v) for v in value.values() if v is not None}:
                     return None
-                state[name] = {key: None if v is None else replacements[id(v)] for key, v in value.items()}
-            elif name == "_modules" and kind is dict:
+                state[name] = kind((key, None if v is None else replacements[id(v)]) for key, v in value.items())
+            elif name == "_modules" and kind in _TABLES:
                 continue
             elif kind in (dict, OrderedDict, list, set) and _ATOMS.issuperset(map(type, value)):
                 if kind in (dict, OrderedDict) and value:  # hooks
@@ -96,7 +99,10 @@ def plain_copy(module: Module, replacements: Mapping[int, Tensor]) -> Module | N
         copies[id(child)] = cls.__new__(cls)
         states.append(state)
     for (_, child), state in zip(children, states, strict=True):
-        state["_modules"] = {key: None if one is None else copies[id(one)] for key, one in child._modules.items()}
+        table: Any = type(child._modules)
+        state["_modules"] = table(
+            (key, None if one is None else copies[id(one)]) for key, one in child._modules.items()
+        )
         vars(copies[id(child)]).update(state)
     return copies[id(module)]  # type: ignore[return-value]
 

@@ -91,6 +91,10 @@ class Use:
     held: tuple[Tensor, int]
 
 
+FROM_EDGES = "GradientEdge" in str(torch.autograd.grad.__annotations__["outputs"])
+"""Whether torch takes gradients of an edge; older releases take those of the tensor alone, which the run then keeps."""
+
+
 class WeightRun(Run):
     """One run of a module on a batch, with gradients on.
 
@@ -122,14 +126,16 @@ class WeightRun(Run):
         self.fit = self._is_fit(y, listening)
         if not self.fit:
             return
-        self._edge, self._shape, self._dtype = get_gradient_edge(y), y.shape, y.dtype
+        self._edge, self._shape, self._dtype = get_gradient_edge(y) if FROM_EDGES else y, y.shape, y.dtype
         self._uses, listening.uses = listening.uses, []  # which may live longer, and would keep the graph
         self._state = held_state(module)
         # counters, which the module itself writes into, say nothing
         buffers = [buffer for buffer, version in before if buffer._version == version]
         self._fixed = [(t, t._version) for t in (self.x, *module.parameters(), *buffers)]
         # an alias: hooks and changes in place that the caller makes are none of the run
-        self.y = y.view_as(y) if self._connected else y.detach()
+        # (a copy, where the run keeps the value itself)
+        alias = y.view_as(y) if FROM_EDGES else y.clone()
+        self.y = alias if self._connected else y.detach()
         operations = frozenset(listening.operations) if len(x) == 1 else tuple(listening.operations)
         self._operations = (operations, self._connected, *map(type, module.modules()))
         self.trusted = runs(module).get(self._operations, False)
