@@ -458,6 +458,7 @@ def run_case(number: int, counts: Counter[str]) -> str | None:
 def _run(check: Check, case: Case) -> None:
     with MODES[case.mode](), warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")  # torch says it of itself
         warnings.simplefilter("ignore", DeprecationWarning)  # of torch's own scripts
         warnings.filterwarnings("ignore", "There is a performance drop")
         check(case, case.linearized())
