@@ -106,7 +106,7 @@ def test_kronecker(likelihood: Likelihood, bias: bool) -> None:
     for number, (x, k) in enumerate(zip(inputs, K, strict=True)):
         has_bias = bias or number == 0
         x = torch.cat([x, torch.ones(N, 1, dtype=x.dtype)], 1) if has_bias else x
-        A, B = x.mT @ x / N, torch.einsum("noi,nop,npj->ij", k, info, k)
+        A, B = x.mT @ x / N, torch.einsum("noi,nop,npj->ij", k, info, k).contiguous()
         H = torch.kron(B, A)
         cov = torch.linalg.inv(H + 2.0 * torch.eye(len(H), dtype=H.dtype))
         # from rows (weights, bias) of each output to all weights, then all biases
