@@ -1,4 +1,4 @@
-"""Functions that torch takes for constant where it is differentiated, without a word, although they are none."""
+"""Functions that torch silently treats as constant when it differentiates, although they are not constant."""
 
 from typing import Any
 

@@ -132,10 +132,12 @@ class WeightRun(Run):
         # counters, which the module itself writes into, say nothing
         buffers = [buffer for buffer, version in before if buffer._version == version]
         self._fixed = [(t, t._version) for t in (self.x, *module.parameters(), *buffers)]
-        # an alias: hooks and changes in place that the caller makes are none of the run
-        # (a copy, where the run keeps the value itself)
-        alias = y.view_as(y) if FROM_EDGES else y.clone()
-        self.y = alias if self._connected else y.detach()
+        if not self._connected:
+            self.y = y.detach()
+        else:
+            # the caller's hooks and changes in place must not reach the run: it gives away an alias, or a copy where it
+            # keeps the value itself
+            self.y = y.view_as(y) if FROM_EDGES else y.clone()
         operations = frozenset(listening.operations) if len(x) == 1 else tuple(listening.operations)
         self._operations = (operations, self._connected, *map(type, module.modules()))
         self.trusted = runs(module).get(self._operations, False)

@@ -35,7 +35,7 @@ class LeftEndpoint:
         return left_endpoint(self.space.in_double())
 
     def metric(self, z: Float[Tensor, "n d"]) -> Metric:
-        """Metric tensors, NaN where there are none."""
+        """Metric tensors, NaN at points where the metric is not defined."""
         d = z.shape[1]
         return Dense(where_defined(lambda z: self.space.metric(z).dense().expand(len(z), d, d), (d, d), z))
 
