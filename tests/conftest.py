@@ -18,35 +18,60 @@ class SameStart:
         torch.set_grad_enabled(True)
 
 
+class Tiers:
+    """Marks the cases that the quick tier leaves to the full one, before any are chosen by their marks."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for cases in by_test(items):
+            mark = cases[0].get_closest_marker("quick")
+            if mark is not None:
+                for item in set(cases).difference(spread(cases, *mark.args)):
+                    item.add_marker(pytest.mark.full)
+
+
+class Each:
+    """Of what has been chosen, keeps the cases that ``--each`` asks for."""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        count = config.getoption("--each")
+        if count is None:
+            return
+        if count < 1:
+            raise pytest.UsageError(f"--each takes a number of cases from 1 up, not {count}")
+        kept = {item for cases in by_test(items) for item in spread(cases, count)}
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = [item for item in items if item in kept]
+
+
+def by_test(items: list[pytest.Item]) -> list[list[pytest.Item]]:
+    """The cases of each test."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    return list(cases.values())
+
+
+def spread(cases: list[pytest.Item], count: int) -> list[pytest.Item]:
+    """So many of the cases, spread evenly: the first, the last and what lies between."""
+    most = min(count, len(cases))
+    return [cases[round(number * (len(cases) - 1) / max(most - 1, 1))] for number in range(most)]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--each", type=int, metavar="N", help="of the cases of each test, run N spread evenly, for checks that are slow"
     )
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keeps the cases that ``--each`` asks for: the first, the last and what lies evenly between."""
-    count = config.getoption("--each")
-    if count is None:
-        return
-    if count < 1:
-        raise pytest.UsageError(f"--each takes a number of cases from 1 up, not {count}")
-    cases: dict[str, list[pytest.Item]] = {}
-    for item in items:
-        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    kept = set()
-    for same in cases.values():
-        most = min(count, len(same))
-        kept |= {same[round(number * (len(same) - 1) / max(most - 1, 1))] for number in range(most)}
-    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-    items[:] = [item for item in items if item in kept]
-
-
 def pytest_configure(config: pytest.Config) -> None:
     # The tensors in tests are too small to gain from threads.
     torch.set_num_threads(1)
-    # As a plugin of its own it reaches the examples in the package too, which lie outside this folder.
+    # As plugins of their own they reach the examples in the package too, which lie outside this folder.
     config.pluginmanager.register(SameStart())
+    config.pluginmanager.register(Tiers())
+    config.pluginmanager.register(Each())
 
 
 @pytest.fixture

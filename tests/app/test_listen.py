@@ -28,6 +28,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 GOOD = {"client": "me", "kind": "geodesic", "a": [0, 0], "b": [1, 0.5]}
 
 
+@pytest.mark.full
 def test_ctrl_c_ends_it_cleanly_also_while_a_decoder_hangs(tmp_path: Path):
     started = start(tmp_path, 0.5)
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{32}/", started.address)
@@ -93,6 +94,7 @@ async (count) => {
 """
 
 
+@pytest.mark.full
 def test_four_browsers_drag_at_once(running: Running, chromium: str):
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as driver:
@@ -166,6 +168,7 @@ def test_the_page_follows_the_pointer_and_shows_the_exact_answer_or_why_there_is
     assert console == []
 
 
+@pytest.mark.full
 def test_another_plane_is_drawn_where_one_is_asked_for(tmp_path: Path, chromium: str):
     playwright = pytest.importorskip("playwright.sync_api")
     running = start(tmp_path, 60, d=4)

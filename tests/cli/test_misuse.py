@@ -322,6 +322,7 @@ def decode(z):
 """
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
@@ -405,6 +406,7 @@ def test_a_file_with_the_name_of_a_loaded_module_is_told_apart(folder: Folder, n
     assert_one_sentence(folder.report(decoder=f"{name}:net"), f"{name}.py in this folder", "Rename the file")
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize(
     ("text", "option", "code", "words"),
     [

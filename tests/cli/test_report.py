@@ -17,6 +17,7 @@ def table(page: Path) -> list[list[str]]:
     return [re.findall(r"<td[^>]*>(?:<span[^>]*>)?([^<]*)", row) for row in rows]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "decoder",
     ["my_model:load", "my_model:decoder", "my_model:vae.decoder", "my_model:decode", "my_model:decode_somehow"],

@@ -20,9 +20,8 @@ def light_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.import_module("pullgeo.viz.page"), "get_plotlyjs", lambda: "")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if i % 5 == 0 else pytest.mark.full) for i, name in enumerate(SAID)]
-)
+@pytest.mark.quick(5)
+@pytest.mark.parametrize("name", SAID)
 def test_reports_of_every_kind(folder: Folder, name: str):
     folder.module("theirs", MODEL.format(name=name))
     kind = SAID[name]
@@ -34,6 +33,7 @@ def test_reports_of_every_kind(folder: Folder, name: str):
     assert ("Fisher-Rao" in page) == (kind.likelihood is not None)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["Ready", "vae_of_two"])
 def test_classes_and_models_that_encode(folder: Folder, name: str):
     text = """

@@ -107,6 +107,7 @@ def run(block: Block, page: Path, namespace: dict) -> None:
         exec(program, namespace)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p.read_text("utf-8"))], ids=lambda page: page.name)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -83,6 +83,7 @@ def test_hessians_at_equal_points_are_twice_the_metric(name: str) -> None:
     check_hessians(MANIFOLDS[name](), None)
 
 
+@pytest.mark.quick(11)
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
 @pytest.mark.parametrize("name", ["chords", "segments", "collapsed", "constant"])
 def test_hessians_at_equal_points_whatever_the_solver(name: str, solver: Solver) -> None:
@@ -166,6 +167,7 @@ def test_the_metric_that_two_derivatives_leave_depends_on_the_weights() -> None:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("away", [0.0, 1e-6, 1e-3, 0.4])
 def test_second_derivatives_near_and_far_are_those_of_the_values(away: float) -> None:
     x = POINT.clone().requires_grad_()

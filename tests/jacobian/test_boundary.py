@@ -288,6 +288,7 @@ def check_first_order(module: nn.Module, wrt: str, J: Tensor) -> None:
     close(ggn_diag(module, X, Gaussian(1.0), wrt), J.square().sum(1))
 
 
+@pytest.mark.quick(27)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", SERVED)
 def test_every_product_has_the_right_value(name: str, mode: str, truth: Truth) -> None:

@@ -189,6 +189,7 @@ def dense_jacobian(module: nn.Module, x: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
+@pytest.mark.quick(24)
 @pytest.mark.parametrize(
     ("name", "i", "mode"), [(name, i, mode) for name, i in CASES for mode in (MODES if i == 0 else ("grad",))]
 )
@@ -265,6 +266,7 @@ def test_likelihoods_and_estimates_count_the_chosen_only(name: str, i: int) -> N
         assert shapes == [(B, p)] * 4
 
 
+@pytest.mark.quick(15)
 @pytest.mark.parametrize(("name", "i"), CASES)
 def test_second_derivatives_are_along_the_chosen(name: str, i: int) -> None:
     module, x = built(name)

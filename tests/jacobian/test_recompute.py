@@ -202,6 +202,7 @@ def test_a_diagonal_that_can_be_differentiated_takes_the_memory_of_a_chunk() -> 
     assert meter.peak < kept.peak / 8
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("outputs", ["full", "diagonal", "trace"])
 @pytest.mark.heavy
 def test_kernels_keep_no_graph(outputs: str) -> None:

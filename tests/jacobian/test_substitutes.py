@@ -279,6 +279,7 @@ def test_decoders_with_sparse_tensors_inside() -> None:
     torch.testing.assert_close(J.second(T, x[:, :2]), truth.second(T, x[:, :2]))
 
 
+@pytest.mark.quick(11)
 @pytest.mark.parametrize("name", TWICE)
 @pytest.mark.parametrize("grad", [True, False])
 def test_what_torch_differentiates_once_has_second_derivatives(name: str, grad: bool) -> None:
@@ -434,6 +435,7 @@ WRONG: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.quick(20)
 @pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated")
 @pytest.mark.parametrize("name", WRONG)
 def test_derivatives_and_their_gradients(name: str) -> None:

@@ -111,6 +111,7 @@ def test_connections_that_jump_are_followed_by_shooting() -> None:
     torch.testing.assert_close(manifold.norm(x, log.vector), manifold.dist(x, y), rtol=1e-4, atol=0)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("what", ["expmap", "logmap", "transport"])
 def test_derivatives_across_jumps_are_refused(what: str) -> None:
     """Forwards both are right; what autograd makes of the steps is not, as differences show."""

@@ -190,6 +190,7 @@ def test_sampled_images_bend_as_differences_say() -> None:
     torch.testing.assert_close(bent, (pushed[0] - pushed[1]) / (2 * step), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("f", [alignment, bag, distances, attention])
 def test_second_derivatives_of_distances_where_torch_has_no_double_backward(f: Callable[[Tensor], Tensor]) -> None:
     M, step = PullbackManifold(f), 1e-3

@@ -267,7 +267,8 @@ def length_of(kind: Kind, curve: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.einsum("bti,btij,btj->bt", step, G, step).sqrt().sum(1)
 
 
-@pytest.mark.parametrize(("name", "dtype"), combinations(DTYPES))
+@pytest.mark.quick(19)
+@pytest.mark.parametrize(("name", "dtype"), list(itertools.product(KINDS, DTYPES)))
 def test_geodesics_of_every_kind(name: str, dtype: torch.dtype) -> None:
     kind = KINDS[name]
     z0, z1 = (z.to(dtype) for z in points())
@@ -283,6 +284,7 @@ def test_geodesics_of_every_kind(name: str, dtype: torch.dtype) -> None:
     assert bool((found <= line * (1 + 1e-4)).all())
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", ["Normal", "Gamma", "Dirichlet", "StudentT of several", "Gumbel", "NegativeBinomial"])
 def test_the_connection_of_distributions_follows_their_metric(name: str) -> None:
     kind = KINDS[name]
@@ -415,6 +417,7 @@ def dirichlet_length(begin: list[float], end: list[float]) -> float:
     return float(math.sqrt(v @ information(alpha) @ v))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("begin", "end"), [([1.5, 4.0], [3.0, 0.8]), ([1.5, 4.0, 2.5], [3.0, 0.8, 5.0])])
 def test_beta_and_dirichlet_geodesics_that_no_symmetry_gives(begin: list[float], end: list[float]) -> None:
     expected = dirichlet_length(begin, end)

@@ -91,6 +91,7 @@ def test_transport_differentiates() -> None:
     assert torch.autograd.gradcheck(lambda n, w: manifold.parallel_transport(DiscreteCurve(n), w), (nodes, v))
 
 
+@pytest.mark.full
 @pytest.mark.heavy
 def test_exponentials_differentiate_twice_and_keep_no_steps() -> None:
     net = decoder()

@@ -86,6 +86,7 @@ NOTES: dict[str, bytes | Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.quick(11)
 @pytest.mark.parametrize("kind", NOTES)
 def test_notes(cache: Path, kind: str) -> None:
     note, damage = cache / "computation.json", NOTES[kind]
@@ -200,6 +201,7 @@ BATCHES: dict[str, bytes | Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.quick(22)
 @pytest.mark.parametrize("kind", BATCHES)
 def test_batches(cache: Path, truth: tuple[np.ndarray, dict[str, bytes]], kind: str) -> None:
     file, damage = cache / "batch-0000000.npz", BATCHES[kind]

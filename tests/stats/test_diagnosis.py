@@ -163,6 +163,7 @@ class Gaussian(nn.Module):
         return td.Normal(self.net(z), 1 + (z[:, :1].abs() < 2).to(z.dtype).expand(-1, 5))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.heavy
 def test_modules_in_either_precision_and_distributions(dtype: torch.dtype) -> None:

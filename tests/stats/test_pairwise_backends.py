@@ -77,6 +77,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.full
 @pytest.mark.heavy
 def test_dask_workers_find_the_same(tmp_path: Path):
     # a script of its own: what stands in __main__ is pickled by value, as a notebook's decoder is

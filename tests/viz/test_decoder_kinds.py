@@ -72,6 +72,7 @@ def solution(z: Tensor) -> Solution:
     return PullbackManifold(Model().net.double()).geodesic(z[:2], z[2:4], Newton(segments=2))
 
 
+@pytest.mark.quick(7)
 @pytest.mark.parametrize("weights", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", MANIFOLDS)
 def test_every_figure(z: Tensor, solution: Solution, kind: str, weights: torch.dtype) -> None:

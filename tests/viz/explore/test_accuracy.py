@@ -25,6 +25,7 @@ def latents(generator: torch.Generator) -> Tensor:
     return torch.randn(101, 2, generator=generator, dtype=torch.float64).clamp(-2, 2) * 0.8
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("kind", ["tanh", "tiny", "huge", "disc", "function", "metric"])
 def test_smooth_decoders_are_right_to_half_a_per_cent(kind: str, latents: Tensor) -> None:
     with warnings.catch_warnings():
@@ -73,6 +74,7 @@ def test_a_coarse_map_is_refined_and_else_said_to_be_coarse(latents: Tensor) -> 
     assert max(finer.nodes) > max(surface.nodes) == 8
 
 
+@pytest.mark.full
 def test_curves_held_by_empty_places_are_counted_not_hidden(latents: Tensor) -> None:
     manifold = PullbackManifold(Clipped(mlp(), 0.5, 9.0))
     surface = sample_surface(manifold, *BOX, side=64)

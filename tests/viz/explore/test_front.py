@@ -58,6 +58,7 @@ def test_metric_and_outputs_are_those_of_the_surface(kind: str, in_front: InFron
         assert float((decoded - direct).abs().max() / direct.abs().max()) < 1e-3
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("kind", ["tanh", "tiny", "metric"])
 def test_curvature_is_that_of_the_surface(kind: str, in_front: InFront, generator: torch.Generator) -> None:
     surface = sampled(kind)
@@ -72,6 +73,7 @@ def test_curvature_is_that_of_the_surface(kind: str, in_front: InFront, generato
     assert torch.allclose(found, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().median()))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("kind", ["tanh", "relu", "huge", "metric"])
 def test_energy_gradient_and_hessian(kind: str, in_front: InFront, generator: torch.Generator) -> None:
     surface = sampled(kind)
@@ -106,13 +108,10 @@ def test_energy_gradient_and_hessian(kind: str, in_front: InFront, generator: to
         assert float((whole - hessian).norm() / hessian.norm()) < 1e-6
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("kind", "pairs"),
-    [
-        ("tanh", 256),
-        *((kind, 11) for kind in ("relu", "huge", "metric")),
-        *(pytest.param(kind, 11, marks=pytest.mark.full) for kind in ("tiny", "method", "function")),
-    ],
+    [("tanh", 256), *((kind, 11) for kind in ("relu", "huge", "metric", "tiny", "method", "function"))],
 )
 def test_geodesics_are_those_of_the_library_on_the_surface(
     kind: str, pairs: int, in_front: InFront, generator: torch.Generator

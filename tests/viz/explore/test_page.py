@@ -162,6 +162,7 @@ def test_the_length_is_that_of_the_library(visit: Any):
     assert shown == pytest.approx(exact, rel=5e-3)
 
 
+@pytest.mark.full
 def test_slider_space_bar_and_both_pictures(visit: Any):
     seen = visit("digits")
     before = [seen.pixels(f"[data-now={name}]") for name in ("geodesic", "line")]
@@ -198,6 +199,7 @@ def test_every_layer_and_unit_balls(visit: Any):
     assert seen.page.get_attribute("path.pg-balls", "d").count("M") > 20
 
 
+@pytest.mark.full
 def test_members_of_an_ensemble(visit: Any):
     seen = visit("ensemble", "#layer=members")
     assert "Disagreement of members" in seen.page.inner_text(".pg-legend")
@@ -242,6 +244,7 @@ def test_lasso_mean(visit: Any):
     assert (point <= z.max(0)).all()
 
 
+@pytest.mark.full
 def test_arrow_keys_and_focus(visit: Any):
     seen = visit("digits")
     seen.page.focus(".pg-knob-a")
@@ -254,6 +257,7 @@ def test_arrow_keys_and_focus(visit: Any):
     assert seen.page.evaluate("document.activeElement.classList.contains('pg-knob-a')")
 
 
+@pytest.mark.full
 def test_touch(visit: Any):
     seen = visit("digits", has_touch=True)
     x, y = seen.centre(".pg-knob-a .pg-dot")
@@ -269,6 +273,7 @@ def test_touch(visit: Any):
     assert seen.state("z0")[0] > before[0]
 
 
+@pytest.mark.full
 def test_pairs_are_kept_renamed_exported_and_come_back_with_the_address(visit: Any):
     seen = visit("digits")
     given = seen.page.locator(".pg-pin-list li").count()
@@ -300,6 +305,7 @@ def test_pairs_are_kept_renamed_exported_and_come_back_with_the_address(visit: A
     assert again.state("pins") == []
 
 
+@pytest.mark.full
 def test_an_address_cannot_break_the_page(visit: Any):
     seen = visit("digits", "#z0=NaN,1&z1=1e99,2&t=7&layer=%3Cb%3E&tool=x&pin=1,2,3&hidden=-1,a&z1=&&&=")
     assert np.isfinite(seen.state("z0")).all()
@@ -307,6 +313,7 @@ def test_an_address_cannot_break_the_page(visit: Any):
     assert seen.state("t") == 1
 
 
+@pytest.mark.full
 def test_shooting_and_reaching(visit: Any):
     seen = visit("digits")
     seen.page.click("[data-tool=shoot]")
@@ -319,6 +326,7 @@ def test_shooting_and_reaching(visit: Any):
     assert seen.page.get_attribute("path.pg-fan", "d").count("M") > 20
 
 
+@pytest.mark.full
 def test_latents_are_found_and_shown(visit: Any):
     seen = visit("digits")
     seen.page.fill(".pg-panel input[type=search]", "17")
@@ -334,6 +342,7 @@ def test_latents_are_found_and_shown(visit: Any):
     assert seen.page.evaluate("explorer.map.plot.data[1].visible") is False
 
 
+@pytest.mark.full
 def test_three_dimensions(visit: Any):
     seen = visit("digits")
     seen.page.get_by_role("button", name="3-D").click()
@@ -367,6 +376,7 @@ def test_a_slice_says_so_and_shows_exact_geodesics(visit: Any, pages: dict[str, 
     np.testing.assert_allclose(decoded, deep(z[None].float())[0].detach().numpy(), atol=5e-3)
 
 
+@pytest.mark.full
 def test_ten_dimensions_of_mnist_and_the_choice_of_a_plane(visit: Any, pages: dict[str, Path]):
     seen = visit("mnist")
     first, second = payloads_in(pages["mnist"])
@@ -394,6 +404,7 @@ def test_ten_dimensions_of_mnist_and_the_choice_of_a_plane(visit: Any, pages: di
     assert again.state("z0") == pytest.approx(end, rel=1e-5)
 
 
+@pytest.mark.full
 def test_names_are_text_never_markup(visit: Any):
     seen = visit("hostile")
     assert seen.page.title() == HOSTILE[0]
@@ -409,6 +420,7 @@ def test_names_are_text_never_markup(visit: Any):
     assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+@pytest.mark.full
 def test_a_manifold_that_decodes_nothing(visit: Any):
     seen = visit("metric")
     assert seen.page.locator("canvas.pg-frame").count() == 0
@@ -419,6 +431,7 @@ def test_a_manifold_that_decodes_nothing(visit: Any):
     assert float(re.match(r"[\d.]+", seen.numbers()[0]).group()) == pytest.approx(exact, rel=5e-3)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (360, 740)])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits(visit: Any, width: int, height: int, scheme: str):

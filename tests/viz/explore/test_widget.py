@@ -253,6 +253,7 @@ def test_the_script_draws_follows_and_asks_without_a_network(tmp_path: Path, chr
     assert set(asked) == set(files)
 
 
+@pytest.mark.full
 def test_planes_are_chosen_in_python_and_on_the_map():
     widget = explorer(3)
     assert widget.plane == "dims:0,1"
