@@ -146,6 +146,14 @@ class Jacobian(ShortRepr, ABC):
         """Whether k may be moved at once: within the chunk size, or the memory that a Gram matrix may use."""
         return k <= self.chunk_size if self.chunk_size is not None else GRAM.fits(k, self.item_bytes)
 
+    def push_basis(self) -> Float[Tensor, "n_in b *y"]:
+        """What the coordinate tangents become, moved all at once: `columns` in the output's shape."""
+        return self.push(self.signature.in_basis())
+
+    def push_jet_of_basis(self, u: Float[Tensor, "l b k"], w: Float[Tensor, "l b k"]) -> Float[Tensor, "n b *y"]:
+        """`push_jet` of the coordinate tangents."""
+        return self.push_jet(self.signature.in_basis(), u, w)
+
     def push_in_chunks(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``J T``, at most the chunk size at a time."""
         return self._moved(self.push, T)
@@ -293,6 +301,10 @@ class LinearKind(Jacobian):
     ) -> Float[Tensor, "m b *y"]:
         """``J X``."""
         return self.push(X)
+
+    def push_jet_of_basis(self, u: Float[Tensor, "l b k"], w: Float[Tensor, "l b k"]) -> Float[Tensor, "n b *y"]:
+        """The columns of J."""
+        return self.push_basis()
 
 
 class Transpose(LinearKind):

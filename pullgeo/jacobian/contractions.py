@@ -10,7 +10,7 @@ _FEW = 4
 
 def flat(T: Float[Tensor, "k b *n"]) -> Float[Tensor, "k b n"]:
     """A stack with one dimension for each sample, of size one where samples are numbers."""
-    return T.reshape(*T.shape[:2], T.shape[2:].numel())
+    return T if T.ndim == 3 else T.reshape(*T.shape[:2], T.shape[2:].numel())
 
 
 def same_for_all(T: Float[Tensor, "k b *n"]) -> bool:

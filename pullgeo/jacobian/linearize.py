@@ -9,7 +9,7 @@ import torch
 from torch import OutOfMemoryError, Tensor, nn
 
 from pullgeo._torch.guard import Guard
-from pullgeo._torch.plain_memory import inference_named, outside_inference, unshared
+from pullgeo._torch.plain_memory import named, outside_inference, unshared
 from pullgeo._torch.state import left_alone
 from pullgeo.errors import ModuleError, PullgeoError
 from pullgeo.jacobian.base import Jacobian
@@ -76,11 +76,13 @@ def linearize(
     check_batch(x, wrt)
     x = unshared(outside_inference(x))
     try:
-        with inference_named():
-            return _linearized(module, x, wrt, parameters)
+        return _linearized(module, x, wrt, parameters)
     except FAILURES as error:
         if isinstance(error, PullgeoError | OutOfMemoryError):
             raise
+        renamed = named(error) if isinstance(error, RuntimeError) else error
+        if renamed is not error:
+            raise renamed from error
         value_of(_sparing(module), x)  # what the module raises by itself is the caller's own
         raise undifferentiable(module, error) from error
 

@@ -88,9 +88,9 @@ def served_class(module: nn.Module) -> type[nn.Module] | None:
     """
     if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
         return None
-    # rules know real numbers only
-    if module._parameters and True in [p.is_complex() for p in module._parameters.values() if p is not None]:
-        return None
+    for p in module._parameters.values():
+        if p is not None and p.is_complex():  # rules know real numbers only
+            return None
     cls: Any = type(module)
     return _served(cls, getattr(cls, "forward", None), cls.__call__)
 
@@ -183,11 +183,12 @@ def _checked(function: InputRule) -> InputRule:
     @wraps(function)
     def served(module: Any, x: Tensor) -> tuple[Tensor, Jacobian]:
         found = function(module, x)
+        # the classes themselves are looked at, as isinstance of an abstract one takes as long as a small layer
         if (
             isinstance(found, tuple)
             and len(found) == 2
             and isinstance(found[0], Tensor)
-            and isinstance(found[1], Jacobian)
+            and Jacobian in type(found[1]).__mro__
         ):
             return found
         names = [type(part).__name__ for part in found] if isinstance(found, tuple) else None

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -163,6 +164,7 @@ def pullback_rule(jacobian: type[Jacobian], metric: type[Metric]) -> Callable[[R
 
     def add(function: Rule) -> Rule:
         _rules[jacobian, metric] = function
+        _rule_for.cache_clear()
         return function
 
     return add
@@ -179,5 +181,9 @@ def pullback(J: Jacobian, M: Metric) -> Metric:
             f"pullback: J maps to dimension {J.signature.n_out} and M lives in dimension {M.dim}. "
             "A metric is pulled back from the output of the map and pushed forward from its input."
         )
-    kinds = ((j, m) for j in type(J).__mro__ for m in type(M).__mro__ if (j, m) in _rules)
-    return _rules[next(kinds)](J, M)
+    return _rule_for(type(J), type(M))(J, M)
+
+
+@lru_cache(maxsize=256)
+def _rule_for(jacobian: type[Jacobian], metric: type[Metric]) -> PullbackRule:
+    return next(_rules[j, m] for j in jacobian.__mro__ for m in metric.__mro__ if (j, m) in _rules)

@@ -79,6 +79,9 @@ class Implicit(Metric):
         """The matrices. Cost: min(n_in, rank of M) passes and one contraction."""
         s = self.J.signature
         if s.n_in <= self.terms:
+            if self.J.in_one_piece(s.n_in):
+                columns = flat(self.J.push_basis())
+                return gram(columns, columns) if isinstance(self.M, Identity) else self.M.gram(columns)
             return self.gram(flat(s.in_basis()))
         parts = self._parts(self.terms)
         total = added_up(over_chunks(parts, lambda part: self.J.pull_outer(*self.factors(part))))

@@ -120,7 +120,7 @@ def hardswish(module: nn.Hardswish, x: Tensor) -> Linearized:
 def tanh(module: nn.Tanh, x: Tensor) -> Linearized:
     """``tanh x``."""
     y = torch.tanh(x)
-    derivative = 1 - y.square()
+    derivative = torch.rsub(y.square(), 1)
     return _smooth(y, derivative, lambda: -2 * y * derivative)
 
 
