@@ -111,7 +111,7 @@ def check_module(module: nn.Module, x: Tensor, wrt: str, chosen: Sequence[Tensor
         GradModeError: parameters or buffers were made under ``torch.inference_mode``, which is over.
     """
     children = named_modules(module)
-    if wrt == "input" and _is_plain(children, x):
+    if _is_plain(children, x, wrt):
         return
     parameters = parameters_of(children)
     if True in map(is_lazy, parameters):
@@ -149,10 +149,13 @@ def check_module(module: nn.Module, x: Tensor, wrt: str, chosen: Sequence[Tensor
         )
 
 
-def _is_plain(children: Iterable[tuple[str, nn.Module]], x: Tensor) -> bool:
+def _is_plain(children: Iterable[tuple[str, nn.Module]], x: Tensor, wrt: str) -> bool:
     """Whether one look at each module shows that nothing is the matter, as it does of most; else all is looked at."""
     dtype, device, in_inference = x.dtype, x.device, torch.is_inference_mode_enabled()
+    found = wrt == "input"
     for _, child in children:
+        if wrt == "weight" and isinstance(child, ScriptModule):
+            return False
         if _is_watched(type(child)) or getattr(child, "_forward_pre_hooks", None):
             return False
         for p in child._parameters.values():
@@ -162,10 +165,11 @@ def _is_plain(children: Iterable[tuple[str, nn.Module]], x: Tensor) -> bool:
                 return False
             if p.is_inference() and not in_inference:
                 return False
+            found = True
         for b in child._buffers.values():
             if b is not None and b.is_inference() and not in_inference:
                 return False
-    return True
+    return found
 
 
 def _check_parameters(module: nn.Module, parameters: Sequence[Tensor], wrt: str) -> None:

@@ -20,6 +20,9 @@ WeightRule = Callable[[Any, Tensor], Jacobian]
 
 Rule = TypeVar("Rule", bound=Callable[..., Any])
 
+_USUAL = frozenset(("weight", "bias"))
+"""What layers of torch.nn call their parameters."""
+
 _input_rules: dict[type[nn.Module], InputRule] = {}
 _weight_rules: dict[type[nn.Module], WeightRule] = {}
 
@@ -75,9 +78,10 @@ def weight_rule_for(module: nn.Module) -> WeightRule | None:
     have modules of a subclass that brings parameters of its own.
     """
     cls = served_class(module)
-    if cls is None or parametrize.is_parametrized(module) or _has_more_parameters(module, cls):
+    found = None if cls is None else _weight_rules.get(cls)
+    if found is None or cls is None or _has_more_parameters(module, cls):
         return None
-    return _weight_rules.get(cls)
+    return None if "parametrizations" in module._modules and parametrize.is_parametrized(module) else found
 
 
 def served_class(module: nn.Module) -> type[nn.Module] | None:
@@ -134,8 +138,10 @@ def _has_more_parameters(module: nn.Module, cls: type[nn.Module]) -> bool:
     if not cls.__module__.startswith("torch.nn."):
         return False
     if not module._modules:
-        return any(name not in ("weight", "bias") for name, p in module._parameters.items() if p is not None)
-    return any(name not in ("weight", "bias") for name, _ in module.named_parameters())
+        if _USUAL.issuperset(module._parameters):
+            return False
+        return any(p is not None and name not in _USUAL for name, p in module._parameters.items())
+    return any(name not in _USUAL for name, _ in module.named_parameters())
 
 
 def _register(
