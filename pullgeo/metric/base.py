@@ -89,7 +89,7 @@ class Metric(ShortRepr, ABC):
         self._check("solve", w)
         matrix = decomposable(self.dense())
         solution, info = torch.linalg.solve_ex(matrix, w.unsqueeze(-1).to(matrix.dtype))
-        if bool((info != 0).any()):
+        if bool(info.any()):
             raise SingularMetricError(
                 f"{type(self).__name__}.solve: M is singular at {int((info != 0).sum())} of {info.numel()} points. "
                 "A pulled-back metric is singular where the map squashes a direction; add a small multiple of the "

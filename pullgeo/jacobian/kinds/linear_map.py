@@ -80,7 +80,8 @@ class LinearMap(LinearKind):
         """The columns of ``A``, where it is at hand."""
         if self.matrix is None:
             return super().push_basis()
-        return self.matrix.t().contiguous().unsqueeze(1).expand(-1, self.signature.batch, -1)
+        columns = self.matrix.t().contiguous().unsqueeze(1)
+        return columns if self.signature.batch == 1 else columns.expand(-1, self.signature.batch, -1)
 
 
 def ones_map(x: Tensor, operation: Move, adjoint: Move) -> tuple[Tensor, LinearMap]:

@@ -121,7 +121,7 @@ def tanh(module: nn.Tanh, x: Tensor) -> Linearized:
     """``tanh x``."""
     y = torch.tanh(x)
     derivative = torch.rsub(y.square(), 1)
-    return _smooth(y, derivative, lambda: -2 * y * derivative)
+    return y, Elementwise(derivative, lambda: -2 * y * derivative)
 
 
 @rule(nn.Sigmoid)

@@ -14,7 +14,8 @@ from pullgeo.jacobian.weights.linear import LinearWeight
 @rule(nn.Linear)
 def linear(module: nn.Linear, x: Tensor) -> tuple[Tensor, Jacobian]:
     """``y = A x + c`` over the last dimension."""
-    require_batch(module, x, 1)
+    if x.ndim < 2:
+        require_batch(module, x, 1)
     own = module._parameters  # an attribute of a module is found the slow way
     plain = "weight" in own and "bias" in own
     weight, bias = (own["weight"], own["bias"]) if plain else (module.weight, module.bias)
