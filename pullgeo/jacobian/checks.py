@@ -156,7 +156,8 @@ def _is_plain(children: Iterable[tuple[str, nn.Module]], x: Tensor, wrt: str) ->
     for _, child in children:
         if wrt == "weight" and isinstance(child, ScriptModule):
             return False
-        if _is_watched(type(child)) or getattr(child, "_forward_pre_hooks", None):
+        kind: Any = type(child)
+        if _is_watched(kind) or getattr(child, "_forward_pre_hooks", None):
             return False
         for p in child._parameters.values():
             if p is None:

@@ -34,7 +34,7 @@ class Chain(Jacobian):
         return f"Chain[{', '.join(stage._kind() for stage in self.stages)}]"
 
     @cached_property
-    def item_bytes(self) -> int:  # type: ignore[override]
+    def item_bytes(self) -> int:
         """As of the widest stage."""
         return max([stage.item_bytes for stage in self.stages])
 

@@ -1,5 +1,7 @@
 """Linear, with respect to input and weight."""
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,7 +18,7 @@ def linear(module: nn.Linear, x: Tensor) -> tuple[Tensor, Jacobian]:
     """``y = A x + c`` over the last dimension."""
     if x.ndim < 2:
         require_batch(module, x, 1)
-    own = module._parameters  # an attribute of a module is found the slow way
+    own: dict[str, Any] = module._parameters  # an attribute of a module is found the slow way
     plain = "weight" in own and "bias" in own
     weight, bias = (own["weight"], own["bias"]) if plain else (module.weight, module.bias)
     y = F.linear(x, weight, bias)
