@@ -36,6 +36,31 @@ def parameters_of(children: Sequence[tuple[str, nn.Module]]) -> list[Tensor]:
     return list(found.values())
 
 
+def all_parameters(module: nn.Module) -> list[Tensor]:
+    """What ``module.parameters()`` yields.
+
+    Example:
+        >>> [tuple(p.shape) for p in all_parameters(nn.Sequential(nn.Linear(2, 3), nn.Tanh()))]
+        [(3, 2), (3,)]
+    """
+    return parameters_of(named_modules(module) if module._modules else [("", module)])
+
+
+def named_parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """What ``module.named_parameters()`` yields.
+
+    Example:
+        >>> [name for name, _ in named_parameters(nn.Sequential(nn.Linear(2, 3), nn.Tanh()))]
+        ['0.weight', '0.bias']
+    """
+    found: dict[int, tuple[str, Tensor]] = {}
+    for prefix, child in named_modules(module):
+        for name, p in child._parameters.items():
+            if p is not None and id(p) not in found:
+                found[id(p)] = f"{prefix}.{name}" if prefix else name, p
+    return list(found.values())
+
+
 def buffers_of(children: Sequence[tuple[str, nn.Module]]) -> list[Tensor]:
     """The buffers that some modules hold by themselves."""
     found: list[Tensor] = []

@@ -1,6 +1,7 @@
 """What every Jacobian can do."""
 
 import copy
+import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -102,8 +103,9 @@ class Jacobian(ShortRepr, ABC):
             (True, True)
         """
         k = u.shape[2]
-        U = combined(X[:k], u)
-        second_order = self.second_push(U, U if w is u else combined(X[:k], w))
+        T = X if X.shape[0] == k else X[:k]
+        U = combined(T, u)
+        second_order = self.second_push(U, U if w is u else combined(T, w))
         return add_second_order(self.push(X), k, second_order)
 
     def __repr__(self) -> str:
@@ -140,11 +142,19 @@ class Jacobian(ShortRepr, ABC):
     def item_bytes(self) -> int:
         """What one tangent or cotangent of every sample takes on its way, where it is widest."""
         s = self.signature
-        return max(s.n_in, s.n_out) * s.batch * s.dtype.itemsize
+        return max(math.prod(s.in_shape), math.prod(s.out_shape)) * s.batch * s.dtype.itemsize
 
     def in_one_piece(self, k: int) -> bool:
         """Whether k may be moved at once: within the chunk size, or the memory that a Gram matrix may use."""
         return k <= self.chunk_size if self.chunk_size is not None else GRAM.fits(k, self.item_bytes)
+
+    def push_basis(self) -> Float[Tensor, "n_in b *y"]:
+        """What the coordinate tangents become, moved all at once: `columns` in the output's shape."""
+        return self.push(self.signature.in_basis())
+
+    def push_jet_of_basis(self, u: Float[Tensor, "l b k"], w: Float[Tensor, "l b k"]) -> Float[Tensor, "n b *y"]:
+        """`push_jet` of the coordinate tangents."""
+        return self.push_jet(self.signature.in_basis(), u, w)
 
     def push_in_chunks(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``J T``, at most the chunk size at a time."""
@@ -294,6 +304,10 @@ class LinearKind(Jacobian):
         """``J X``."""
         return self.push(X)
 
+    def push_jet_of_basis(self, u: Float[Tensor, "l b k"], w: Float[Tensor, "l b k"]) -> Float[Tensor, "n b *y"]:
+        """The columns of J."""
+        return self.push_basis()
+
 
 class Transpose(LinearKind):
     """``Jᵀ`` as a linear map, so that pushing a metric forward is pulling it back through the transpose."""
@@ -363,7 +377,9 @@ def add_second_order(
     jet: Float[Tensor, "m b *n"], k: int, second_order: Float[Tensor, "l b *n"]
 ) -> Float[Tensor, "n b *n"]:
     """A jet of k tangents, see `Jacobian.push_jet`, with something added to its second derivatives."""
-    return torch.cat([jet[:k], jet[k:] + second_order if len(jet) > k else second_order])
+    if jet.shape[0] == k:
+        return torch.cat([jet, second_order])
+    return torch.cat([jet[:k], jet[k:] + second_order])
 
 
 def added_up(terms: Iterator[Tensor]) -> Tensor | None:

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from pullgeo._torch.submodules import all_parameters
 from pullgeo.jacobian.checks import checked_value
 from pullgeo.jacobian.kinds.graph import Edge
-from pullgeo.jacobian.registry import rule_for, served_class, weight_rule_for
+from pullgeo.jacobian.registry import InputRule, WeightRule, rule_for, served_class, weight_rule_for
 from pullgeo.jacobian.tracing.layers import check_batch
 from pullgeo.jacobian.weights.parameters import ParameterLayout
 from pullgeo.jacobian.weights.weight_graph import Stage, own_of
@@ -30,24 +31,19 @@ def chain_stages(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple
         return None
     layers = list(_layers(module))
     ids = layout.ids
-    if not all(_is_served(layer, ids) for layer in layers) or not layers:
+    rules = [_rules_of(layer, ids) for layer in layers]
+    if None in rules or not rules:
         return None
     stages: list[Stage] = []
     y = x
-    for layer in layers:
+    for layer, (rule, weight_rule) in zip(layers, filter(None, rules), strict=True):
         check_batch(layer, y)
-        weight_rule = weight_rule_for(layer)
-        own = None
-        if weight_rule is not None and _has(layer, ids):
-            own = own_of(layer, weight_rule(layer, y), layout)
+        own = None if weight_rule is None else own_of(layer, weight_rule(layer, y), layout)
         if not y.is_floating_point():  # indices, and what is behind them does not depend on parameters yet
             if stages:
                 return None
             y, edges = checked_value(layer, y), tuple[Edge, ...]()
         else:
-            rule = rule_for(layer)
-            if rule is None:
-                return None
             y, J = rule(layer, y)
             edges = (Edge(len(stages) - 1, J),) if stages else ()
         if stages or own is not None:
@@ -65,11 +61,12 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
             yield child
 
 
-def _has(layer: nn.Module, ids: frozenset[int]) -> bool:
-    return any(id(p) in ids for p in layer.parameters())
-
-
-def _is_served(layer: nn.Module, ids: frozenset[int]) -> bool:
-    if rule_for(layer) is None or getattr(layer, "return_indices", False):
-        return False
-    return weight_rule_for(layer) is not None or not _has(layer, ids)
+def _rules_of(layer: nn.Module, ids: frozenset[int]) -> tuple[InputRule, WeightRule | None] | None:
+    """The rules that a layer needs, the second only for parameters that count; ``None`` if it lacks one."""
+    rule = rule_for(layer)
+    if rule is None or vars(layer).get("return_indices") or getattr(type(layer), "return_indices", False):
+        return None
+    if ids.isdisjoint(map(id, all_parameters(layer))):
+        return rule, None
+    weight_rule = weight_rule_for(layer)
+    return None if weight_rule is None else (rule, weight_rule)

@@ -41,6 +41,9 @@ _WATCHED = (
 )
 """Classes of modules that may mix samples or draw random numbers; hooks may too."""
 
+_ORDINARY = (nn.Parameter, Tensor)
+"""Classes of parameters; those of float64 copies are plain tensors."""
+
 _ROUNDED = 4
 """Bytes of a floating point number below which an output is too coarse to be differentiated twice or measured."""
 
@@ -108,6 +111,8 @@ def check_module(module: nn.Module, x: Tensor, wrt: str, chosen: Sequence[Tensor
         GradModeError: parameters or buffers were made under ``torch.inference_mode``, which is over.
     """
     children = named_modules(module)
+    if _is_plain(children, x, wrt):
+        return
     parameters = parameters_of(children)
     if True in map(is_lazy, parameters):
         raise ModuleError(
@@ -142,6 +147,30 @@ def check_module(module: nn.Module, x: Tensor, wrt: str, chosen: Sequence[Tensor
                 else f"Use x.to({str(parameters[0].device)!r})."
             )
         )
+
+
+def _is_plain(children: Iterable[tuple[str, nn.Module]], x: Tensor, wrt: str) -> bool:
+    """Whether one look at each module shows that nothing is the matter, as it does of most; else all is looked at."""
+    dtype, device, in_inference = x.dtype, x.device, torch.is_inference_mode_enabled()
+    found = wrt == "input"
+    for _, child in children:
+        if wrt == "weight" and isinstance(child, ScriptModule):
+            return False
+        kind: Any = type(child)
+        if _is_watched(kind) or getattr(child, "_forward_pre_hooks", None):
+            return False
+        for p in child._parameters.values():
+            if p is None:
+                continue
+            if type(p) not in _ORDINARY or p.dtype is not dtype or p.layout is not torch.strided or p.device != device:
+                return False
+            if p.is_inference() and not in_inference:
+                return False
+            found = True
+        for b in child._buffers.values():
+            if b is not None and b.is_inference() and not in_inference:
+                return False
+    return found
 
 
 def _check_parameters(module: nn.Module, parameters: Sequence[Tensor], wrt: str) -> None:

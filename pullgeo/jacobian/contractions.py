@@ -10,7 +10,7 @@ _FEW = 4
 
 def flat(T: Float[Tensor, "k b *n"]) -> Float[Tensor, "k b n"]:
     """A stack with one dimension for each sample, of size one where samples are numbers."""
-    return T.reshape(*T.shape[:2], T.shape[2:].numel())
+    return T if T.ndim == 3 else T.reshape(*T.shape[:2], T.shape[2:].numel())
 
 
 def same_for_all(T: Float[Tensor, "k b *n"]) -> bool:
@@ -28,13 +28,14 @@ def gram(T: Float[Tensor, "k b *n"], S: Float[Tensor, "l b *n"]) -> Float[Tensor
 
 def combined(T: Float[Tensor, "k b *n"], u: Float[Tensor, "l b k"]) -> Float[Tensor, "l b *n"]:
     """``Σ_k u_lk T_k`` for each sample. Cost: ``b k l n`` multiplications."""
-    if same_for_all(T):
-        return torch.matmul(u, flat(T[:, :1]).squeeze(1)).reshape(*u.shape[:2], *T.shape[2:])
-    if len(T) > _FEW:
+    if T.shape[1] == 1 or same_for_all(T):
+        combination = torch.matmul(u, flat(T[:, :1]).squeeze(1))
+        return combination if T.ndim == 3 else combination.reshape(*u.shape[:2], *T.shape[2:])
+    if T.shape[0] > _FEW:
         return torch.einsum("kbn,lbk->lbn", flat(T), u).reshape(*u.shape[:2], *T.shape[2:])
     u = u.reshape(*u.shape, *[1] * (T.ndim - 2))
     total = u[:, :, 0] * T[0]
-    for k in range(1, len(T)):
+    for k in range(1, T.shape[0]):
         total = torch.addcmul(total, u[:, :, k], T[k])
     return total
 

@@ -9,8 +9,9 @@ import torch
 from torch import OutOfMemoryError, Tensor, nn
 
 from pullgeo._torch.guard import Guard
-from pullgeo._torch.plain_memory import inference_named, outside_inference, unshared
+from pullgeo._torch.plain_memory import named, outside_inference, unshared
 from pullgeo._torch.state import left_alone
+from pullgeo._torch.submodules import all_parameters
 from pullgeo.errors import ModuleError, PullgeoError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.boundary import FAILURES, name_of, undifferentiable, value_of
@@ -76,11 +77,13 @@ def linearize(
     check_batch(x, wrt)
     x = unshared(outside_inference(x))
     try:
-        with inference_named():
-            return _linearized(module, x, wrt, parameters)
+        return _linearized(module, x, wrt, parameters)
     except FAILURES as error:
         if isinstance(error, PullgeoError | OutOfMemoryError):
             raise
+        renamed = named(error) if isinstance(error, RuntimeError) else error
+        if renamed is not error:
+            raise renamed from error
         value_of(_sparing(module), x)  # what the module raises by itself is the caller's own
         raise undifferentiable(module, error) from error
 
@@ -111,7 +114,7 @@ def _linearized(module: Decoder, x: Tensor, wrt: str, parameters: Parameters) ->
     if wrt == "input":
         check_module(module, x, wrt)
         return linearize_input(module, x)
-    layout = ParameterLayout.of(module, parameters) if any(True for _ in module.parameters()) else None
+    layout = ParameterLayout.of(module, parameters) if all_parameters(module) else None
     check_module(module, x, wrt, None if layout is None else layout.parameters)
     return linearize_weight(module, x, layout or ParameterLayout.of(module))
 

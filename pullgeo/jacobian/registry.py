@@ -20,6 +20,12 @@ WeightRule = Callable[[Any, Tensor], Jacobian]
 
 Rule = TypeVar("Rule", bound=Callable[..., Any])
 
+_USUAL = frozenset(("weight", "bias"))
+"""What layers of torch.nn call their parameters."""
+
+_OURS = "pullgeo.jacobian.rules."
+"""Where the rules are whose types are checked before they are used."""
+
 _input_rules: dict[type[nn.Module], InputRule] = {}
 _weight_rules: dict[type[nn.Module], WeightRule] = {}
 
@@ -75,9 +81,10 @@ def weight_rule_for(module: nn.Module) -> WeightRule | None:
     have modules of a subclass that brings parameters of its own.
     """
     cls = served_class(module)
-    if cls is None or parametrize.is_parametrized(module) or _has_more_parameters(module, cls):
+    found = None if cls is None else _weight_rules.get(cls)
+    if found is None or cls is None or _has_more_parameters(module, cls):
         return None
-    return _weight_rules.get(cls)
+    return None if "parametrizations" in module._modules and parametrize.is_parametrized(module) else found
 
 
 def served_class(module: nn.Module) -> type[nn.Module] | None:
@@ -88,9 +95,9 @@ def served_class(module: nn.Module) -> type[nn.Module] | None:
     """
     if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
         return None
-    # rules know real numbers only
-    if module._parameters and True in [p.is_complex() for p in module._parameters.values() if p is not None]:
-        return None
+    for p in module._parameters.values():
+        if p is not None and p.is_complex():  # rules know real numbers only
+            return None
     cls: Any = type(module)
     return _served(cls, getattr(cls, "forward", None), cls.__call__)
 
@@ -134,8 +141,10 @@ def _has_more_parameters(module: nn.Module, cls: type[nn.Module]) -> bool:
     if not cls.__module__.startswith("torch.nn."):
         return False
     if not module._modules:
-        return any(name not in ("weight", "bias") for name, p in module._parameters.items() if p is not None)
-    return any(name not in ("weight", "bias") for name, _ in module.named_parameters())
+        if _USUAL.issuperset(module._parameters):
+            return False
+        return any(p is not None and name not in _USUAL for name, p in module._parameters.items())
+    return any(name not in _USUAL for name, _ in module.named_parameters())
 
 
 def _register(
@@ -178,16 +187,19 @@ def _check_arguments(function: Callable[..., Any]) -> None:
 
 
 def _checked(function: InputRule) -> InputRule:
-    """The rule, which must return a value and its Jacobian."""
+    """The rule, which must return a value and its Jacobian; our own do, by their annotations."""
+    if function.__module__.startswith(_OURS):
+        return function
 
     @wraps(function)
     def served(module: Any, x: Tensor) -> tuple[Tensor, Jacobian]:
         found = function(module, x)
+        # the classes themselves are looked at, as isinstance of an abstract one takes as long as a small layer
         if (
             isinstance(found, tuple)
             and len(found) == 2
             and isinstance(found[0], Tensor)
-            and isinstance(found[1], Jacobian)
+            and Jacobian in type(found[1]).__mro__
         ):
             return found
         names = [type(part).__name__ for part in found] if isinstance(found, tuple) else None
@@ -201,7 +213,9 @@ def _checked(function: InputRule) -> InputRule:
 
 
 def _checked_weight(function: WeightRule) -> WeightRule:
-    """The rule, which must return a Jacobian."""
+    """The rule, which must return a Jacobian; our own do."""
+    if function.__module__.startswith(_OURS):
+        return function
 
     @wraps(function)
     def served(module: Any, x: Tensor) -> Jacobian:

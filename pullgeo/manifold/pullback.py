@@ -239,7 +239,7 @@ class PullbackManifold(Manifold):
         wide_u = u.unsqueeze(0)
         wide_w = wide_u if w is u else w.unsqueeze(0)
         d = z.shape[1]
-        jet = flat(J.push_jet(J.signature.in_basis(), wide_u, wide_w))
+        jet = flat(J.push_jet_of_basis(wide_u, wide_w))
         columns = jet[:d]
         products = gram(columns, M.apply(jet))
         force = products[:, :, d:].sum(2)

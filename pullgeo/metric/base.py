@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -88,7 +89,7 @@ class Metric(ShortRepr, ABC):
         self._check("solve", w)
         matrix = decomposable(self.dense())
         solution, info = torch.linalg.solve_ex(matrix, w.unsqueeze(-1).to(matrix.dtype))
-        if bool((info != 0).any()):
+        if bool(info.any()):
             raise SingularMetricError(
                 f"{type(self).__name__}.solve: M is singular at {int((info != 0).sum())} of {info.numel()} points. "
                 "A pulled-back metric is singular where the map squashes a direction; add a small multiple of the "
@@ -163,6 +164,7 @@ def pullback_rule(jacobian: type[Jacobian], metric: type[Metric]) -> Callable[[R
 
     def add(function: Rule) -> Rule:
         _rules[jacobian, metric] = function
+        _rule_for.cache_clear()
         return function
 
     return add
@@ -179,5 +181,9 @@ def pullback(J: Jacobian, M: Metric) -> Metric:
             f"pullback: J maps to dimension {J.signature.n_out} and M lives in dimension {M.dim}. "
             "A metric is pulled back from the output of the map and pushed forward from its input."
         )
-    kinds = ((j, m) for j in type(J).__mro__ for m in type(M).__mro__ if (j, m) in _rules)
-    return _rules[next(kinds)](J, M)
+    return _rule_for(type(J), type(M))(J, M)
+
+
+@lru_cache(maxsize=256)
+def _rule_for(jacobian: type[Jacobian], metric: type[Metric]) -> PullbackRule:
+    return next(_rules[j, m] for j in jacobian.__mro__ for m in metric.__mro__ if (j, m) in _rules)

@@ -28,6 +28,9 @@ class Implicit(Metric):
     J: Jacobian
     M: Metric
 
+    def __post_init__(self) -> None:
+        """It holds no tensors of its own."""
+
     @property
     def dim(self) -> int:  # type: ignore[override]
         """Dimension of the side it lives on."""
@@ -79,6 +82,9 @@ class Implicit(Metric):
         """The matrices. Cost: min(n_in, rank of M) passes and one contraction."""
         s = self.J.signature
         if s.n_in <= self.terms:
+            if self.J.in_one_piece(s.n_in):
+                columns = flat(self.J.push_basis())
+                return gram(columns, columns) if type(self.M) is Identity else self.M.gram(columns)
             return self.gram(flat(s.in_basis()))
         parts = self._parts(self.terms)
         total = added_up(over_chunks(parts, lambda part: self.J.pull_outer(*self.factors(part))))
@@ -141,6 +147,8 @@ class Implicit(Metric):
     @property
     def terms(self) -> int:
         """How many terms `factors` has in all."""
+        if type(self.M) is Identity:  # the commonest, and the other questions take as long as a small layer
+            return self.M.dim
         if isinstance(self.M, LowRank):
             return self.M.matrix.shape[-1]
         if isinstance(self.M, FactoredMetric):

@@ -32,6 +32,7 @@ from typing import Any
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from pullgeo._torch.submodules import all_parameters
 from pullgeo.errors import OptionError
 from pullgeo.jacobian.base import ChunkSize, Jacobian, checked_chunk_size
 from pullgeo.jacobian.contractions import flat
@@ -339,7 +340,7 @@ def _linearized(
     parameters: Parameters,
     chunk_size: ChunkSize = "auto",
 ) -> Jacobian | None:
-    if wrt == "weight" and isinstance(module, nn.Module) and not any(True for _ in module.parameters()):
+    if wrt == "weight" and isinstance(module, nn.Module) and not all_parameters(module):
         return None
     _, J = linearize(module, x, wrt, parameters)
     check_value(where, val, J)

@@ -1,7 +1,9 @@
 """Composition: one Jacobian after another."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -31,10 +33,23 @@ class Chain(Jacobian):
     def _kind(self) -> str:
         return f"Chain[{', '.join(stage._kind() for stage in self.stages)}]"
 
-    @property
+    @cached_property
     def item_bytes(self) -> int:
         """As of the widest stage."""
-        return max(stage.item_bytes for stage in self.stages)
+        return max([stage.item_bytes for stage in self.stages])
+
+    def push_basis(self) -> Float[Tensor, "n_in b *y"]:
+        """The first stage's own, pushed on; in chunks, as others are, where they are larger than a cache."""
+        if not self._stays_in_cache(self.signature.n_in):
+            return super().push_basis()
+        return self._push(self.stages[0].push_basis(), self.stages[1:])
+
+    def push_jet_of_basis(self, u: Float[Tensor, "l b k"], w: Float[Tensor, "l b k"]) -> Float[Tensor, "n b *y"]:
+        """The first stage's own, pushed on."""
+        X = self.stages[0].push_jet_of_basis(u, w)
+        for stage in self.stages[1:]:
+            X = stage.push_jet(X, u, w)
+        return X
 
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``J_L ⋯ J_1 T``, in chunks that stay in cache on their way."""
@@ -97,8 +112,8 @@ class Chain(Jacobian):
             X = stage.push_jet(X, u, w)
         return X
 
-    def _push(self, T: Tensor) -> Tensor:
-        for stage in self.stages:
+    def _push(self, T: Tensor, stages: Sequence[Jacobian] | None = None) -> Tensor:
+        for stage in self.stages if stages is None else stages:
             T = stage.push(T)
         return T
 
@@ -107,7 +122,12 @@ class Chain(Jacobian):
             W = stage.pull(W)
         return W
 
+    def _stays_in_cache(self, k: int) -> bool:
+        return working_set(self.signature.device).fits(k, self.item_bytes)
+
     def _in_chunks(self, move: Move, stack: Tensor) -> Tensor:
+        if self._stays_in_cache(stack.shape[0]) and stack.shape[1] <= self.signature.batch:
+            return move(stack)
         s = self.signature
         shapes = [s.in_shape, *[stage.signature.out_shape for stage in self.stages]]
         widest = max([math.prod(shape) for shape in shapes])

@@ -1,7 +1,8 @@
 """Maps that act on every element by itself: a diagonal Jacobian."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -28,7 +29,6 @@ class Elementwise(Jacobian):
 
     derivative: Float[Tensor, "b *x"]
     curvature: Callable[[], Tensor] | None = None
-    signature: Signature = field(init=False)
 
     def __post_init__(self) -> None:
         if self.curvature is not None and not callable(self.curvature):
@@ -36,7 +36,16 @@ class Elementwise(Jacobian):
                 f"Elementwise: curvature must be a function without arguments, got {type(self.curvature).__name__}. It "
                 "is computed only when it is needed: Elementwise(derivative, lambda: second_derivative)."
             )
-        object.__setattr__(self, "signature", Signature.between(self.derivative, self.derivative))
+
+    @cached_property
+    def signature(self) -> Signature:  # type: ignore[override]
+        """Shapes of the derivative, which are looked at only where something asks for them."""
+        return Signature.between(self.derivative, self.derivative)
+
+    @property
+    def item_bytes(self) -> int:
+        """Of a tangent."""
+        return self.derivative.nbytes
 
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *x"]:
         """``σ' T``."""

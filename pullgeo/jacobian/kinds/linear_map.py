@@ -49,7 +49,8 @@ def shared(operation: Move) -> Move:
 class LinearMap(LinearKind):
     """``y = A x + c``, given by the functions that apply ``A``, ``Aᵀ`` and their entrywise squares to stacks.
 
-    The four functions take stacks ``(k, b, *shape)`` and are linear in them.
+    The four functions take stacks ``(k, b, *shape)`` and are linear in them. Where ``A`` is at hand, ``(n_out, n_in)``
+    and the same for all samples, it is the fifth: its columns are what coordinate tangents become.
     """
 
     signature: Signature
@@ -57,6 +58,7 @@ class LinearMap(LinearKind):
     backward: Move
     forward_squared: Move
     backward_squared: Move
+    matrix: Tensor | None = None
 
     def push(self, T: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """``A T``."""
@@ -73,6 +75,13 @@ class LinearMap(LinearKind):
     def pull_squared(self, w: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b *x"]:
         """``(A∘A)ᵀ w``."""
         return self.backward_squared(w)
+
+    def push_basis(self) -> Float[Tensor, "n_in b *y"]:
+        """The columns of ``A``, where it is at hand."""
+        if self.matrix is None:
+            return super().push_basis()
+        columns = self.matrix.t().contiguous().unsqueeze(1)
+        return columns if self.signature.batch == 1 else columns.expand(-1, self.signature.batch, -1)
 
 
 def ones_map(x: Tensor, operation: Move, adjoint: Move) -> tuple[Tensor, LinearMap]:

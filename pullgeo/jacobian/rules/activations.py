@@ -120,8 +120,8 @@ def hardswish(module: nn.Hardswish, x: Tensor) -> Linearized:
 def tanh(module: nn.Tanh, x: Tensor) -> Linearized:
     """``tanh x``."""
     y = torch.tanh(x)
-    derivative = 1 - y.square()
-    return _smooth(y, derivative, lambda: -2 * y * derivative)
+    derivative = torch.rsub(y.square(), 1)
+    return y, Elementwise(derivative, lambda: -2 * y * derivative)
 
 
 @rule(nn.Sigmoid)

@@ -7,7 +7,7 @@ from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.kinds.chain import compose
 from pullgeo.jacobian.kinds.linear_map import Reshape
 from pullgeo.jacobian.linearize import by_autodiff, linearize_input
-from pullgeo.jacobian.registry import rule
+from pullgeo.jacobian.registry import rule, rule_for
 from pullgeo.jacobian.signature import Signature
 
 
@@ -17,8 +17,9 @@ def sequential(module: nn.Sequential, x: Tensor) -> tuple[Tensor, Jacobian]:
     stages: list[Jacobian] = []
     y = x
     try:
-        for child in module:
-            y, J = linearize_input(child, y)
+        for child in module._modules.values():
+            found = None if child is None or y.is_complex() else rule_for(child)
+            y, J = linearize_input(child, y) if found is None else found(child, y)
             stages.append(J)
     except ModuleError:
         return by_autodiff(module, x)

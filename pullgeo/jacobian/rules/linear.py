@@ -1,5 +1,7 @@
 """Linear, with respect to input and weight."""
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,15 +16,19 @@ from pullgeo.jacobian.weights.linear import LinearWeight
 @rule(nn.Linear)
 def linear(module: nn.Linear, x: Tensor) -> tuple[Tensor, Jacobian]:
     """``y = A x + c`` over the last dimension."""
-    require_batch(module, x, 1)
-    weight = module.weight
-    y = F.linear(x, weight, module.bias)
+    if x.ndim < 2:
+        require_batch(module, x, 1)
+    own: dict[str, Any] = module._parameters  # an attribute of a module is found the slow way
+    plain = "weight" in own and "bias" in own
+    weight, bias = (own["weight"], own["bias"]) if plain else (module.weight, module.bias)
+    y = F.linear(x, weight, bias)
     return y, LinearMap(
         Signature.between(x, y),
         forward=shared(lambda T: F.linear(T, weight)),
         backward=lambda W: W @ weight,
         forward_squared=lambda v: F.linear(v, weight.square()),
         backward_squared=lambda w: w @ weight.square(),
+        matrix=weight if x.ndim == 2 else None,
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from pullgeo._torch.submodules import named_parameters
 from pullgeo.errors import OptionError
 from pullgeo.typing import Parameters
 
@@ -70,7 +71,7 @@ class ParameterLayout:
             >>> ParameterLayout.of(f, ["1.*", "0.bias"]).names
             ('0.bias', '1.weight', '1.bias')
         """
-        named = list(module.named_parameters())
+        named: list[tuple[str, Any]] = named_parameters(module)
         if not (isinstance(parameters, str) and parameters == "all"):
             chosen = _chosen(where, module, parameters)
             named = [(name, p) for name, p in named if id(p) in chosen]
@@ -79,7 +80,7 @@ class ParameterLayout:
                     f"{where}: parameters={_shown(parameters)} chooses none of the {_count(module)} parameters of "
                     f"{type(module).__name__}. Choose at least one, or leave parameters='all'."
                 )
-        return cls(tuple(name for name, _ in named), tuple(p for _, p in named))
+        return cls(*zip(*named, strict=True)) if named else cls((), ())
 
     @cached_property
     def ids(self) -> frozenset[int]:

@@ -5,11 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from pullgeo._torch.submodules import all_parameters
 from pullgeo._torch.transforms import transformed
 from pullgeo.jacobian.base import Jacobian, added_up, all_added_up
 from pullgeo.jacobian.contractions import flat, gram, outer, times
@@ -50,8 +52,8 @@ class ParameterBlock:
 
 def own_of(module: nn.Module, J: Jacobian, layout: ParameterLayout) -> ParameterBlock:
     """A layer with its Jacobian with respect to all its parameters, restricted to those that count."""
-    every = tuple(module.parameters())
-    chosen = tuple(p for p in every if id(p) in layout.ids)
+    every: tuple[Any, ...] = tuple(all_parameters(module))
+    chosen = every if layout.ids.issuperset(map(id, every)) else tuple(p for p in every if id(p) in layout.ids)
     return ParameterBlock(module, chosen, J if len(chosen) == len(every) else restricted(J, every, chosen))
 
 

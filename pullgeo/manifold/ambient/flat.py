@@ -1,6 +1,7 @@
 """Flat space: a constant metric on the output, and what is isometrically embedded in Euclidean space."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -49,7 +50,7 @@ class Flat(Ambient):
         """
         D = torch.Size(y.shape[1:]).numel()
         if self.matrix is None:
-            return Identity(D, y.dtype, y.device)
+            return _identity(D, y.dtype, y.device)
         if self.matrix.dim != D:
             raise ShapeError(
                 f"PullbackManifold: the decoder's flattened output has dimension {D} and the ambient metric lives in "
@@ -71,6 +72,11 @@ class Flat(Ambient):
     def discretise(self, expand: Expand, decode: Decode) -> DiscreteEnergy:
         """Chords and the bends between them, of fourth order."""
         return ChordEnergy(_flattened(decode), expand, self.matrix)
+
+
+@lru_cache(maxsize=64)
+def _identity(D: int, dtype: torch.dtype, device: torch.device) -> Identity:
+    return Identity(D, dtype, device)
 
 
 def _flattened(decode: Decode) -> Decode:
