@@ -1,5 +1,6 @@
 """What a map may not do while it is differentiated."""
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -52,6 +53,8 @@ class Guard(TorchFunctionMode):
     ) -> Any:
         """The function, unless it would do what is not allowed."""
         named = kwargs or {}
+        if _is_harmless(func):
+            return func(*args, **named)
         target = args[0] if args else named.get("tensor", named.get("input"))
         if func == _SET_DATA:
             if _is_same(args[1], args[0]):
@@ -92,6 +95,13 @@ def _is_same(new: Tensor, old: Tensor) -> bool:
         return new is old
     alike = new.dtype == old.dtype and new.device == old.device and new.shape == old.shape
     return alike and new.stride() == old.stride() and new.data_ptr() == old.data_ptr()
+
+
+@lru_cache(maxsize=1024)
+def _is_harmless(func: Any) -> bool:
+    """Whether a function neither changes what it is given nor lets its memory be changed unseen."""
+    special = func in (_SET_DATA, _GET_DATA, GET_GRAD, Tensor.detach, *_TO_NUMPY)
+    return not special and not _writes(func)
 
 
 def _writes(func: Any) -> bool:

@@ -26,6 +26,23 @@ def named_modules(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return list(found.values())
 
 
+def named_parameters_of(children: Sequence[tuple[str, nn.Module]]) -> list[tuple[str, nn.Parameter]]:
+    """What ``module.named_parameters()`` yields, of the named modules within it.
+
+    Example:
+        >>> [name for name, _ in named_parameters_of(named_modules(nn.Sequential(nn.Linear(2, 3), nn.Tanh())))]
+        ['0.weight', '0.bias']
+    """
+    found: dict[int, tuple[str, nn.Parameter]] = {}
+    for path, child in children:
+        if child._parameters:
+            prefix = path + "." if path else ""
+            for name, p in child._parameters.items():
+                if p is not None and id(p) not in found:
+                    found[id(p)] = prefix + name, p
+    return list(found.values())
+
+
 def parameters_of(children: Sequence[tuple[str, nn.Module]]) -> list[Tensor]:
     """The parameters that some modules hold by themselves, each once; in float64 copies they are plain tensors."""
     found: dict[int, Tensor] = {}

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from pullgeo._torch.submodules import named_modules, named_parameters_of
 from pullgeo.errors import OptionError
 from pullgeo.typing import Parameters
 
@@ -70,7 +71,7 @@ class ParameterLayout:
             >>> ParameterLayout.of(f, ["1.*", "0.bias"]).names
             ('0.bias', '1.weight', '1.bias')
         """
-        named = list(module.named_parameters())
+        named = named_parameters_of(named_modules(module))
         if not (isinstance(parameters, str) and parameters == "all"):
             chosen = _chosen(where, module, parameters)
             named = [(name, p) for name, p in named if id(p) in chosen]
