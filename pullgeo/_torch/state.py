@@ -12,6 +12,7 @@ from torch import nn
 from torch.jit import ScriptModule
 
 from pullgeo._torch.fast_path import fast_path_off
+from pullgeo._torch.submodules import named_modules
 
 _BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
 _DEPTH = 5
@@ -31,7 +32,8 @@ def left_alone(function: Any) -> Iterator[None]:
         function: a module, or any function; see `modules_within`.
     """
     # what is compiled keeps its attributes out of reach, and sets none while it runs
-    children = [m for owner in modules_within(function) for m in owner.modules() if not isinstance(m, ScriptModule)]
+    within = [module for owner in modules_within(function) for _, module in named_modules(owner)]
+    children = [module for module in within if not isinstance(module, ScriptModule)]
     held = [(attributes, attributes.copy()) for child in children for attributes in (vars(child), child._buffers)]
     for child in children:
         # they change gradients on their way, not what forward computes; torch runs them in a function without rules
@@ -63,7 +65,7 @@ def held_state(module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
         True
     """
     # what is compiled keeps its attributes out of reach
-    children = [child for child in module.modules() if not isinstance(child, ScriptModule)]
+    children = [child for _, child in named_modules(module) if not isinstance(child, ScriptModule)]
     then = [(vars(child), _copied(vars(child))) for child in children]
 
     @contextmanager
@@ -80,7 +82,8 @@ def held_state(module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
 
 def _copied(attributes: dict[str, Any]) -> dict[str, Any]:
     copies = attributes.copy()
-    copies.update([(name, value.copy()) for name, value in attributes.items() if value and isinstance(value, dict)])
+    # a tensor of several numbers is neither true nor false
+    copies.update([(name, value.copy()) for name, value in attributes.items() if isinstance(value, dict) and value])
     return copies
 
 

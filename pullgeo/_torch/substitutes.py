@@ -35,7 +35,7 @@ from torch.overrides import TorchFunctionMode
 from pullgeo._torch import kink_functions, matrix_functions, once_functions, own_functions, singular_values
 from pullgeo._torch.scripts import ScriptCalls
 from pullgeo._torch.torch_names import Function, functions_named
-from pullgeo._torch.without_derivative import check_has_derivative
+from pullgeo._torch.without_derivative import WITHOUT_DERIVATIVE, check_has_derivative
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
@@ -315,6 +315,13 @@ _DIFFERENTIATES = frozenset(
 _OF_TORCH = frozenset(("aten", "prim", "prims"))
 
 
+@functools.lru_cache(maxsize=1024)
+def _is_known(function: Function) -> bool:
+    """Whether forward mode knows of all that a function does."""
+    hides = function is torch._C._set_grad_enabled or function in _DIFFERENTIATES or function in _LEAVES
+    return not hides and not is_foreign(function)
+
+
 def is_foreign(function: Function) -> bool:
     """Whether a function is an operator that torch was given from outside, as by ``torch.library``.
 
@@ -326,6 +333,11 @@ def is_foreign(function: Function) -> bool:
 
 
 _LEAVES: frozenset[Function] = frozenset((Tensor.numpy, Tensor.__array__))
+
+
+def has_substitute(function: Function) -> bool:
+    """Whether `Substituting` does anything about a function."""
+    return function in SUBSTITUTES or function in WITHOUT_DERIVATIVE or function is own_functions.CALL
 
 
 unseen = torch._C.DisableTorchFunction
@@ -369,7 +381,7 @@ class Watching(TorchFunctionMode):
         left: whether values were handed to NumPy.
     """
 
-    def __init__(self, note: Callable[[Function, Any], None] | None = None) -> None:
+    def __init__(self, note: Callable[[Function, Any, Any], None] | None = None) -> None:
         super().__init__()
         self.note = note
         self.widest = 0
@@ -402,12 +414,13 @@ class Watching(TorchFunctionMode):
         self, func: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """The function itself."""
-        self.switched = self.switched or func is torch._C._set_grad_enabled
-        self.nested = self.nested or func in _DIFFERENTIATES or is_foreign(func)
-        self.left = self.left or func in _LEAVES
+        if not _is_known(func):
+            self.switched = self.switched or func is torch._C._set_grad_enabled
+            self.nested = self.nested or func in _DIFFERENTIATES or is_foreign(func)
+            self.left = self.left or func in _LEAVES
         if self.note is not None:
             with unseen():
-                self.note(func, (args, kwargs))
+                self.note(func, args, kwargs or {})  # profilers make no keywords an empty dict
         answer = func(*args, **(kwargs or {}))
         if isinstance(answer, Tensor):
             with unseen():

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from pullgeo._torch.submodules import buffers_of, named_modules, parameters_of
+from pullgeo._torch.substitutes import unseen
 from pullgeo.errors import (
     CoupledSamplesError,
     DeviceError,
@@ -282,6 +283,12 @@ def checked_value(function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
     """
     name = name_of(function)
     y = checked_tensor(name, value_of(function, x))
+    with unseen():  # by what watches the function
+        _check_value(name, y, x)
+    return y
+
+
+def _check_value(name: str, y: Tensor, x: Tensor) -> None:
     if y.is_nested or y.layout is not torch.strided:
         kind, use = ("nested", "torch.nested.to_padded_tensor(y, 0.0)") if y.is_nested else (y.layout, "y.to_dense()")
         raise ModuleError(f"Jacobian: {name} returned a {kind} tensor, expected a dense one. Let it return {use}.")
@@ -303,7 +310,6 @@ def checked_value(function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
             f"y.to({str(x.device)!r})."
         )
     check_rounding(name, y, x)
-    return y
 
 
 def check_rounding(name: str, y: Tensor, x: Tensor) -> None:

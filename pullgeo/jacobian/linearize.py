@@ -12,6 +12,7 @@ from pullgeo._torch.guard import Guard
 from pullgeo._torch.plain_memory import named, outside_inference, unshared
 from pullgeo._torch.state import left_alone
 from pullgeo._torch.submodules import all_parameters
+from pullgeo._torch.substitutes import has_substitute
 from pullgeo.errors import ModuleError, PullgeoError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.boundary import FAILURES, name_of, undifferentiable, value_of
@@ -192,22 +193,27 @@ def _stages(module: nn.Module, x: Tensor, layout: ParameterLayout) -> tuple[Tens
             recorded(module, x, layout)
             return graph
     spare = _sparing(module)
-    operations: list[Hashable] = [layout.names, described(x)]
-    y, seen = watched(
-        lambda x: checked_value(spare, x), x, lambda function, given: operations.append((function, described(given)))
-    )
+    ran: list[Any] = []
+    given: list[Hashable] = [layout.names, described(x)]
+
+    def note(function: Any, args: Any, kwargs: Any) -> None:
+        ran.append(function)
+        given.append(tuple([described(argument) for argument in args]))
+        given.append(described(kwargs) if kwargs else ())
+
+    y, seen = watched(lambda x: checked_value(spare, x), x, note)
     cut = seen.hides or seen.compiled or _is_cut_off(y)
-    sequence = None if cut else tuple(operations)
+    sequence = None if cut else (*ran, *given)
     right = None if sequence is None else findings(module).get(sequence)
     if right is None and findings(module):
         with suppress(Untraceable):  # it is another one than it was
             return record_weight(module, x, layout)
-    if not right:
+    if not right or True not in right.values():
         check_independence(spare.__name__, spare, (x,), y)
         if sequence is not None:
-            remember(module, sequence, right=False)
+            remember(module, sequence)
     signature = Signature(len(x), (layout.size,), tuple(y.shape[1:]), y.dtype, y.device)
-    known = Known(None if seen.hides else seen, y, sequence, bool(right))
+    known = Known(None if seen.hides else seen, y, sequence, right, any(map(has_substitute, ran)))
     J = AutodiffWeight(module, x, signature, layout, known=known)
     J.check(seen.hides or _is_cut_off(y))
     return y, [Stage(ParameterBlock(module, layout.parameters, J))]

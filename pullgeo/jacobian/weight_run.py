@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from pullgeo._torch.scripts import ScriptCalls
 from pullgeo._torch.state import held_state, left_alone
+from pullgeo._torch.submodules import buffers_of, named_modules, parameters_of
 from pullgeo._torch.substitutes import Substituting, unseen
 from pullgeo._torch.torch_names import Function
 from pullgeo._torch.transforms import transformed
@@ -115,7 +116,8 @@ class WeightRun(Run):
         self._module, self._layout, self._occasion = module, layout, _occasion(x, layout)
         self._connected = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         listening = _Listening(len(x), layout, once=not self._connected)
-        before = [(buffer, buffer._version) for buffer in module.buffers() if not buffer.is_inference()]
+        children = named_modules(module)
+        before = [(buffer, buffer._version) for buffer in buffers_of(children) if not buffer.is_inference()]
         with gradients_on():
             self.x = ordinary(x)
             given = self.x if self._connected else self.x.detach()
@@ -131,7 +133,7 @@ class WeightRun(Run):
         self._state = held_state(module)
         # counters, which the module itself writes into, say nothing
         buffers = [buffer for buffer, version in before if buffer._version == version]
-        self._fixed = [(t, t._version) for t in (self.x, *module.parameters(), *buffers)]
+        self._fixed = [(t, t._version) for t in (self.x, *parameters_of(children), *buffers)]
         if not self._connected:
             self.y = y.detach()
         else:
@@ -139,7 +141,7 @@ class WeightRun(Run):
             # keeps the value itself
             self.y = y.view_as(y) if FROM_EDGES else y.clone()
         operations = frozenset(listening.operations) if len(x) == 1 else tuple(listening.operations)
-        self._operations = (operations, self._connected, *map(type, module.modules()))
+        self._operations = (operations, self._connected, *[type(child) for _, child in children])
         self.trusted = runs(module).get(self._operations, False)
 
     def takes(self, W: Float[Tensor, "k b *y"]) -> bool:
@@ -287,7 +289,7 @@ class _Listening(Substituting):
     @contextmanager
     def to_layers_of(self, module: nn.Module) -> Iterator[None]:
         """Layers with a rule for their weights tell what they are given; `left_alone` must put them back."""
-        for child in module.modules():
+        for _, child in named_modules(module):
             if any(id(p) in self.layout.ids for p in child._parameters.values()):
                 rule = weight_rule_for(child)
                 if rule is not None:

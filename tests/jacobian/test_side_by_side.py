@@ -1,5 +1,6 @@
 """Weights of modules that are differentiated automatically: samples side by side, or one after another."""
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -45,6 +46,17 @@ class ManyRecurrent(nn.Module):
         h = self.lstm(x.unsqueeze(-1))[0]
         h = self.gru(h, self.start.expand(-1, len(x), -1).contiguous())[0]
         return (self.rnn(h)[0] + h)[:, -1]
+
+
+class Branchless(nn.Module):
+    """Holds a tensor that is no buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grid, self.scale = torch.linspace(0.5, 1, 3, dtype=torch.float64), nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.grid + self.scale).sin()
 
 
 class Branching(nn.Module):
@@ -98,7 +110,7 @@ def test_products(name: str, grad: bool) -> None:
         torch.testing.assert_close(J.pull_diag_summed(basis, basis), D.square().sum((0, 1)))
         torch.testing.assert_close(J.cross_gram(basis, J, basis), torch.einsum("bop,cqp->bocq", D, D))
         torch.testing.assert_close(J.cross_diag(basis, J, basis), torch.einsum("bop,cop->obc", D, D))
-    assert J.known.together is together
+    assert J.known.right["transforms"] is together
 
 
 def own_jacobian(module: nn.Module, sample: Tensor) -> Tensor:
@@ -142,7 +154,7 @@ def test_a_batched_derivative_that_is_wrong_is_noticed() -> None:
     D = torch.stack([own_jacobian(module, sample) for sample in x.split(1)])
     W = torch.randn(2, 3, 2, dtype=torch.float64)
     torch.testing.assert_close(J.pull(W), torch.einsum("bop,kbo->kbp", D, W))
-    assert J.known.together is False
+    assert J.known.right["transforms"] is False
 
 
 def test_gradients_of_products() -> None:
@@ -172,3 +184,49 @@ def test_slices_are_transposed_without_the_imports_of_transforms(monkeypatch: py
     expected = torch.stack([W * x[:, -1], W * x[:, 0]], 3).unflatten(2, (4,)).transpose(2, 3)
     torch.testing.assert_close(J.pull(W), expected)
     assert torch.autograd.gradcheck(lambda x, W: linearize(Last(), x)[1].pull(W), (x, W))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("b", [1, 3])
+def test_one_cotangent_needs_no_transform(b: int, grad: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain reverse mode serves, and all that it is connected to is found again."""
+    module, x = Spectral().double(), torch.randn(b, 5, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(1, b, 5, dtype=torch.float64)
+    calls: list[str] = []
+    entry = sys.modules["pullgeo.jacobian.weights.autodiff"]
+    original = entry.vjp
+    monkeypatch.setattr(entry, "vjp", lambda *a, **k: (calls.append("vjp"), original(*a, **k))[1])
+    forwards: list[int] = []
+    module.register_forward_hook(lambda *_: forwards.append(1))
+    for _ in range(2):
+        forwards.clear()
+        with torch.set_grad_enabled(grad):
+            pulled = linearize(module, x, "weight")[1].pull(w)
+    assert (calls, len(forwards)) == ([], 2)  # the value, which is watched, and what is differentiated
+    D = torch.stack([own_jacobian(module, sample) for sample in x.split(1)])
+    torch.testing.assert_close(pulled, torch.einsum("bop,kbo->kbp", D, w))
+    assert pulled.requires_grad == grad
+    if grad:
+
+        def gradients(p: Tensor) -> tuple[Tensor, ...]:
+            return torch.autograd.grad(
+                p.square().sum(), [x, *module.parameters()], materialize_grads=True, allow_unused=True
+            )
+
+        rows = [
+            torch.cat(
+                torch.autograd.grad(module(x[i : i + 1]), list(module.parameters()), w[0, i : i + 1], create_graph=True)
+            )
+            for i in range(b)
+        ]
+        torch.testing.assert_close(gradients(pulled), gradients(torch.stack(rows)))
+
+
+def test_a_plain_tensor_among_the_attributes_does_not_keep_a_run_away() -> None:
+    """Several numbers are neither true nor false; a graph that is recorded later still sees the module as it was."""
+    module, x = nn.Sequential(nn.Linear(5, 3), nn.Tanh(), Branchless()).double(), torch.randn(3, 5, dtype=torch.float64)
+    w = torch.randn(1, 3, 3, dtype=torch.float64)
+    for _ in range(3):
+        J = linearize(module, x, "weight")[1]
+        J.pull(w)
+    assert getattr(J.run, "trusted", False)  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """The exact fallback for maps without a rule: automatic differentiation with the tangents leading."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,17 +26,17 @@ Map = Callable[[Tensor], Tensor]
 
 
 @contextmanager
-def differentiable_kernels(mode: Substituting | None = None, once: bool = False) -> Iterator[None]:
+def differentiable_kernels(mode: AbstractContextManager[Any] | None = None, once: bool = False) -> Iterator[None]:
     """Attention by kernels with forward mode and second derivatives, and `Substituting` for what else lacks them.
 
     The choice of kernels is the process's, so that other threads wait.
 
     Args:
-        mode: what substitutes; it may do more than that.
+        mode: what substitutes, and may do more; by default `Substituting`.
         once: whether only first derivatives of reverse mode are taken, which faster kernels of attention have too.
     """
     kernels = nullcontext() if once else sdpa_kernel(SDPBackend.MATH)
-    with one_thread_at_a_time, fast_path_off(), kernels, mode or Substituting(), checkpoints_kept():
+    with one_thread_at_a_time, fast_path_off(), kernels, Substituting() if mode is None else mode, checkpoints_kept():
         yield
 
 
@@ -159,7 +159,7 @@ def check_connected(function: Map, x: Tensor) -> None:
 
 
 def watched(
-    function: Callable[[Tensor], Any], x: Tensor, note: Callable[[Any, Any], None] | None = None
+    function: Callable[[Tensor], Any], x: Tensor, note: Callable[[Any, Any, Any], None] | None = None
 ) -> tuple[Any, Watching]:
     """The value of a function, and what forward mode does not know of in it; see `Watching`."""
     watching = Watching(note)

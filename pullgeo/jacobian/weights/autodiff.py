@@ -1,8 +1,9 @@
 """Automatic differentiation with respect to the weights of any module, sample by sample or side by side."""
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -11,7 +12,8 @@ from torch.func import functional_call, vmap
 
 from pullgeo._torch.grad_mode import own_functions
 from pullgeo._torch.state import left_alone
-from pullgeo._torch.substitutes import Watching
+from pullgeo._torch.submodules import named_modules
+from pullgeo._torch.substitutes import Substituting, Watching
 from pullgeo._torch.transforms import no_slow_batching, transformed, vjp
 from pullgeo.errors import ModuleError, PullgeoError
 from pullgeo.jacobian.base import added_up
@@ -19,17 +21,19 @@ from pullgeo.jacobian.boundary import FAILURES, undifferentiable, value_of
 from pullgeo.jacobian.checks import agree, needs_whole_batch
 from pullgeo.jacobian.kinds.autodiff import Autodiff, Map, check_connected, differentiable_kernels, watched
 from pullgeo.jacobian.recompute import over_chunks
-from pullgeo.jacobian.reverse import Reverse
+from pullgeo.jacobian.reverse import Reverse, gradients_on, ordinary
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tangents import with_value
 from pullgeo.jacobian.weights.base import WeightKind
-from pullgeo.jacobian.weights.parameters import ParameterLayout
+from pullgeo.jacobian.weights.parameters import ParameterLayout, coordinate_count, to_coordinates
 from pullgeo.jacobian.weights.remembered import remember
 from pullgeo.numerics.chunking import PASSES, SUMS
 
 _FEW = 4
 """So many backward passes of one sample take no longer than setting up transforms does."""
 
+_SPREAD = 2**17
+"""So many weights of all samples together are read in less time than a transform takes to set up."""
 
 _STEP = 0.3
 """How far to go, relative to the size of the weights, to be at no special point."""
@@ -73,12 +77,7 @@ class AutodiffWeight(WeightKind):
 
     def push(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k b *y"]:
         """``J_θ T``. Cost: per sample one forward pass and k tangent passes."""
-
-        def of_sample(function: Map, theta: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            y, moved = vmap(lambda t: with_value(function, theta, t), randomness="same")(t)
-            return moved, y[0]
-
-        moved = self._side_by_side(of_sample, T, forward=True)
+        moved = self._side_by_side(_pushed, T)
         if moved is None:
             pieces = [J.push(T[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
             moved = torch.cat(pieces, 1) if pieces else T.new_zeros(len(T), 0, *self.signature.out_shape)
@@ -86,15 +85,12 @@ class AutodiffWeight(WeightKind):
 
     def pull(self, W: Float[Tensor, "k b *y"]) -> Float[Tensor, "k b p"]:
         """``J_θᵀ W``. Cost: per sample one forward pass and k backward passes."""
-
-        def of_sample(function: Map, theta: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-            y, back, *_ = vjp(function, theta)
-            if len(w) == 1:
-                return back(w.squeeze(0))[0].unsqueeze(0), y
-            return vmap(lambda w: back(w)[0], randomness="same")(w), y
-
         few = len(self.x) == 1 and len(W) <= _FEW
-        moved = None if few else self._side_by_side(of_sample, W)
+        moved = None
+        if few or (len(W) == 1 and self.signature.n_in * self.signature.batch <= _SPREAD):
+            moved = self._side_by_side(_pulled_at_once, W, "spread")
+        if moved is None and not few:
+            moved = self._side_by_side(_pulled, W)
         if moved is None:
             pull = _pulled_plainly if few else Autodiff.pull
             pieces = [pull(J, W[:, i : i + 1]) for i, J in enumerate(self._per_sample())]
@@ -184,7 +180,7 @@ class AutodiffWeight(WeightKind):
 
     def _differs_alone(self, layout: ParameterLayout, slots: dict[str, str], theta: Tensor) -> bool:
         def run(x: Tensor) -> Any:
-            return self._run(layout, slots, theta, x)
+            return self._run(slots, layout.named(theta), x)
 
         with torch.no_grad():
             try:
@@ -198,45 +194,42 @@ class AutodiffWeight(WeightKind):
         """The module without a wrapper that would spread the batch over devices."""
         return self.module.module if isinstance(self.module, nn.DataParallel) else self.module
 
-    def _side_by_side(
-        self, of_sample: Callable[[Map, Tensor, Tensor], tuple[Tensor, Tensor]], stack: Tensor, forward: bool = False
-    ) -> Tensor | None:
+    def _side_by_side(self, move: "_Moving", stack: Tensor, way: "_Way" = "transforms") -> Tensor | None:
         """What all samples' products are, by a vmap over samples; ``None`` if that does not serve.
 
         Args:
-            of_sample: of the module as a function of its weights, the weights, and a stack: the product and the value.
+            move: moves a stack, given the module as a function of its weights and a sample.
             stack: what is moved.
-            forward: whether these are tangents.
+            way: how it does that.
         """
-        samples = self._samples
-        if not self.known.usable or len(stack) == 0 or len(samples) < 2 or transformed():
+        known, samples = self.known, self._samples
+        few = len(samples) < (1 if way == "spread" and len(self.x) == 1 else 2)
+        if not known.usable(way) or len(stack) == 0 or few or transformed():
             return None
         layout = self.layout or ParameterLayout.of(self._bare)
-        theta, slots = layout.vector(), _slots(self._bare, layout)
+        slots = _slots(self._bare, layout)
 
-        def move(sample: Tensor, stack: Tensor) -> tuple[Tensor, Tensor]:
-            return of_sample(
-                lambda theta: self._run(layout, slots, theta, sample.unsqueeze(0)).squeeze(0), theta, stack
-            )
+        def run(weights: Sequence[Tensor], sample: Tensor) -> Tensor:
+            named = dict(zip(layout.names, weights, strict=True))
+            with nullcontext() if known.plain else Substituting():
+                return self._run(slots, named, sample.unsqueeze(0)).squeeze(0)
 
         inside = slice(samples.start, samples.stop)
         x = self.x[inside]
         try:
-            with differentiable_kernels(), no_slow_batching():
-                moved, y = vmap(move, in_dims=(0, 1), out_dims=(1, 0), randomness="same")(
-                    x.view_as(x), stack.view_as(stack)
-                )
+            # what surrounds the module's own operations is many calls, which nothing needs to look at
+            with differentiable_kernels(nullcontext()), no_slow_batching():
+                moved, y = move(run, layout, x.view_as(x), stack.view_as(stack))
         except FAILURES:  # a true error comes again from the sample alone
-            self.known.together = False
+            known.judge(self.module, way, right=False)
             return None
         # every sample alone, in the first place of a batch, must have the value that it has in its own
         if not agree(y, self._value[inside]):
-            self.known.together = False
-        elif self.known.together is None:
-            self.known.together = not self._needs_batch and self._is_right(moved[0, -1], stack[0, -1], forward)
-            if self.known.together and self.known.operations is not None:
-                remember(self.module, self.known.operations, right=True)
-        return moved if self.known.usable else None
+            known.judge(self.module, way, right=False)
+        elif known.right[way] is None:
+            right = not self._needs_batch and self._is_right(moved[0, -1], stack[0, -1], move is _pushed)
+            known.judge(self.module, way, right)
+        return moved if known.usable(way) else None
 
     @property
     def _value(self) -> Tensor:
@@ -268,8 +261,7 @@ class AutodiffWeight(WeightKind):
             return None
         return error <= 10 * torch.finfo(moved.dtype).eps ** 0.5 * size  # false for NaN
 
-    def _run(self, layout: ParameterLayout, slots: dict[str, str], theta: Tensor, x: Tensor) -> Tensor:
-        named = layout.named(theta)
+    def _run(self, slots: dict[str, str], named: dict[str, Tensor], x: Tensor) -> Tensor:
         with left_alone(self._bare):
             # a copy, because the module may work in place
             return functional_call(
@@ -288,7 +280,7 @@ class AutodiffWeight(WeightKind):
 
         def run(theta: Tensor) -> Tensor:
             batch = self.x if needs_batch else self.x[i : i + 1]
-            y = self._run(layout, slots, theta.squeeze(0), batch)
+            y = self._run(slots, layout.named(theta.squeeze(0)), batch)
             return y[i : i + 1] if needs_batch else y
 
         run.__name__ = type(self.module).__name__
@@ -316,11 +308,13 @@ class Known:
         seen: what it does that forward mode does not know of; ``None`` until it was watched.
         value: that of the whole batch; ``None`` until it is needed.
         operations: what it computes, by which findings are remembered, if they may be.
-        together: whether it is known that samples can be moved side by side.
+        right: in which ways it is known that samples can, or cannot, be moved side by side.
+        substitutes: whether something runs that has a substitute, see `Substituting`.
 
     Attributes:
         widest: bytes of the largest tensor that it computes for a sample, as far as known.
-        together: whether samples can be moved side by side; ``None`` until that was tried.
+        right: whether samples can be moved side by side, in each way; ``None`` until that was tried.
+        plain: whether it is known that nothing runs that has a substitute.
         needs_batch: whether a sample can only be computed in its batch; ``None`` until that was tried.
     """
 
@@ -329,20 +323,103 @@ class Known:
         seen: Watching | None = None,
         value: Tensor | None = None,
         operations: Hashable = None,
-        together: bool = False,
+        right: Mapping[str, bool] | None = None,
+        substitutes: bool = True,
     ) -> None:
         self.seen = seen
         self.value = None if value is None else value.detach()
         self.widest = 0 if seen is None or value is None else seen.widest // max(1, len(value))
         self.operations = operations
-        self.together: bool | None = True if together else None
+        self.right: dict[str, bool | None] = {"transforms": None, "spread": None, **(right or {})}
+        # what a function of somebody else calls in a transform does not show here; with it nothing is known to be right
+        self.plain = not substitutes and True in self.right.values()
         self.needs_batch: bool | None = None
 
-    @property
-    def usable(self) -> bool:
-        """Whether samples may be moved side by side, as far as known."""
+    def usable(self, way: "_Way") -> bool:
+        """Whether samples may be moved side by side in a way, as far as known."""
         hidden = self.seen is not None and (self.seen.switched or self.seen.compiled or self.seen.nested)
-        return self.together is not False and not hidden
+        return self.right[way] is not False and not hidden
+
+    def judge(self, module: nn.Module, way: "_Way", right: bool | None) -> None:
+        """Note whether a way has proven right; ``None`` if that did not show."""
+        self.right[way] = right
+        # what fails at once is not tried again; transforms may have failed for want of memory
+        if self.operations is not None and (right or (right is False and way == "spread")):
+            remember(module, self.operations, **{way: right})
+
+
+_Run = Callable[[Sequence[Tensor], Tensor], Tensor]
+"""The value of a sample, given the parameters."""
+
+_Way = Literal["transforms", "spread"]
+"""How samples are moved side by side: by torch's transforms, or with weights that are spread over the batch."""
+
+_Moving = Callable[[_Run, ParameterLayout, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""A stack moved by every sample's Jacobian, and the value of every sample."""
+
+
+def _pushed(
+    run: _Run, layout: ParameterLayout, x: Shaped[Tensor, "b *x"], T: Float[Tensor, "k b p"]
+) -> tuple[Float[Tensor, "k b *y"], Float[Tensor, "b *y"]]:
+    """Tangents of the weights, by forward mode."""
+    theta = layout.vector()
+
+    def of_sample(sample: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        def value(theta: Tensor) -> Tensor:
+            return run([*layout.named(theta).values()], sample)
+
+        y, moved = vmap(lambda t: with_value(value, theta, t), randomness="same")(t)
+        return moved, y[0]
+
+    return vmap(of_sample, in_dims=(0, 1), out_dims=(1, 0), randomness="same")(x, T)
+
+
+def _pulled(
+    run: _Run, layout: ParameterLayout, x: Shaped[Tensor, "b *x"], W: Float[Tensor, "k b *y"]
+) -> tuple[Float[Tensor, "k b p"], Float[Tensor, "b *y"]]:
+    """Cotangents of the value, by reverse mode inside of the vmap: all samples run with the same weights."""
+
+    def of_sample(sample: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        y, back, *_ = vjp(lambda *weights: run(weights, sample), *layout.parameters)
+
+        def pulled(w: Tensor) -> Tensor:
+            return torch.cat([to_coordinates(gradient) for gradient in back(w)])
+
+        if len(w) == 1:
+            return pulled(w.squeeze(0)).unsqueeze(0), y
+        return vmap(pulled, randomness="same")(w), y
+
+    return vmap(of_sample, in_dims=(0, 1), out_dims=(1, 0), randomness="same")(x, W)
+
+
+def _pulled_at_once(
+    run: _Run, layout: ParameterLayout, x: Shaped[Tensor, "b *x"], W: Float[Tensor, "k b *y"]
+) -> tuple[Float[Tensor, "k b p"], Float[Tensor, "b *y"]]:
+    """Cotangents, by plain reverse mode around the vmap: every sample runs with weights of its own.
+
+    No transform of torch is set up for derivatives, and no level of them is passed at every operation.
+    """
+    b, keep = len(x), torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    with gradients_on():
+        x, W = ordinary(x), ordinary(W)
+        x = x if keep else x.detach()
+        spread = []
+        for p in layout.parameters:
+            own = (p if keep else p.detach()).expand(b, *p.shape)
+            spread.append(own if own.requires_grad else own.requires_grad_())
+        if b == 1:
+            y = run([own.squeeze(0) for own in spread], x.squeeze(0)).unsqueeze(0)
+        else:
+            y = vmap(run, randomness="same")(spread, x)
+        again, rows = keep or len(W) > 1, []
+        for w in W:
+            found = torch.autograd.grad(y, spread, w, retain_graph=again, create_graph=keep, allow_unused=True)
+            pieces = [
+                w.new_zeros(b, coordinate_count(p)) if g is None else to_coordinates(g).reshape(b, -1)
+                for p, g in zip(layout.parameters, found, strict=True)
+            ]
+            rows.append(torch.cat(pieces, 1))
+    return torch.stack(rows), y
 
 
 def _pulled_plainly(J: Autodiff, W: Tensor) -> Tensor:
@@ -362,7 +439,7 @@ def _slots(module: nn.Module, layout: ParameterLayout) -> dict[str, str]:
     names = dict(zip(map(id, layout.parameters), layout.names, strict=True))
     return {
         f"{path}.{name}".lstrip("."): names[id(parameter)]
-        for path, owner in module.named_modules()
-        for name, parameter in owner.named_parameters(recurse=False, remove_duplicate=False)
+        for path, owner in named_modules(module)
+        for name, parameter in owner._parameters.items()
         if id(parameter) in names
     }

@@ -16,20 +16,23 @@ from torch import Tensor, nn
 _MOST = 64
 """So many findings of one module are kept."""
 
-_Table = dict[int, tuple[Any, Mapping[Hashable, bool]]]
+_Table = dict[int, tuple[Any, Mapping[Hashable, Any]]]
 
 _found: _Table = {}
 _runs: _Table = {}
 
 
-def findings(module: nn.Module) -> Mapping[Hashable, bool]:
-    """What is known of a module, by a sequence of operations; forgotten with the module."""
+def findings(module: nn.Module) -> Mapping[Hashable, Mapping[str, bool]]:
+    """What is known of a module, by a sequence of operations; forgotten with the module.
+
+    That no graph knows what it does; and in which ways its samples can be moved side by side, and in which not.
+    """
     return _of(_found, module)
 
 
-def remember(module: nn.Module, operations: Hashable, right: bool) -> None:
-    """Note that a module's samples can be moved side by side, or else that no graph knows what it does."""
-    _note(_found, module, operations, findings(module).get(operations, False) or right)
+def remember(module: nn.Module, operations: Hashable, **right: bool) -> None:
+    """Note that no graph knows what a module does; and in which ways samples can, or cannot, be moved side by side."""
+    _note(_found, module, operations, {**findings(module).get(operations, {}), **right})
 
 
 def runs(module: nn.Module) -> Mapping[Hashable, bool]:
@@ -42,12 +45,12 @@ def remember_run(module: nn.Module, key: Hashable, right: bool) -> None:
     _note(_runs, module, key, right)
 
 
-def _of(table: _Table, module: nn.Module) -> Mapping[Hashable, bool]:
+def _of(table: _Table, module: nn.Module) -> Mapping[Hashable, Any]:
     held = table.get(id(module))
     return held[1] if held is not None and held[0]() is module else {}
 
 
-def _note(table: _Table, module: nn.Module, key: Hashable, value: bool) -> None:
+def _note(table: _Table, module: nn.Module, key: Hashable, value: Any) -> None:
     number, known = id(module), dict(_of(table, module))
     if len(known) >= _MOST:
         known.clear()

@@ -365,6 +365,10 @@ class WeightGraph(Jacobian):
         return self.in_order(found)
 
     def _pulled_by_stages(self, W: Tensor) -> Tensor:
+        if len(self.stages) == 1:
+            own = self.stages[0].own
+            if own is not None and [*map(id, own.parameters)] == [*map(id, self.layout.parameters)]:
+                return own.J.pull(W)
         return self._collected(self.sweep(lambda J, w: J.pull(w), W), W)
 
     def _collected(self, swept: SweptOnce, W: Tensor) -> Tensor:
