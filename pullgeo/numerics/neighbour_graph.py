@@ -123,10 +123,25 @@ class PathGraph:
     def paths(self, sources: Int[np.ndarray, " s"], targets: Int[np.ndarray, " s"]) -> list[list[int]]:
         """The nodes on a shortest path from each source to its target, or these two alone where no path leads.
 
-        Cost: as for `distances`.
+        Cost: as for `corners`.
         """
-        _, before = dijkstra(self.matrix, directed=self.directed, indices=sources, return_predecessors=True)
-        return [_traced(row, int(a), int(b)) for row, a, b in zip(before, sources, targets, strict=True)]
+        rows = self.corners(sources, targets)
+        # a way that is shorter than others waits where it begins
+        first = (rows[:, 1:] != rows[:, :1]).argmax(1)
+        return [row[start:].tolist() for row, start in zip(rows, first, strict=True)]
+
+    def corners(self, sources: Int[np.ndarray, " s"], targets: Int[np.ndarray, " s"]) -> Int[np.ndarray, "s k"]:
+        """The same in rows of equal length, which begin with as many copies of the source as it takes.
+
+        Cost: as for `distances`, for each source once however often it is named, and O(s k).
+        """
+        once, row = np.unique(sources, return_inverse=True)
+        _, before = dijkstra(self.matrix, directed=self.directed, indices=once, return_predecessors=True)
+        columns = [targets]
+        while len(columns) < 2 or bool((columns[-1] != sources).any()):
+            step = before[row, columns[-1]]
+            columns.append(np.where(step < 0, sources, step))
+        return np.stack(columns[::-1], 1)
 
 
 def _each_once(edges: Edges) -> Edges:
@@ -143,10 +158,3 @@ def _bridges(points: np.ndarray, piece: np.ndarray, count: int) -> Edges:
         i = int(distance.argmin())
         found.append((inside[i], outside[near[i]]))
     return np.array(found)
-
-
-def _traced(before: Int[np.ndarray, " n"], source: int, target: int) -> list[int]:
-    path = [target]
-    while path[-1] != source and before[path[-1]] >= 0:
-        path.append(int(before[path[-1]]))
-    return path[::-1] if path[-1] == source else [source, target]

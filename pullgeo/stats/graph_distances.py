@@ -11,7 +11,6 @@ from torch import Tensor
 
 from pullgeo.errors import OptionError, ShapeError
 from pullgeo.geodesic.energy.base import DiscreteEnergy, GuardedEnergy
-from pullgeo.geodesic.single_precision import single_precision
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solvers.newton import Newton
 from pullgeo.geodesic.starts.base import StraightLine
@@ -20,7 +19,9 @@ from pullgeo.numerics.chunking import POINTS, SOURCES
 from pullgeo.numerics.comparison import less
 from pullgeo.numerics.neighbour_graph import Edges, PathGraph, joined, neighbour_edges
 from pullgeo.stats.arguments import check_count, check_generator
+from pullgeo.stats.lengths import exact_enough
 from pullgeo.stats.points import Points, as_points
+from pullgeo.stats.shortened_paths import shortened
 from pullgeo.stats.tasks import results
 
 
@@ -31,13 +32,9 @@ class EdgeSettings:
     Attributes:
         settled: change of a length from two chords to four, relatively, above which eight are taken. Below, the
             extrapolation from four is right to 1e-4 on spheres; its error follows the square of the change.
-        single: relative rounding error that lengths in single precision may have. A graph is off by more.
-        sample: edges that are measured in double precision too, to see how large rounding errors are.
     """
 
     settled: float = 3e-3
-    single: float = 1e-4
-    sample: int = 32
 
 
 SETTINGS = EdgeSettings()
@@ -56,6 +53,9 @@ class NeighbourGraph:
         neighbours: how many neighbours every point is joined to.
         edges: ``"chord"`` measures the image of the straight line to a neighbour, by chords of two resolutions that are
             extrapolated; ``"geodesic"`` solves for the geodesic to it, which is never longer and takes much more time.
+        refine: steps towards the geodesic that are taken with every path, which begins as the straight line if that is
+            shorter; 0 for paths of straight edges. For many dimensions, where points leave a path few ways to go: with
+            ten, 3 steps brought a median error of 38 % to 2 %. No distance grows.
         support: further points ``(s, d)`` that paths may pass, such as samples of a prior.
         check_pairs: how many random pairs are solved exactly to tell how good the distances are.
         generator: draws these pairs; one with seed 0 if ``None``.
@@ -66,12 +66,14 @@ class NeighbourGraph:
 
     neighbours: int = 50
     edges: Literal["chord", "geodesic"] = "chord"
+    refine: int = 0
     support: Points | None = None
     check_pairs: int = 100
     generator: torch.Generator | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_count("NeighbourGraph", "neighbours", self.neighbours)
+        check_count("NeighbourGraph", "refine", self.refine, 0)
         check_count("NeighbourGraph", "check_pairs", self.check_pairs, 0)
         if self.edges not in ("chord", "geodesic"):
             raise OptionError(f"NeighbourGraph: edges must be 'chord' or 'geodesic', got {self.edges!r}.")
@@ -158,9 +160,14 @@ def graph_distances(
         return np.zeros((len(rows), len(columns)))
     edges = joined(nodes, neighbour_edges("pairwise_distances", nodes, graph.neighbours))
     network = PathGraph(len(nodes), edges, _measured(manifold, nodes, edges, graph, points.device, progress))
-    D = _shortest(network, np.unique(rows), rows, columns, progress)
+    sources, row = np.unique(rows, return_inverse=True)
+    targets, column = np.unique(columns, return_inverse=True)
+    D = _shortest(network, sources, targets, progress)
+    if graph.refine:
+        places = torch.from_numpy(nodes).to(points.device)
+        D = shortened(manifold, network, places, sources, targets, D, graph.refine, progress)
     D[~np.isfinite(D)] = np.nan
-    return np.fmin(D, D.T) if others is None else D
+    return (np.fmin(D, D.T) if others is None else D)[row[:, None], column]
 
 
 def _measured(
@@ -203,16 +210,7 @@ def _lengths(manifold: Manifold, a: Tensor, b: Tensor, kind: str) -> np.ndarray:
 
 def _straight(manifold: Manifold, a: Float[Tensor, "e d"], b: Float[Tensor, "e d"]) -> Float[Tensor, " e"]:
     """Lengths of the images of straight lines, in single precision where rounding errors are small beside them."""
-    space = manifold.in_double()
-    near = single_precision(manifold, space, a)
-    length = _by_chords(near, a, b)
-    if near is space:
-        return length
-    some = torch.linspace(0, len(a) - 1, min(len(a), SETTINGS.sample), device=a.device).long()
-    noise = (_by_chords(space, a[some], b[some]) - length[some]).abs()
-    noise = torch.where(torch.isfinite(noise), noise, 0.0).amax()
-    rest = (~(SETTINGS.single * length >= noise) | ~torch.isfinite(length)).nonzero().squeeze(1)
-    return length.index_put((rest,), _by_chords(space, a[rest], b[rest])) if len(rest) else length
+    return exact_enough(manifold, a, lambda space, edges: _by_chords(space, a[edges], b[edges]))
 
 
 def _by_chords(space: DiscreteEnergy, a: Float[Tensor, "e d"], b: Float[Tensor, "e d"]) -> Float[Tensor, " e"]:
@@ -237,15 +235,12 @@ def _by_chords(space: DiscreteEnergy, a: Float[Tensor, "e d"], b: Float[Tensor, 
     return fine + (fine - coarse) / 3
 
 
-def _shortest(
-    network: PathGraph, sources: np.ndarray, rows: np.ndarray, columns: np.ndarray, progress: bool
-) -> np.ndarray:
+def _shortest(network: PathGraph, sources: np.ndarray, targets: np.ndarray, progress: bool) -> np.ndarray:
     parts = list(SOURCES.slices(len(sources)))
-    tasks = (delayed(_from_sources)(network, sources[part], columns) for part in parts)
+    tasks = (delayed(_from_sources)(network, sources[part], targets) for part in parts)
     sizes = [part.stop - part.start for part in parts]
-    found = np.concatenate(results("pairwise_distances", tasks, sizes, unit="point", progress=progress))
-    return found[np.searchsorted(sources, rows)]
+    return np.concatenate(results("pairwise_distances", tasks, sizes, unit="point", progress=progress))
 
 
-def _from_sources(network: PathGraph, sources: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    return network.distances(sources)[:, columns]
+def _from_sources(network: PathGraph, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    return network.distances(sources)[:, targets]

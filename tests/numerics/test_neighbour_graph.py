@@ -67,6 +67,11 @@ def test_shortest_paths(random: np.random.Generator, directed: bool):
         length, path = best.get((i, j), (np.inf, [i, j]))
         assert distances[i, j] == pytest.approx(length, rel=1e-14)
         assert graph.paths(np.array([i]), np.array([j])) == [path]
+    begin, end = np.array(list(itertools.permutations(range(n), 2))).T
+    rows = graph.corners(begin, end)
+    for i, j, row in zip(begin, end, rows.tolist(), strict=True):
+        path = best.get((i, j), (np.inf, [i, j]))[1]
+        assert row == [i] * (rows.shape[1] - len(path)) + path
     # the last node has no edge: the straight way is left
     assert graph.paths(np.array([0, 1, 2]), np.array([5, 5, 5])) == [[0, 5], [1, 5], [2, 5]]
 

@@ -67,6 +67,45 @@ def test_supporting_points_let_paths_bend(generator: torch.Generator):
     assert errors[1] < errors[0] / 3
 
 
+def test_refined_paths_come_close_in_many_dimensions(generator: torch.Generator):
+    sphere = StereographicSphere(7)
+    z = 0.5 * torch.randn(41, 7, dtype=torch.float64, generator=generator)
+    p = sphere(z)
+    exact = 2 * torch.asin((torch.cdist(p, p) / 2).clamp(max=1)).numpy()
+    i, j = np.triu_indices(41, 1)
+    graphs = [NeighbourGraph(10, check_pairs=0, refine=steps) for steps in (0, 3, 8)]
+    found = [pairwise_distances(PullbackManifold(sphere), z, method=graph) for graph in graphs]
+    for D in found:
+        np.testing.assert_array_equal(D, D.T)
+        np.testing.assert_array_equal(D.diagonal(), 0)
+    errors = [D[i, j] / exact[i, j] - 1 for D in found]
+    assert min(error.min() for error in errors) > -1e-3
+    # no distance grows, and they come near to those of geodesics
+    assert bool((found[1] <= found[0]).all())
+    assert np.median(errors[0]) > 0.05
+    assert np.median(errors[1]) < 0.01
+    assert np.median(errors[2]) < 2e-4
+
+
+def test_paths_are_refined_from_one_set_to_another_and_where_the_decoder_ends(generator: torch.Generator):
+    z, y = sphere_points(generator, 43) / 2, sphere_points(generator, 37) / 2
+    y[5] = z[3]
+    D = pairwise_distances(MANIFOLD, z, y, method=NeighbourGraph(refine=6))
+    assert D[3, 5] == 0
+    np.testing.assert_allclose(D, great_circles(z, y), rtol=1e-3, atol=1e-12)
+
+    def decoder(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, (1.5 - x).log()], 1)
+
+    line = np.array([[0.0], [1.0], [2.0], [0.0]])
+    plain, refined = (
+        pairwise_distances(PullbackManifold(decoder), line, method=NeighbourGraph(check_pairs=0, refine=steps))
+        for steps in (0, 2)
+    )
+    np.testing.assert_allclose(refined, plain, rtol=1e-3)
+    assert pairwise_distances(MANIFOLD, z[:1].repeat(3, 1), method=NeighbourGraph(refine=1)).tolist() == 3 * [[0.0] * 3]
+
+
 def test_from_one_set_to_another_and_equal_points(generator: torch.Generator):
     z, y = sphere_points(generator, 43) / 2, sphere_points(generator, 37) / 2
     y[5], y[7] = z[3], y[6]
@@ -111,6 +150,8 @@ def test_errors():
         pairwise_distances(MANIFOLD, torch.zeros(3, 2), method="fast")
     with pytest.raises(OptionError, match="neighbours must be a whole number, at least 1"):
         NeighbourGraph(neighbours=0)
+    with pytest.raises(OptionError, match="refine must be a whole number, at least 0"):
+        NeighbourGraph(refine=-1)
     with pytest.raises(OptionError, match="'chord' or 'geodesic'"):
         NeighbourGraph(edges="straight")
     with pytest.raises(ShapeError, match="support must have 2 columns"):

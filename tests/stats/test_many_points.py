@@ -87,6 +87,21 @@ def test_a_graph_decodes_few_points_for_an_edge(digits, decoded):
     assert found.expanded <= 1  # a point is tried
 
 
+def test_a_step_of_refinement_takes_one_gradient_for_each_pair(digits, decoded):
+    manifold, z = digits
+    pairs = 40 * 39 // 2
+    plain, once, thrice = (
+        decoded(
+            lambda steps=steps: pairwise_distances(manifold, z[:40], method=NeighbourGraph(refine=steps, check_pairs=0))
+        )
+        for steps in (0, 1, 3)
+    )
+    # a line and perhaps a path, eight segments a step, and chords of two resolutions, of some pairs twice, at the end
+    assert once.points - plain.points < (9 + 9 + 9 + 26 + 20) * pairs
+    assert thrice.points - once.points <= 2 * 9 * pairs
+    assert thrice.expanded <= 40 + 1
+
+
 def test_clusters_cost_a_few_times_their_geodesics(digits, decoded):
     manifold, z = digits
     X = z[:60].numpy().astype(np.float64)
