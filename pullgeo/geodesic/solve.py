@@ -58,7 +58,7 @@ def solve(problem: BoundaryValue, solver: Solver | None = None, *, progress: boo
         raise OptionError(
             f"solve: solver must be a solver with its options, such as Newton(segments=32), got {solver!r}."
         )
-    manifold = problem.manifold.held() if isinstance(problem.manifold, HeldEnergy) else problem.manifold
+    manifold = problem.manifold.held(problem.z0) if isinstance(problem.manifold, HeldEnergy) else problem.manifold
     space, z0, z1 = manifold.in_double(), problem.z0.double(), problem.z1.double()
     if isinstance(solver, Discretising):
         space = solver.discretised(space)

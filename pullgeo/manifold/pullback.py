@@ -25,6 +25,7 @@ from pullgeo.jacobian.kinds.autodiff import differentiable_kernels
 from pullgeo.jacobian.linearize import linearize, linearize_again
 from pullgeo.jacobian.returned import checked_tensor
 from pullgeo.jacobian.reverse import guarded
+from pullgeo.jacobian.tracing.modules_alone import modules_alone
 from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.manifold.ambient.convert import ambient_of
 from pullgeo.manifold.ambient.flat import Flat
@@ -294,13 +295,21 @@ class PullbackManifold(Manifold):
         double._reading = self._reading  # what one of them sees, the other knows
         return double if self._held is None else double.held()
 
-    def held(self) -> "PullbackManifold":
+    def held(self, z: Float[Tensor, "n d"] | None = None) -> "PullbackManifold":
         """This manifold while nobody changes its decoder: the map is put together and checked once.
 
-        So are the values at the end points of curves found once, where no derivatives are recorded.
+        So are the values at the end points of curves found once, where no derivatives are recorded. A method that does
+        nothing but call a network is replaced by the network.
+
+        Args:
+            z: latents, of which one is tried.
         """
         held = copy.copy(self)
         held._held = Held()
+        network = None if z is None or not len(z) else modules_alone(self.decoder, z[:1])
+        if network is not None and decoder_of(network) is network:
+            # past the module's own assignment, which would enter it in the table of modules of the original
+            object.__setattr__(held, "decoder", network)
         return held
 
     def in_single(self) -> "PullbackManifold | None":

@@ -117,3 +117,21 @@ def test_gradients_reach_the_weights_of_a_method() -> None:
     (found,) = torch.autograd.grad(linearize(model.decode, z)[1].dense().square().sum(), weight)
     (same,) = torch.autograd.grad(linearize(model.decoder, z)[1].dense().square().sum(), weight)
     torch.testing.assert_close(found, same)
+
+
+CALLS = 0
+
+
+def counted(z: Tensor) -> Tensor:
+    global CALLS
+    CALLS += 1
+    return MODEL.decoder(z)
+
+
+def test_a_function_that_rebinds_a_global_rebinds_it() -> None:
+    before, z = CALLS, random(3, 2)
+    y, J = linearize(counted, z)
+    T = torch.ones_like(z).unsqueeze(0)
+    assert before < CALLS
+    assert torch.equal(y, MODEL.decoder(z))
+    torch.testing.assert_close(J.push(T), linearize(MODEL.decoder, z)[1].push(T))

@@ -119,3 +119,28 @@ def test_a_held_manifold_records_gradients_of_end_points(generator: torch.Genera
     found = [torch.autograd.grad(of.expand_energy(x).energy.sum(), x)[0] for of in (held, manifold)]
     assert torch.equal(*found)
     assert bool((found[0][:, 0] != 0).any())
+
+
+class Model(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Tanh(), torch.nn.Linear(5, 7))
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.net(z)
+
+
+def test_geodesics_of_a_method_are_those_of_the_network_that_it_calls(generator: torch.Generator) -> None:
+    model = Model()
+    z0, z1 = torch.randn(2, 3, 2, generator=generator)
+    for decoder in (model.decode, lambda z: model.net(z)):
+        manifold = PullbackManifold(decoder)
+        before = manifold.geodesic(z0, z1)
+        assert torch.equal(before.curve.nodes, PullbackManifold(model.net).geodesic(z0, z1).curve.nodes)
+        (gradient,) = torch.autograd.grad(manifold.dist(z0, z1).sum(), model.net[0].weight)
+        assert bool(gradient.any())
+        assert manifold.decoder is decoder
+        assert not list(manifold.children())
+    model.net = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Softplus(), torch.nn.Linear(5, 7))
+    after = PullbackManifold(model.net).geodesic(z0, z1)
+    assert torch.equal(PullbackManifold(model.decode).geodesic(z0, z1).length, after.length)

@@ -106,8 +106,12 @@ class ManifoldEnergy(DiscreteEnergy, Protocol):
 class HeldEnergy(Protocol):
     """What a manifold offers on top if it can do without looking the same things up at every call of a solve."""
 
-    def held(self) -> "ManifoldEnergy":
-        """The same manifold for as long as nobody changes what it consists of, and for no longer."""
+    def held(self, z: Tensor) -> "ManifoldEnergy":
+        """The same manifold for as long as nobody changes what it consists of, and for no longer.
+
+        Args:
+            z: some points ``(n, d)``.
+        """
 
 
 @runtime_checkable

@@ -1,8 +1,9 @@
 """A function's double, which calls doubles of the modules that it holds."""
 
 from collections.abc import Callable
-from functools import partial
-from types import CellType, FunctionType, MethodType
+from dis import get_instructions
+from functools import lru_cache, partial
+from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
 from torch import nn
@@ -24,7 +25,7 @@ def double_of(function: Any, double: Callable[[nn.Module], nn.Module]) -> Any:
         double: makes the double of a module.
 
     Raises:
-        Untraceable: it is compiled.
+        Untraceable: it is compiled, or rebinds globals beside the modules that it finds there.
 
     Example:
         >>> import torch
@@ -69,10 +70,18 @@ def _function(function: FunctionType, inner: Callable[[Any], Any]) -> Any:
     same = all(new is old for new, old in zip(closure, cells, strict=True))
     if same and not own and defaults == function.__defaults__ and keywords == function.__kwdefaults__:
         return function
+    if own and _rebinds_globals(function.__code__):
+        raise Untraceable("a function rebinds a global")
     names = {**function.__globals__, **_values(own, inner)} if own else function.__globals__
     twin = FunctionType(function.__code__, names, function.__name__, defaults, closure)
     twin.__kwdefaults__ = keywords
     return twin
+
+
+@lru_cache(maxsize=1024)
+def _rebinds_globals(code: CodeType) -> bool:
+    """Whether a function assigns to globals, of which its double has a copy."""
+    return any(step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") for step in get_instructions(code))
 
 
 def _cell(cell: CellType, inner: Callable[[Any], Any]) -> CellType:
