@@ -232,8 +232,9 @@ def test_points_that_rounding_hardly_tells_apart() -> None:
     torch.testing.assert_close(v, y - x, rtol=1e-7, atol=1e-14)
 
 
-def test_tridiagonal_systems() -> None:
-    n, d = 5, 3
+@pytest.mark.parametrize("n", [1, 5, 47])
+def test_tridiagonal_systems(n: int) -> None:
+    d = 3
     torch.manual_seed(0)
     diagonal = torch.randn(2, n, d, d, dtype=torch.float64) + 4 * torch.eye(d, dtype=torch.float64)
     lower, upper = torch.randn(2, 2, n - 1, d, d, dtype=torch.float64)
