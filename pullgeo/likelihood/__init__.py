@@ -14,6 +14,7 @@ from pullgeo.likelihood.gaussian import Gaussian
 from pullgeo.likelihood.ggn import ggn, ggn_blocks, ggn_diag
 from pullgeo.likelihood.heteroscedastic import HeteroscedasticGaussian
 from pullgeo.likelihood.laplace_torch import laplace_backend
+from pullgeo.likelihood.mixture_nodes import MonteCarlo
 from pullgeo.likelihood.poisson import Poisson
 from pullgeo.likelihood.sampled import sampled_fisher, sampled_ggn, sampled_ggn_diag
 from pullgeo.likelihood.scales import LogStd, LogVariance, Scale, Std, Variance
@@ -28,6 +29,7 @@ __all__ = [
     "Likelihood",
     "LogStd",
     "LogVariance",
+    "MonteCarlo",
     "Poisson",
     "Scale",
     "Std",

@@ -17,6 +17,9 @@ from pullgeo.jacobian.linearize import linearize
 from pullgeo.jacobian.signature import Signature
 from pullgeo.likelihood.base import Likelihood, euclidean, per_sample
 from pullgeo.likelihood.families import Family, family_of
+from pullgeo.likelihood.mixture_layout import innermost
+from pullgeo.likelihood.mixture_nodes import MonteCarlo, nodes_of
+from pullgeo.likelihood.mixture_score import MixtureScores
 from pullgeo.metric.base import Metric
 from pullgeo.metric.implicit import Implicit
 from pullgeo.metric.rooted import Factored
@@ -35,6 +38,7 @@ class TorchDistribution(Likelihood):
         make: from outputs ``(b, *out)`` to a distribution whose ``batch_shape`` begins with ``b``.
         family: the class that ``make`` returns, inside of `Independent`. Only if it is named beforehand is there an
             `embedding`, for the families that have one.
+        draws: how expectations over mixtures are taken; without them by the best means that there are.
 
     Raises:
         OptionError: ``make`` cannot be called, or the information of the family is not known.
@@ -48,6 +52,7 @@ class TorchDistribution(Likelihood):
 
     make: Callable[[Tensor], Any]
     family: type[td.Distribution] | None = None
+    draws: MonteCarlo | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.make):
@@ -59,7 +64,7 @@ class TorchDistribution(Likelihood):
             family_of(self.family)
 
     def fisher(self, eta: Float[Tensor, "b *out"]) -> Implicit:
-        """``(∂θ/∂η)ᵀ I(θ) (∂θ/∂η)``, held as its root.
+        """``(∂θ/∂η)ᵀ I(θ) (∂θ/∂η)``, held as its root; of mixtures as scores at nodes, see `MonteCarlo`.
 
         Raises:
             OptionError: the information is not known, or a parameter that it leaves out depends on ``η``.
@@ -67,6 +72,10 @@ class TorchDistribution(Likelihood):
         """
         self._check_eta("fisher", eta)
         distribution = self._inner(eta)
+        if isinstance(distribution, td.MixtureSameFamily):
+            nodes = nodes_of(distribution, self.draws)
+            packed, J = linearize(lambda e: nodes.layout.pack(self._inner(e)), eta)
+            return Implicit(J, MixtureScores(nodes, packed))
         family = family_of(type(distribution))
         self._check_fixed(family, eta)
         theta, J = linearize(lambda e: family.parameters(self._inner(e)), eta)
@@ -148,10 +157,7 @@ class TorchDistribution(Likelihood):
         return distribution
 
     def _inner(self, eta: Tensor) -> td.Distribution:
-        distribution = self._whole(eta)
-        while isinstance(distribution, td.Independent):
-            distribution = distribution.base_dist
-        return distribution
+        return innermost(self._whole(eta))
 
     def _check_fixed(self, family: Family, eta: Tensor) -> None:
         for name in family.fixed:

@@ -11,6 +11,7 @@ from pullgeo.manifold.divergence import kl_energy, kl_length
 from pullgeo.manifold.finsler import FinslerLength, FinslerSpace, finsler_length
 from pullgeo.manifold.logarithm import Logarithm
 from pullgeo.manifold.metric_manifold import MetricManifold
+from pullgeo.manifold.mixture_error import mixture_error
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.manifold.weighted_sum import weighted_sum
 
@@ -34,6 +35,7 @@ __all__ = [
     "kl_energy",
     "kl_length",
     "mean_and_deviation",
+    "mixture_error",
     "weighted_sum",
 ]
 

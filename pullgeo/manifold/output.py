@@ -20,7 +20,9 @@ from pullgeo.jacobian.boundary import FAILURES
 from pullgeo.jacobian.checks import check_fixed
 from pullgeo.jacobian.returned import contents, shape_of
 from pullgeo.jacobian.reverse import gradients_on
-from pullgeo.manifold.ambient.fisher_rao import Chart, chart_of, innermost, parameters_of
+from pullgeo.likelihood.mixture_layout import MixtureLayout, innermost
+from pullgeo.likelihood.mixture_nodes import MonteCarlo
+from pullgeo.manifold.ambient.fisher_rao import Chart, chart_of, parameters_of
 
 Output = Callable[[Any], Any] | str | int
 """A function of what a decoder returns; the key, position or attribute of a part of it; or ``"mean+std"``, and
@@ -175,19 +177,21 @@ class Reading:
 
     Args:
         output: what the user says is to be taken.
+        draws: what the user says of expectations over mixtures.
     """
 
-    def __init__(self, output: Callable[[Any], Any] | None) -> None:
+    def __init__(self, output: Callable[[Any], Any] | None, draws: MonteCarlo | None = None) -> None:
         self.settled = False
         self.pick: Pick | None = None
         self.chart: Chart | None = None
         self.text = "" if output is None else _text(output)
+        self.draws = draws
         self._output = output
         self._said = output is not None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a copy finds out for itself: what was seen is no part of a manifold's value
-        return Reading, (self._output,)
+        return Reading, (self._output, self.draws)
 
     def settle(self, decoder: Callable[[Tensor], Any], z: Float[Tensor, "n d"]) -> None:
         """Call the decoder with a latent and look at what it returns; what fails is left for later calls to report.
@@ -223,8 +227,13 @@ class Reading:
                     f"PullbackManifold: the decoder returns a {_family(value)} with batch_shape "
                     f"{tuple(value.batch_shape)} for {_ROWS} latents. Its first axis must be the batch."
                 )
-            self.chart = chart_of(value, _moves(value, probe))
+            self.chart = chart_of(value, _moves(value, probe), self.draws)
             self.text += f", Fisher-Rao of {_family(value)}"
+        elif self.draws is not None:
+            raise OptionError(
+                f"PullbackManifold: ambient={self.draws} is for decoders of mixtures, and this one returns a "
+                f"{type(value).__name__}. Leave ambient out, or let output make a mixture of it."
+            )
         self.settled = True
 
     def stages(self) -> tuple[Callable[[Any], Any] | None, ...]:
@@ -317,7 +326,8 @@ def _moves(distribution: td.Distribution, probe: Tensor) -> frozenset[str]:
 
 def _family(distribution: td.Distribution) -> str:
     inner = innermost(distribution)
-    return type(inner).__name__ if inner is distribution else f"independent {type(inner).__name__}"
+    name = str(MixtureLayout.of(inner)) if isinstance(inner, td.MixtureSameFamily) else type(inner).__name__
+    return name if inner is distribution else f"independent {name}"
 
 
 def _first(returned: Any, keys: tuple[str, ...]) -> Any:

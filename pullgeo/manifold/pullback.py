@@ -26,6 +26,7 @@ from pullgeo.jacobian.linearize import linearize, linearize_again
 from pullgeo.jacobian.returned import checked_tensor
 from pullgeo.jacobian.reverse import guarded
 from pullgeo.jacobian.tracing.modules_alone import modules_alone
+from pullgeo.likelihood.mixture_nodes import MonteCarlo
 from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.manifold.ambient.convert import ambient_of
 from pullgeo.manifold.ambient.flat import Flat
@@ -73,7 +74,9 @@ class PullbackManifold(Manifold):
 
             * a tensor;
             * a distribution of torch, which is measured by its Fisher-Rao metric: by a flat isometry or hyperbolic
-              planes where the family has them, else by its Fisher information along segments;
+              planes where the family has them, else by its Fisher information along segments. That of a mixture is a
+              sum over a finite support or over counts, a quadrature where data are single numbers, and an average of
+              draws with a fixed seed else, which the repr tells;
             * a tuple, dict, dataclass or model output, of which one part has a row for each latent, or is called
               ``sample``, ``logits``, ``reconstruction`` or ``recon_x``. Anything else is asked about by an error.
 
@@ -88,6 +91,7 @@ class PullbackManifold(Manifold):
             * a likelihood whose parameters the outputs are, for its Fisher information: anything with ``fisher(η)``, a
               `Metric`, and where there is one an ``embedding``, a module that maps parameters isometrically into
               Euclidean space;
+            * `pullgeo.likelihood.MonteCarlo`, for decoders of mixtures: how expectations over them are taken;
             * an `Ambient` of your own.
         output: picks the tensor, or the distribution, from what the decoder returns: a function,
             ``lambda out: out.mean``; or for short its position, key or attribute: ``0``, ``"mean"``. For the expected
@@ -130,8 +134,9 @@ class PullbackManifold(Manifold):
         super().__init__()
         self.decoder = conditioned(decoder_of(decoder), conditions)
         self.output = as_picker(output)
-        self._given = None if ambient is None else ambient_of(ambient)
-        self._reading = Reading(self.output)
+        draws = ambient if isinstance(ambient, MonteCarlo) else None
+        self._given = None if ambient is None or draws is not None else ambient_of(ambient)
+        self._reading = Reading(self.output, draws)
 
     def __repr__(self) -> str:
         return f"PullbackManifold({function_text(self.decoder)}{self._reading.text}, ambient={self.ambient})"
@@ -189,7 +194,7 @@ class PullbackManifold(Manifold):
             >>> manifold.with_decoder(torch.nn.Linear(5, 3))
             PullbackManifold(Linear(5 -> 3), output=0, ambient=Euclidean)
         """
-        return PullbackManifold(decoder, self._given, self.output)
+        return PullbackManifold(decoder, self._asked, self.output)
 
     def distribution(self, z: Float[Tensor, "b d"]) -> Distribution | None:
         """What the decoder, with ``output``, returns for latents, if these are distributions; or ``None``.
@@ -290,7 +295,7 @@ class PullbackManifold(Manifold):
 
     def in_double(self) -> "PullbackManifold":
         """This manifold in float64, connected to the same weights."""
-        ambient = None if self._given is None else self._given.in_double()
+        ambient = self._asked if self._given is None else self._given.in_double()
         double = PullbackManifold(in_double(self.decoder), ambient, in_double(self.output))
         double._reading = self._reading  # what one of them sees, the other knows
         return double if self._held is None else double.held()
@@ -398,6 +403,11 @@ class PullbackManifold(Manifold):
             return Expansion(flat(y.unsqueeze(0)).squeeze(0), lambda w: (J.columns(), nothing))
 
         return self.ambient.discretise(expand, self._value).expand_energy(nodes)
+
+    @property
+    def _asked(self) -> Ambient | MonteCarlo | None:
+        """What was given to measure outputs by."""
+        return self._given if self._reading.draws is None else self._reading.draws
 
     @property
     def _map(self) -> Decoder:

@@ -169,6 +169,16 @@ DISTRIBUTIONS = {
     "VonMises": fisher(lambda a, s: td.VonMises(a, tail(s))),
     "Exponential": fisher(lambda a, s: td.Exponential(tail(a))),
     "Geometric": fisher(lambda a, s: td.Geometric(logits=a)),
+    "mixture of Normals": fisher(
+        lambda a, s: td.MixtureSameFamily(td.Categorical(logits=s), td.Normal(a, tail(s)), validate_args=False)
+    ),
+    "mixture of images": fisher(
+        lambda a, s: td.MixtureSameFamily(
+            td.Categorical(logits=a[:, :2]),
+            td.Independent(td.Bernoulli(logits=torch.stack([a, s], 1)), 1),
+            validate_args=False,
+        )
+    ),
     "a distribution in a dict": fisher(
         lambda a, s: td.Poisson(tail(a)), lambda a, s: {"px": td.Poisson(tail(a)), "kl": a.sum()}
     ),
@@ -478,10 +488,10 @@ def test_what_cannot_be_measured_says_what_can() -> None:
         (lambda z: td.NegativeBinomial(z.exp(), logits=z), {}, OptionError, "total_count.*depends on the latent"),
         (lambda z: td.Pareto(z.exp(), 3.0), {}, OptionError, "Pareto is not known"),
         (
-            lambda z: td.MixtureSameFamily(td.Categorical(logits=z), td.Normal(z, 1.0)),
+            lambda z: td.MixtureSameFamily(td.Categorical(logits=z), td.Pareto(z.exp(), 1.0)),
             {},
             OptionError,
-            "mixture has no closed form.*output='mean'",
+            "mixture of Pareto.*output='mean'",
         ),
         (lambda z: td.Normal(z.sum(), 1.0), {}, ModuleError, "first axis must be the batch"),
         (lambda z: td.Categorical(logits=z), {"output": "mean"}, ModuleError, "has no mean.*'probs'"),

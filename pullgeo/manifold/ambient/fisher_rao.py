@@ -18,10 +18,13 @@ from pullgeo.jacobian.linearize import linearize
 from pullgeo.likelihood.channel_blocks import ChannelBlocks
 from pullgeo.likelihood.distribution import TorchDistribution
 from pullgeo.likelihood.families import Family, family_of
+from pullgeo.likelihood.mixture_layout import innermost
+from pullgeo.likelihood.mixture_nodes import Listed, MonteCarlo, nodes_of
 from pullgeo.manifold.ambient.base import Ambient
 from pullgeo.manifold.ambient.composite import Times
 from pullgeo.manifold.ambient.flat import Flat
 from pullgeo.manifold.ambient.metric_field import check_riemannian
+from pullgeo.manifold.ambient.mixture import MixtureInformation, RootsOfProbabilities
 from pullgeo.manifold.ambient.positive_definite import AffineInvariant
 from pullgeo.manifold.ambient.space_forms import squared_arc
 from pullgeo.manifold.float64.convert import fits_single
@@ -42,24 +45,29 @@ class Chart:
     ambient: Ambient
 
 
-def chart_of(distribution: td.Distribution, moves: frozenset[str]) -> Chart:
+def chart_of(distribution: td.Distribution, moves: frozenset[str], draws: MonteCarlo | None = None) -> Chart:
     """The coordinates for a distribution that a decoder returns.
 
     Args:
         distribution: one for each latent; what is `Independent` is looked into.
         moves: the names of its parameters that depend on the latent: a Gaussian of fixed deviation is flat.
+        draws: how expectations over a mixture are taken; without them by the best means that there are.
 
     Raises:
         OptionError: its Fisher information is not known in closed form, or not for the parameters that move.
     """
-    return _chart(innermost(distribution), moves)
-
-
-def innermost(distribution: td.Distribution) -> td.Distribution:
-    """What `Independent` is around."""
-    while isinstance(distribution, td.Independent):
-        distribution = distribution.base_dist
-    return distribution
+    inner = innermost(distribution)
+    if isinstance(inner, td.MixtureSameFamily):
+        nodes = nodes_of(inner, draws)
+        if isinstance(nodes, Listed):
+            return Chart(RootsOfProbabilities(nodes), Flat())
+        return Chart(nodes.layout.pack, MixtureInformation(nodes))
+    if draws is not None:
+        raise OptionError(
+            f"PullbackManifold: ambient={draws} is for mixtures, and the decoder returns a {type(inner).__name__}, "
+            "whose Fisher information is known in closed form. Leave ambient out."
+        )
+    return _chart(inner, moves)
 
 
 def parameters_of(distribution: td.Distribution) -> tuple[str, ...]:
@@ -73,11 +81,6 @@ def parameters_of(distribution: td.Distribution) -> tuple[str, ...]:
 
 @functools.singledispatch
 def _chart(distribution: Any, moves: frozenset[str]) -> Chart:
-    if isinstance(distribution, td.MixtureSameFamily):
-        raise OptionError(
-            "PullbackManifold: the Fisher information of a mixture has no closed form. Measure its means, "
-            "output='mean'; or its parameters, output=lambda d: d.component_distribution.mean.flatten(1)."
-        )
     return _of_family(distribution, moves)
 
 
@@ -311,10 +314,15 @@ class OfLikelihood(Ambient):
         return fits_single(self.likelihood.make)
 
     def _space(self, y: Tensor) -> Ambient:
-        family = family_of(type(innermost(self.likelihood.make(y))))
+        distribution = innermost(self.likelihood.make(y))
+        if isinstance(distribution, td.MixtureSameFamily):
+            return chart_of(distribution, frozenset(), self.likelihood.draws).ambient
+        family = family_of(type(distribution))
         return InformationField(family) if family.embedding is None else Flat()
 
     def _point(self, y: Tensor) -> Tensor:
         distribution = innermost(self.likelihood.make(y))
+        if isinstance(distribution, td.MixtureSameFamily):
+            return chart_of(distribution, frozenset(), self.likelihood.draws).point(distribution)
         family = family_of(type(distribution))
         return _coordinates(family, distribution) if family.embedding is None else family.embedding(distribution)
