@@ -38,6 +38,7 @@ def digits() -> tuple[PullbackManifold, Tensor, Tensor]:
     return PullbackManifold(vae.decoder), z[:64], z[64:]
 
 
+@pytest.mark.heavy
 def test_digits_all_converge_and_none_is_longer_than_its_line(
     digits: tuple[PullbackManifold, Tensor, Tensor],
 ) -> None:

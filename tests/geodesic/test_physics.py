@@ -53,6 +53,7 @@ def test_a_decoder_learns_distances() -> None:
     assert losses[-1] < losses[0] / 10
 
 
+@pytest.mark.heavy
 def test_curves_are_differentiable() -> None:
     torch.manual_seed(0)
     decoder = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 3)).double()

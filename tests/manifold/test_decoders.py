@@ -106,6 +106,7 @@ def test_ambient_metrics(ambient: Identity | Diagonal | Dense) -> None:
     torch.testing.assert_close(manifold.expmap(z0, z1), PullbackManifold(rooted).expmap(z0, z1))
 
 
+@pytest.mark.heavy
 def test_distance_differentiates_to_end_points_and_weights() -> None:
     decoder = nn.Sequential(nn.Linear(D, 5), nn.Tanh(), nn.Linear(5, 3)).double()
     z0, z1 = (z.requires_grad_() for z in points())

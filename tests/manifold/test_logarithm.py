@@ -99,6 +99,7 @@ def test_winding_geodesics_of_a_trained_decoder() -> None:
         assert np.linalg.norm(followed(decoder, begin, velocity) - end.numpy()) <= 1e-7 * velocity.norm()
 
 
+@pytest.mark.heavy
 def test_connections_that_jump_are_followed_by_shooting() -> None:
     torch.manual_seed(0)
     decoder = nn.Sequential(nn.Linear(2, 7), nn.ELU(), nn.Linear(7, 5)).double()

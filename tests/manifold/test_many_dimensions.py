@@ -77,6 +77,7 @@ def test_a_logarithm_costs_little_more_than_the_distance(d: int, monkeypatch: py
         assert count.points <= (2200 if d == 5 else 6500)
 
 
+@pytest.mark.heavy
 def test_gradients_in_many_dimensions() -> None:
     d = 13
     manifold = PullbackManifold(decoder(d))
@@ -213,6 +214,7 @@ def test_a_long_geodesic_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatc
         assert together <= 1.05 * count.points
 
 
+@pytest.mark.heavy
 def test_what_is_not_smooth_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     manifold = PullbackManifold(nn.Sequential(nn.Linear(2, 16), nn.ELU(), nn.Linear(16, 5)).double())

@@ -427,6 +427,7 @@ def dirichlet_length(begin: list[float], end: list[float]) -> float:
     return float(math.sqrt(v @ information(alpha) @ v))
 
 
+@pytest.mark.heavy
 @pytest.mark.quick(1)
 @pytest.mark.parametrize(("begin", "end"), [([1.5, 4.0], [3.0, 0.8]), ([1.5, 4.0, 2.5], [3.0, 0.8, 5.0])])
 def test_beta_and_dirichlet_geodesics_that_no_symmetry_gives(begin: list[float], end: list[float]) -> None:

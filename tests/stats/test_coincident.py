@@ -169,6 +169,7 @@ def test_points_without_weight_say_nothing(statistic: Callable) -> None:
     assert float(found.variance) == 0
 
 
+@pytest.mark.heavy
 def test_a_median_leaves_a_point_that_cannot_hold_it() -> None:
     z = torch.tensor([[0.0, 0.0], [0.0, 1e-16], [0.3, 0.0], [0.4, 0.1], [0.4, -0.1], [0.5, 0.0]], dtype=torch.float64)
     manifold = PullbackManifold(StereographicSphere(2))

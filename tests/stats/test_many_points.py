@@ -59,6 +59,7 @@ def digits() -> tuple[PullbackManifold, Tensor]:
     return PullbackManifold(vae.decoder), vae.encode(images[order]).detach()
 
 
+@pytest.mark.heavy
 def test_a_mean_costs_a_few_times_its_geodesics_at_every_n(digits, decoded):
     manifold, z = digits
     for n, most in ((40, 4.0), (160, 2.7)):
@@ -102,6 +103,7 @@ def test_a_step_of_refinement_takes_one_gradient_for_each_pair(digits, decoded):
     assert thrice.expanded <= 40 + 1
 
 
+@pytest.mark.heavy
 def test_clusters_cost_a_few_times_their_geodesics(digits, decoded):
     manifold, z = digits
     X = z[:60].numpy().astype(np.float64)
