@@ -6,7 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import DiscreteEnergy, ImageEnergy, QuadraticModel, SinglePrecisionEnergy
+from pullgeo.geodesic.energy.base import (
+    DiscreteEnergy,
+    EnergyGradient,
+    ImageEnergy,
+    QuadraticModel,
+    SinglePrecisionEnergy,
+)
+from pullgeo.geodesic.energy.gradient import slope
 
 
 class InSingle:
@@ -18,6 +25,10 @@ class InSingle:
     def energy(self, nodes: Tensor) -> Tensor:
         """Discrete energies, to single precision."""
         return self.space.energy(nodes.float()).double()
+
+    def slope(self, nodes: Tensor) -> EnergyGradient:
+        """The discrete energy to first order, to single precision."""
+        return slope(self.space, nodes.float()).map(Tensor.double)
 
     def expand_energy(self, nodes: Tensor) -> QuadraticModel:
         """The discrete energy to second order, to single precision."""

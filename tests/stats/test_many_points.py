@@ -97,7 +97,7 @@ def test_a_step_of_refinement_takes_one_gradient_for_each_pair(digits, decoded):
         for steps in (0, 1, 3)
     )
     # a line and perhaps a path, eight segments a step, and chords of two resolutions, of some pairs twice, at the end
-    assert once.points - plain.points < (9 + 9 + 9 + 26 + 20) * pairs
+    assert once.points - plain.points < (9 + 9 + 9 + 26 + 10) * pairs
     assert thrice.points - once.points <= 2 * 9 * pairs
     assert thrice.expanded <= 40 + 1
 
