@@ -1,10 +1,19 @@
 """A manifold evaluated in float32 for callers that count in float64."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pullgeo.geodesic.energy.base import DiscreteEnergy, QuadraticModel, SinglePrecisionEnergy
+from pullgeo.geodesic.energy.base import (
+    DiscreteEnergy,
+    EnergyGradient,
+    ImageEnergy,
+    QuadraticModel,
+    SinglePrecisionEnergy,
+)
+from pullgeo.geodesic.energy.gradient import slope
 
 
 class InSingle:
@@ -17,6 +26,10 @@ class InSingle:
         """Discrete energies, to single precision."""
         return self.space.energy(nodes.float()).double()
 
+    def slope(self, nodes: Tensor) -> EnergyGradient:
+        """The discrete energy to first order, to single precision."""
+        return slope(self.space, nodes.float()).map(Tensor.double)
+
     def expand_energy(self, nodes: Tensor) -> QuadraticModel:
         """The discrete energy to second order, to single precision."""
         return self.space.expand_energy(nodes.float()).double()
@@ -24,6 +37,11 @@ class InSingle:
     def chord_lengths(self, layers: Tensor) -> Tensor:
         """Lengths of chords, to single precision."""
         return self.space.chord_lengths(layers.float()).double()
+
+    def flat_map(self, z: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """Points to images that lie apart by the lengths of chords, in single precision; ``None`` if there is none."""
+        images = self.space.flat_map(z.float()) if isinstance(self.space, ImageEnergy) else None
+        return None if images is None else lambda points: images(points.float())
 
 
 def single_precision(manifold: DiscreteEnergy, space: DiscreteEnergy, z: Float[Tensor, "p d"]) -> DiscreteEnergy:

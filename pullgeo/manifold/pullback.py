@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -392,6 +392,16 @@ class PullbackManifold(Manifold):
         """Lengths in the output between all points of successive layers."""
         self._settle(layers[:, 0, 0])
         return super().chord_lengths(layers)
+
+    def flat_map(self, z: Float[Tensor, "n d"]) -> Callable[[Tensor], Tensor] | None:
+        """Latents to outputs in coordinates in which the ambient metric is Euclidean; ``None`` if it is not flat.
+
+        Args:
+            z: some latents, by which it is found out what the decoder returns.
+        """
+        self._settle(z)
+        energy = self.discretise()
+        return energy.flat_images if isinstance(energy, ChordEnergy) else None
 
     def gauss_newton_energy(self, nodes: Float[Tensor, "b nodes d"]) -> QuadraticModel:
         """`expand_energy` with a Hessian that does without second derivatives of the decoder."""

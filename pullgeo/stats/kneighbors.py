@@ -111,7 +111,7 @@ def kneighbors_graph(
             candidates to which a finite straight line leads.
         OptionError: an option is out of its range.
 
-    Cost: n metrics, for each of about 1.5 nk edges six decoded points, fifteen if it is bent, and
+    Cost: n metrics, for each of about 1.5 nk edges four decoded points, eight if it is bent, and
     ``4 n (d² + candidates)`` bytes. Where all metrics have more than 2²⁷ entries, the second step is left out and every
     candidate's edge is measured.
 

@@ -129,7 +129,7 @@ def pairwise_distances(
             it cannot be written to.
 
     Cost: n(n-1)/2 geodesics (nm with ``y``), and 16 bytes for each entry of the matrix with its status; for a graph,
-    six decoded points for each edge, fifteen for a bent one, and n searches for shortest paths; with ``refine``,
+    about four decoded points for each edge, eight for a bent one, and n searches for shortest paths; with ``refine``,
     n metrics, and for each pair about 60 decoded points and ``24 refine`` times what one takes, half of it backwards.
 
     Example:

@@ -46,7 +46,7 @@ def shortened(
         steps: how many are taken with each curve.
         progress: show a bar.
 
-    Cost: for each pair ``3 T (steps + 1) + 2 T`` forward passes for T = `SEGMENTS`, and the shortest paths once more;
+    Cost: for each pair about ``3 T (steps + 2)`` forward passes for T = `SEGMENTS`, and the shortest paths once more;
     for each node one metric.
     """
     pairs = np.argwhere(sources[:, None] < targets if np.array_equal(sources, targets) else sources[:, None] != targets)

@@ -84,7 +84,7 @@ def test_a_graph_decodes_few_points_for_an_edge(digits, decoded):
     manifold, z = digits
     found = decoded(lambda: pairwise_distances(manifold, z, method=NeighbourGraph(neighbours=10, check_pairs=0)))
     edges = len(neighbour_edges("test", z.numpy(), 10))
-    assert found.points < 13 * edges
+    assert found.points < 7 * edges
     assert found.expanded <= 1  # a point is tried
 
 
@@ -98,7 +98,7 @@ def test_a_step_of_refinement_takes_one_gradient_for_each_pair(digits, decoded):
         for steps in (0, 1, 3)
     )
     # a line and perhaps a path, eight segments a step, and chords of two resolutions, of some pairs twice, at the end
-    assert once.points - plain.points < (9 + 9 + 9 + 26 + 20) * pairs
+    assert once.points - plain.points < (9 + 9 + 9 + 26 + 10) * pairs
     assert thrice.points - once.points <= 2 * 9 * pairs
     assert thrice.expanded <= 40 + 1
 

@@ -162,6 +162,18 @@ class ConnectionEnergy(ManifoldEnergy, Protocol):
         """``Γ(u, w)`` at points ``(n, d)``."""
 
 
+@runtime_checkable
+class ImageEnergy(DiscreteEnergy, Protocol):
+    """What a manifold may offer on top if its chords are those of a Euclidean space: the map into that."""
+
+    def flat_map(self, z: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """Points ``(n, d)`` to images ``(n, D)`` that lie apart by the lengths of chords; ``None`` if there is no such.
+
+        Args:
+            z: some points, to find out by.
+        """
+
+
 def scale_free(
     gradient: Float[Tensor, "p m d"], stretch: Float[Tensor, " p"], energy: Float[Tensor, " p"]
 ) -> Float[Tensor, " p"]:

@@ -115,11 +115,9 @@ class ChordEnergy:
         Where all points of the first layer are the same, and all of the last, these are decoded once.
         """
         p, n, k, d = layers.shape
-        root = None if self.matrix is None else self.matrix.root()
 
         def images(points: Tensor) -> Tensor:
-            values = torch.cat([self.decode(part) for (part,) in POINTS.split(points.reshape(-1, d))])
-            return (values if root is None else values @ root).unflatten(0, points.shape[:-1])
+            return self.flat_images(points.reshape(-1, d)).unflatten(0, points.shape[:-1])
 
         ends = layers[:, [0, -1]]
         if n == 2 or k == 1 or not bool((ends == ends[:, :, :1]).all()):
@@ -134,6 +132,11 @@ class ChordEnergy:
         return torch.cat(
             [first[:, None, None].expand(p, 1, k, k), between, last[:, None, :, None].expand(p, 1, k, k)], 1
         )
+
+    def flat_images(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n D"]:
+        """Values in coordinates in which M is the identity."""
+        values = torch.cat([self.decode(part) for (part,) in POINTS.split(z)])
+        return values if self.matrix is None else values @ self.matrix.root()
 
     def _stencil(self, segments: int, like: Tensor) -> "_Stencil":
         """The constants of the energy."""
