@@ -97,43 +97,43 @@ def transp() -> Callable[[], object]:
 LIMITS: dict[str, tuple[Callable[[], Callable[[], object]], Cost]] = {
     "one geodesic, digits": (
         lambda: geodesic(digits),
-        Cost(passes=21, points=635, expansions=7, connections=0, factorisations=11, kernels=3203, calls=3259),
+        Cost(passes=21, points=635, expansions=7, connections=0, factorisations=11, kernels=3161, calls=3156),
     ),
     "one geodesic, digits, first": (
         first,
-        Cost(passes=21, points=635, expansions=7, connections=0, factorisations=11, kernels=3219, calls=3462),
+        Cost(passes=21, points=635, expansions=7, connections=0, factorisations=11, kernels=3177, calls=3323),
     ),
     "one geodesic, convolutions, d = 2": (
         lambda: geodesic(lambda: mnist(2)),
-        Cost(passes=16, points=463, expansions=4, connections=0, factorisations=6, kernels=2349, calls=3277),
+        Cost(passes=16, points=463, expansions=4, connections=0, factorisations=6, kernels=2337, calls=3277),
     ),
     "one geodesic, convolutions, d = 10": (
         lambda: geodesic(lambda: mnist(10)),
-        Cost(passes=16, points=442, expansions=6, connections=0, factorisations=8, kernels=2948, calls=3790),
+        Cost(passes=16, points=442, expansions=6, connections=0, factorisations=8, kernels=2928, calls=3790),
     ),
     "one geodesic, digits, by a method": (
         method,
-        Cost(passes=21, points=635, expansions=7, connections=0, factorisations=11, kernels=3203, calls=9742),
+        Cost(passes=21, points=635, expansions=7, connections=0, factorisations=11, kernels=3161, calls=6289),
     ),
     "metric at one point": (
         metric,
-        Cost(passes=1, points=1, expansions=1, connections=0, factorisations=0, kernels=44, calls=222),
+        Cost(passes=1, points=1, expansions=1, connections=0, factorisations=0, kernels=36, calls=128),
     ),
     "connection at one point": (
         connection,
-        Cost(passes=1, points=1, expansions=1, connections=1, factorisations=1, kernels=125, calls=223),
+        Cost(passes=1, points=1, expansions=1, connections=1, factorisations=1, kernels=100, calls=151),
     ),
     "expmap": (
         expmap,
-        Cost(passes=128, points=3008, expansions=128, connections=2, factorisations=155, kernels=48664, calls=41950),
+        Cost(passes=128, points=3008, expansions=128, connections=2, factorisations=155, kernels=48500, calls=37589),
     ),
     "logmap": (
         logmap,
-        Cost(passes=59, points=6767, expansions=47, connections=0, factorisations=520, kernels=38831, calls=16656),
+        Cost(passes=59, points=6767, expansions=47, connections=0, factorisations=520, kernels=38739, calls=14495),
     ),
     "transp": (
         transp,
-        Cost(passes=66, points=11807, expansions=54, connections=0, factorisations=526, kernels=44122, calls=19355),
+        Cost(passes=66, points=11807, expansions=54, connections=0, factorisations=526, kernels=43986, calls=16721),
     ),
 }
 

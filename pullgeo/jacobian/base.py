@@ -152,6 +152,11 @@ class Jacobian(ShortRepr, ABC):
         """What the coordinate tangents become, moved all at once: `columns` in the output's shape."""
         return self.push(self.signature.in_basis())
 
+    def gram_of_basis(self) -> Float[Tensor, "b n_in n_in"]:
+        """``JᵀJ`` of columns that are all moved at once."""
+        columns = flat(self.push_basis())
+        return gram(columns, columns)
+
     def push_jet_of_basis(self, u: Float[Tensor, "l b k"], w: Float[Tensor, "l b k"]) -> Float[Tensor, "n b *y"]:
         """`push_jet` of the coordinate tangents."""
         return self.push_jet(self.signature.in_basis(), u, w)
@@ -339,6 +344,11 @@ class Transpose(LinearKind):
     def pull_gram(self, W: Float[Tensor, "k b *y"], V: Float[Tensor, "l b *y"]) -> Float[Tensor, "b k l"]:
         """``⟨J W_k, J V_l⟩``."""
         return self.original.push_gram(W, V)
+
+    def gram_of_basis(self) -> Float[Tensor, "b n_in n_in"]:
+        """``J Jᵀ``, by the original's own way to contract what it pulls."""
+        basis = self.signature.in_basis()
+        return self.original.pull_gram(basis, basis)
 
     def push_diag(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "b *y"]:
         """``Σ_k Jᵀ T_k ∘ Jᵀ S_k``."""

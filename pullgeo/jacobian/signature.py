@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Shaped
@@ -21,8 +22,7 @@ class Signature:
     @classmethod
     def between(cls, x: Tensor, y: Tensor) -> "Signature":
         """The signature of a map whose value at the batch ``x`` is the batch ``y``."""
-        before, after = x.shape, y.shape
-        return cls(before[0], tuple(before[1:]), tuple(after[1:]), y.dtype, y.device)
+        return _between(x.shape, y.shape, y.dtype, y.device)
 
     @property
     def n_in(self) -> int:
@@ -51,3 +51,8 @@ class Signature:
         n = math.prod(shape)
         eye = torch.eye(n, dtype=self.dtype, device=self.device).reshape(n, 1, *shape)
         return eye.expand(n, self.batch, *shape)
+
+
+@lru_cache(maxsize=4096)
+def _between(before: torch.Size, after: torch.Size, dtype: torch.dtype, device: torch.device) -> Signature:
+    return Signature(before[0], tuple(before[1:]), tuple(after[1:]), dtype, device)

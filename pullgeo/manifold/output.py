@@ -236,6 +236,11 @@ class Reading:
             )
         self.settled = True
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing of what a decoder returns is picked or converted."""
+        return self.pick is None and self.chart is None
+
     def stages(self) -> tuple[Callable[[Any], Any] | None, ...]:
         """What follows on the decoder and the user's own choice."""
         return (self.pick, None if self.chart is None else Point(self.chart.point))

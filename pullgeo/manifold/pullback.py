@@ -424,6 +424,8 @@ class PullbackManifold(Manifold):
         """The decoder with what follows on it, up to the space that measures."""
         held = self._held
         if held is None:
+            if self.output is None and self._reading.is_plain and self.ambient.embedding is None:
+                return self.decoder
             return through(self.decoder, self.output, *self._reading.stages(), self.ambient.embedding)
         if held.map is None or not held.settled:
             held.settled = self._reading.settled

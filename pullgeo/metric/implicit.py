@@ -83,8 +83,7 @@ class Implicit(Metric):
         s = self.J.signature
         if s.n_in <= self.terms:
             if self.J.in_one_piece(s.n_in):
-                columns = flat(self.J.push_basis())
-                return gram(columns, columns) if type(self.M) is Identity else self.M.gram(columns)
+                return self.J.gram_of_basis() if type(self.M) is Identity else self.M.gram(flat(self.J.push_basis()))
             return self.gram(flat(s.in_basis()))
         parts = self._parts(self.terms)
         total = added_up(over_chunks(parts, lambda part: self.J.pull_outer(*self.factors(part))))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo import linearize, nnj
+from pullgeo._torch.submodules import all_parameters, named_parameters
 from pullgeo.errors import ModuleError, OptionError
 from pullgeo.jacobian import (
     ConvWeight,
@@ -445,3 +446,12 @@ def test_numbers_without_a_dimension(mode: type[torch.no_grad], alone: bool) -> 
         J = linearize(module, x, "weight")[1]
         torch.testing.assert_close(J.dense().detach(), truth)
         torch.testing.assert_close(J.pull(J.signature.out_basis()).detach().transpose(0, 1), truth)
+
+
+def test_lists_of_parameters_are_those_of_torch() -> None:
+    inner = nn.Sequential(nn.Linear(2, 3, bias=False), nn.Tanh())
+    net = nn.Sequential(inner, nn.ModuleDict({"again": inner, "more": nn.Bilinear(2, 3, 5)}), nn.Linear(3, 2))
+    net[2].weight = inner[0].weight  # of another shape than it should be, but shared
+    assert list(map(id, all_parameters(net))) == list(map(id, net.parameters()))
+    assert [(name, id(p)) for name, p in named_parameters(net)] == [(n, id(p)) for n, p in net.named_parameters()]
+    assert all_parameters(nn.Tanh()) == [] == named_parameters(nn.Tanh())

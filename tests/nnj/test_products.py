@@ -275,5 +275,5 @@ def test_a_decoders_metric_pushes_its_latent_tangents_once() -> None:
 
     with Work():
         net.jTmjp(x)
-    # three layers, each with the batch itself and two tangents of it, which are the same for all before the first
-    assert sum(columns) == 3 * 5 * (1 + 2) - 5 * 2 + 2
+    # three layers, each with the batch itself, and with two tangents of it but the first, whose columns they become
+    assert sum(columns) == 3 * 5 * (1 + 2) - 5 * 2

@@ -17,8 +17,8 @@ def sequential(module: nn.Sequential, x: Tensor) -> tuple[Tensor, Jacobian]:
     stages: list[Jacobian] = []
     y = x
     try:
-        for child in module._modules.values():
-            found = None if child is None or y.is_complex() else rule_for(child)
+        for child in module:
+            found = None if y.is_complex() else rule_for(child)
             y, J = linearize_input(child, y) if found is None else found(child, y)
             stages.append(J)
     except ModuleError:

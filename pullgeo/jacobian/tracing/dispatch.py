@@ -52,12 +52,12 @@ def _without_gradient(tape: Tape, function: Function, args: tuple[Any, ...], kwa
 
 def _compute(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     operands = recorded_in((args, kwargs))
-    if any(map(is_moved, operands)) and function not in CONSTANT:
-        return on_moved(tape, function, args, kwargs)
-    refusals = (operand.state.refusal for operand in operands if not is_moved(operand))
-    refusal = next((refusal for refusal in refusals if refusal is not None), None)
-    if refusal is not None:
-        raise Untraceable(refusal)
+    for operand in operands:
+        if is_moved(operand) and function not in CONSTANT:
+            return on_moved(tape, function, args, kwargs)
+    for operand in operands:
+        if operand.state.refusal is not None and not is_moved(operand):
+            raise Untraceable(operand.state.refusal)
     if function in CONSTANT:
         result = function(*plain(args), **plain(kwargs))
         return result.detach() if isinstance(result, Tensor) else result
@@ -66,7 +66,7 @@ def _compute(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict
             f"Jacobian: the module calls {name_of(function)}, which draws anew at every call, so the map is not "
             "fixed. Call module.eval() first, or let the module take its noise as part of its input."
         )
-    if not any(operand.state.per_sample for operand in operands):
+    if True not in [operand.state.per_sample for operand in operands]:
         return shared(tape, function, args, kwargs)
     operation = operation_for(function)
     if function in READING:

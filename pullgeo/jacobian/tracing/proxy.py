@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
+from torch.nn import Parameter
 
 
 class Untraceable(Exception):  # noqa: N818
@@ -108,6 +109,10 @@ for _name in ("shape", "ndim", "dtype", "device", "dim", "size", "numel", "is_fl
     setattr(Recorded, _name, _answered_by_value(_name))
 
 
+_LEAVES = frozenset((int, float, bool, str, type(None), Tensor, Parameter))
+"""Classes of arguments that hold no others; there are more."""
+
+
 def recorded_in(arguments: Any, found: list[Recorded] | None = None) -> list[Recorded]:
     """The recorded tensors in nested arguments."""
     found = [] if found is None else found
@@ -115,10 +120,13 @@ def recorded_in(arguments: Any, found: list[Recorded] | None = None) -> list[Rec
         found.append(arguments)
     elif isinstance(arguments, tuple | list):
         for argument in arguments:
-            recorded_in(argument, found)
+            if type(argument) is Recorded:
+                found.append(argument)
+            elif type(argument) not in _LEAVES:
+                recorded_in(argument, found)
     elif isinstance(arguments, dict):
-        for argument in arguments.values():
-            recorded_in(argument, found)
+        if arguments:
+            recorded_in(tuple(arguments.values()), found)
     elif isinstance(arguments, slice):
         recorded_in((arguments.start, arguments.stop, arguments.step), found)
     return found

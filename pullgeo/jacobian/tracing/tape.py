@@ -87,9 +87,15 @@ class Tape:
             raise Untraceable(f"a result of shape {tuple(value.shape)} does not begin with the batch of {self.batch}")
         if value.is_complex():
             raise Untraceable("computes with complex numbers")
-        if any(r.dtype != value.dtype for r, _ in arguments if r.state.node is not None):
-            raise Untraceable(f"the precision changes to {value.dtype} on the way")
-        edges = tuple(Edge(r.state.node, J) for r, J in arguments if r.state.node is not None)
+        found: list[Edge] = []
+        for r, J in arguments:
+            state = r.state
+            if state.node is None:
+                continue
+            if state.value.dtype != value.dtype:
+                raise Untraceable(f"the precision changes to {value.dtype} on the way")
+            found.append(Edge(state.node, J))
+        edges = tuple(found)
         node = None
         if edges or own is not None:
             node = self._add(Node(edges, interaction if len(edges) == len(arguments) else None))

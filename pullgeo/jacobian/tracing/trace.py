@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pullgeo._torch.checkpoint import checkpoints_kept
 from pullgeo._torch.guard import Guard
+from pullgeo._torch.submodules import all_parameters
 from pullgeo.errors import ModuleError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.checks import check_fixed
@@ -40,9 +41,13 @@ def record_input(module: Decoder, x: Tensor) -> tuple[Tensor, Jacobian]:
     """
     recording = Recording(module, x)
     y, output = recording.run()
-    edges = _subgraph(recording.tape.nodes, _leading_to(recording.tape.nodes, output))
-    interactions = (recording.tape.nodes[i].interaction for i in edges)
-    nodes = tuple(Node(e, interaction) for e, interaction in zip(edges.values(), interactions, strict=True))
+    recorded = recording.tape.nodes
+    order = _leading_to(recorded, output)
+    if len(order) == output + 1:  # nothing to leave out
+        nodes = tuple(recorded[: output + 1])
+    else:
+        edges = _subgraph(recorded, order)
+        nodes = tuple(Node(arriving, recorded[i].interaction) for i, arriving in edges.items())
     if all(len(node.edges) == 1 and node.edges[0].parent == i for i, node in enumerate(nodes[1:])):
         return y, compose([node.edges[0].J for node in nodes[1:]] or [Reshape(Signature.between(x, y))])
     return y, Graph(nodes, Signature.between(x, y))
@@ -83,7 +88,7 @@ class Recording:
         if isinstance(module, nn.Module):
             module = root = uncompiled(module)
             differentiated = set(map(id, parameters))
-            fixed = frozenset(id(p) for p in root.parameters() if id(p) not in differentiated)
+            fixed = frozenset(map(id, all_parameters(root))) - differentiated
         self.tape = Tape(len(x), dispatch, parameters, fixed)
         self.calls = Calls(self.tape, root)
         self._module, self._x = module, x
@@ -140,7 +145,8 @@ def _leading_to(nodes: Sequence[Node], output: int) -> list[int]:
     wanted = {output}
     for i in reversed(range(output + 1)):
         if i in wanted:
-            wanted.update(edge.parent for edge in nodes[i].edges)
+            for edge in nodes[i].edges:
+                wanted.add(edge.parent)
     return sorted(wanted)
 
 
