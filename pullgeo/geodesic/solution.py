@@ -1,5 +1,6 @@
 """What a solver found, pair by pair, and how the search ended, in words that say what to do."""
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -101,6 +102,7 @@ class Status(Enum, metaclass=_Named):
 S = TypeVar("S", bound="Solution")
 
 _FORMAT = "pullgeo.Solution.1"
+_COUNTS = ("iterations", "minima")
 _TENSORS = ("length", "energy", "iterations", "residual", "error_estimate", "speed_ratio", "minima")
 
 
@@ -163,7 +165,8 @@ class Solution(Batch):
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
         nodes = self.curve.nodes.detach().cpu().contiguous()
         names = ",".join(status.name for status in self.status)
-        content = safetensors.torch.save({"nodes": nodes, **tensors}, {"format": _FORMAT, "status": names})
+        told = {"format": _FORMAT, "status": names, "sha256": _digest({"nodes": nodes, **tensors}, names)}
+        content = safetensors.torch.save({"nodes": nodes, **tensors}, told)
         write_atomically(Path(path), content)
 
     @classmethod
@@ -175,7 +178,7 @@ class Solution(Batch):
             device: where the tensors shall live.
 
         Raises:
-            DataError: the file cannot be read, or holds something else.
+            DataError: the file cannot be read, holds something else, or other numbers than were written.
         """
         where = f"Solution.load: expected a file that Solution.save wrote at {path}"
         try:
@@ -198,6 +201,11 @@ class Solution(Batch):
                 f"{where}, got nodes of shape {tuple(tensors['nodes'].shape)} with {shapes}, {len(names)} statuses, of "
                 f"which unknown: {unknown[:3]}."
             )
+        numbers = {name: tensor.is_floating_point() for name, tensor in tensors.items()}
+        if any(floating == (name in _COUNTS) or tensors[name].is_complex() for name, floating in numbers.items()):
+            raise DataError(f"{where}, got { ({name: str(tensor.dtype) for name, tensor in tensors.items()}) }.")
+        if "sha256" in told and told["sha256"] != _digest(tensors, told.get("status", "")):  # older ones have none
+            raise DataError(f"{where}, got numbers that are not those that were written. Write or copy it again.")
         try:
             curve = DiscreteCurve(tensors.pop("nodes").to(device))
         except PullgeoError as error:
@@ -217,3 +225,12 @@ class Solution(Batch):
             for i, (length, error, steps, status) in enumerate(islice(numbers, SHOWN))
         ]
         return html_table(repr(self), ("pair", "length", "± error", "steps", "status"), rows, len(self))
+
+
+def _digest(tensors: dict[str, Tensor], names: str) -> str:
+    """What tells numbers, and how the search ended, from any others."""
+    found = hashlib.sha256(names.encode())
+    for name in sorted(tensors):
+        found.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        found.update(tensors[name].contiguous().numpy().tobytes())
+    return found.hexdigest()

@@ -77,14 +77,14 @@ class Side:
         self._check_tensor("matrix", matrix)
         if matrix.ndim != 3 or matrix.shape[:2] != (self.batch, self.n):
             raise self._shape_error("matrix", f"({self.batch}, {self.n}, k)", matrix)
-        return matrix.permute(2, 0, 1).reshape(-1, self.batch, *self.shape)
+        return matrix.permute(2, 0, 1).reshape(matrix.shape[2], self.batch, *self.shape)
 
     def rows(self, matrix: Tensor) -> Float[Tensor, "k b *x"]:
         """The k rows of ``(b, k, n)``."""
         self._check_tensor("matrix", matrix)
         if matrix.ndim != 3 or (len(matrix), matrix.shape[2]) != (self.batch, self.n):
             raise self._shape_error("matrix", f"({self.batch}, k, {self.n})", matrix)
-        return matrix.permute(1, 0, 2).reshape(-1, self.batch, *self.shape)
+        return matrix.permute(1, 0, 2).reshape(matrix.shape[1], self.batch, *self.shape)
 
     def metric(self, matrix: Tensor | None, from_diag: bool) -> Metric:
         """The metric that a matrix, a diagonal or ``None`` stands for."""

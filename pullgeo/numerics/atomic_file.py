@@ -20,7 +20,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         path: the file's name.
 
     Raises:
-        OSError: it cannot be written there.
+        OSError: it cannot be written there, or something stands there that is no file, such as a folder or a device.
 
     Example:
         >>> import tempfile
@@ -30,7 +30,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         ...     [(found.name, found.read_text()) for found in Path(folder).iterdir()]
         [('numbers.txt', '1 2 3')]
     """
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     draft = target.with_name(f".{uuid4().hex}.part")
     try:
         with draft.open("xb") as file:
@@ -58,12 +58,18 @@ def check_writable(path: Path) -> None:
     Raises:
         OSError: it could not.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        raise FileExistsError(errno.EEXIST, "it exists and is not a file", str(path))
+    target = _target(path)
     draft = target.with_name(f".{uuid4().hex}.part")
     draft.touch(exist_ok=False)
     draft.unlink()
     if not target.exists():  # a name may be too long, or hold what the file system does not take
         target.touch(exist_ok=False)
         target.unlink()
+
+
+def _target(path: Path) -> Path:
+    """What is written, which a draft may take the place of: that of a device would do away with it."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise FileExistsError(errno.EEXIST, "it exists and is not a file", str(path))
+    return target

@@ -64,3 +64,27 @@ def test_what_is_something_else_is_refused(solution: Solution, tmp_path: Path) -
         Solution.load(path)
     with pytest.raises(OSError, match="No such file"):
         solution.save(tmp_path / "nowhere" / "file")
+
+
+def test_a_bit_that_flipped_is_noticed(solution: Solution, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    solution.save(path)
+    content = path.read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    for place in range(begin, len(content), 13):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        with pytest.raises(DataError, match="not those that were written"):
+            Solution.load(path)
+
+
+def test_what_was_written_without_a_checksum_is_read(solution: Solution, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    solution.save(path)
+    tensors = safetensors.torch.load_file(path)
+    told = {"format": "pullgeo.Solution.1", "status": ",".join(status.name for status in solution.status)}
+    safetensors.torch.save_file(tensors, path, told)
+    assert torch.equal(Solution.load(path).length, solution.length)
+    for name, dtype in (("length", torch.int64), ("iterations", torch.float64), ("energy", torch.bool)):
+        safetensors.torch.save_file({**tensors, name: tensors[name].to(dtype)}, path, told)
+        with pytest.raises(DataError, match=str(dtype)):
+            Solution.load(path)

@@ -233,6 +233,10 @@ def test_an_empty_batch_gives_empty_answers(case: str) -> None:
     assert net.jmjTp(x, to_diag=True).shape == (0, n_out)
     assert net.jTmjp(x, wrt="weight", to_diag=True).shape == (0, net._n_params)
     assert net.vjp(x, None, net(x), wrt="weight").shape == (0, net._n_params)
+    for wrt, n in (("input", n_in), ("weight", net._n_params)):
+        for k in (0, 2):
+            assert net.jmp(x, None, x.new_zeros(0, n, k), wrt=wrt).shape == (0, n_out, k)
+            assert net.mjp(x, None, x.new_zeros(0, k, n_out), wrt=wrt).shape == (0, k, n)
 
 
 def test_the_answer_does_not_depend_on_val() -> None:
