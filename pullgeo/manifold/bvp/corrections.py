@@ -24,6 +24,8 @@ class NewtonSettings:
         large: dimension from which on linear systems are solved by their products alone. Set by hand.
         probe: how far a point or velocity is moved for a derivative, relative to the velocity. About the cube root of
             the precision, where rounding errors and curvature balance.
+        sparse: gauss points of a piece at which derivatives are taken, at most; they are interpolated to the others. An
+            error of some percent costs no more than a round.
         tol: relative residual that ends the search on one mesh. Near the rounding errors of float64.
         max_rounds: bound on the corrections on one mesh. Set by hand.
         krylov_rounds: bound on the products for one linear system. As many vectors are held.
@@ -33,6 +35,7 @@ class NewtonSettings:
 
     large: int = 12
     probe: float = 3e-6
+    sparse: int = 6
     tol: float = 1e-11
     max_rounds: int = 14
     krylov_rounds: int = 40
@@ -164,7 +167,9 @@ class _ByMatrices(_Corrections):
         slopes, fresh = now.slopes, shorter
         if len(stale):
             old = at[stale]
-            slopes = slopes.put(stale, slopes_at(self.equation, old.curve)[0])
+            stages = old.curve.accelerations.shape[2]
+            sparse = old.curve.refined(min(stages, SETTINGS.sparse))
+            slopes = slopes.put(stale, slopes_at(self.equation, sparse)[0].refined(stages))
             turned, error = residual(old.curve, old.force, slopes.inverse[stale], self.free)
             at = at.put(stale, replace(old, turned=turned, error=error))
             fresh = fresh.index_fill(0, stale, True)
@@ -196,6 +201,8 @@ def krylov_step(
     """The change of the accelerations that solves the linearised equation, about as well as the linearisation holds."""
     # residuals count by their integrals, as accelerations do
     weight = (at.durations.unsqueeze(3) * like(at.rule.outer, force).view(-1, 1)).sqrt()
+    # what takes no time has no residual
+    weight = weight.clamp(min=torch.finfo(weight.dtype).tiny ** 0.5)
     zero = _still(at)
     zero = replace(zero, target=torch.zeros_like(at.target))
 
@@ -227,7 +234,7 @@ def residual(
     turned = torch.einsum("bSmij,bSmj->bSmi", metric, force)
     # all that is missing, one piece after the other, can add up
     missing = (at.durations * turned.norm(dim=3)).amax(2).sum(1)
-    # with a free end there is one piece, and nothing to meet
+    # with a free end pieces always meet: steps are linear, and so is what they have to meet
     missing = missing if free else missing + at.gaps.norm(dim=3).sum((1, 2))
     return turned, (missing / at.size).nan_to_num(nan=torch.inf)
 
@@ -257,7 +264,8 @@ def slopes_at(equation: Equation, at: Pieces) -> tuple[Slopes, Float[Tensor, "b 
 
 def correction(at: Pieces, turned: Tensor, slopes: Slopes, *, free: bool) -> Pieces:
     """The step that would solve the linearised equations; none where they are singular."""
-    step = _with_known_beginning(at, turned, slopes) if free else _with_known_ends(at, turned, slopes)
+    alone = free and at.accelerations.shape[1] == 1
+    step = _with_known_beginning(at, turned, slopes) if alone else _of_pieces(at, turned, slopes, free=free)
     good = torch.isfinite(step.accelerations).flatten(1).all(1) & torch.isfinite(step.velocities).flatten(1).all(1)
     return step if bool(good.all()) else step.put((~good).nonzero().squeeze(1), _still(at[~good]))
 
@@ -278,7 +286,7 @@ def _with_known_beginning(at: Pieces, turned: Tensor, slopes: Slopes) -> Pieces:
     return replace(_still(at), accelerations=accelerations.reshape(at.accelerations.shape))
 
 
-def _with_known_ends(at: Pieces, turned: Tensor, slopes: Slopes) -> Pieces:
+def _of_pieces(at: Pieces, turned: Tensor, slopes: Slopes, *, free: bool) -> Pieces:
     b, S, s, d = at.accelerations.shape
     rule, h = at.rule, at.durations.unsqueeze(3)
     inner, outer, c = (like(a, at.accelerations) for a in (rule.inner, rule.outer, rule.points))
@@ -290,8 +298,10 @@ def _with_known_ends(at: Pieces, turned: Tensor, slopes: Slopes) -> Pieces:
     speed = h * torch.einsum("m,bSmik->bSik", outer, accelerations)
     place = h * h * torch.einsum("m,bSmik->bSik", outer @ inner, accelerations)
     one = torch.eye(d, dtype=P.dtype, device=P.device)
-    gaps = at.gaps
-    g_z, g_u = (gaps[:, :, k] + a[..., 0] for k, a in enumerate((place, speed)))
+    g_z, g_u = place[..., 0], speed[..., 0]
+    if not free:
+        gaps = at.gaps
+        g_z, g_u = g_z + gaps[:, :, 0], g_u + gaps[:, :, 1]
     # where a piece ends, by where it begins
     end = torch.cat(
         [
@@ -300,9 +310,19 @@ def _with_known_ends(at: Pieces, turned: Tensor, slopes: Slopes) -> Pieces:
         ],
         2,
     )
-    change = _between(end, g_z, g_u)
+    change = _onward(end, torch.cat([g_z, g_u], 2)) if free else _between(end, g_z, g_u)
     accelerations = accelerations[..., 0] + torch.einsum("bSmik,bSk->bSmi", accelerations[..., 1:], change)
     return replace(at, points=change[..., :d], velocities=change[..., d:], accelerations=accelerations)
+
+
+def _onward(end: Float[Tensor, "b S e e"], gain: Float[Tensor, "b S e"]) -> Float[Tensor, "b S e"]:
+    """Changes of the states at which pieces begin: none of the first, and of each what those before lead to."""
+    b, S, e = gain.shape
+    system = torch.eye(S * e, dtype=end.dtype, device=end.device).repeat(b, 1, 1).view(b, S, e, S, e)
+    system.diagonal(-1, 1, 3).copy_(-end[:, :-1].permute(0, 2, 3, 1))
+    right = torch.cat([torch.zeros_like(gain[:, :1]), gain[:, :-1]], 1).reshape(b, S * e, 1)
+    matrix = system.view(b, S * e, S * e)
+    return torch.linalg.solve_triangular(matrix, right, upper=False, unitriangular=True).view(b, S, e)
 
 
 def _between(
