@@ -39,6 +39,7 @@ class ArrivalSettings:
         roughly: relative residual at six points of each piece with which more points are taken. Their own error is not
             smaller.
         settled: relative error that is small enough. A tenth of what `Manifold.expmap` promises, as errors add up.
+        gained: what the last correction leaves, at most: less than each one before it. Set by hand.
         shorter: a piece that was not found is tried again for this part of its duration. Set by hand.
         slow: a shorter piece of a smooth geodesic has less than this part of the error. Smooth ones have far less: the
             method is of order 24.
@@ -54,6 +55,7 @@ class ArrivalSettings:
     fewer: float = 0.34
     roughly: float = 1e-3
     settled: float = 1e-10
+    gained: float = 0.1
     shorter: float = 0.5
     slow: float = 0.1
     patience: int = 5
@@ -125,7 +127,7 @@ def arrive(
             equation, state[going, 0], state[going, 1], left[going], outlook[going], time[going], most[going]
         )
         pieces, errors = _solved(equation, found.pieces)
-        fine = (errors[:, 1:] < SETTINGS.settled).cumprod(1)
+        fine = (SETTINGS.gained * errors[:, 1:] < SETTINGS.settled).cumprod(1)
         tangents = state[going, 2:]
         if transported:
             # what is not known is cut off

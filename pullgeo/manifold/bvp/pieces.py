@@ -198,7 +198,7 @@ class Collocated:
         pieces: the curves.
         points: on the curves, the first at the beginning; the other times are each curve's own.
         velocities: there.
-        error: relative residual, or change with the last refinement if that is more; infinite where nothing was found.
+        error: of the velocities at both ends, relative to these; see `settle`. Infinite where nothing was found.
     """
 
     pieces: Pieces

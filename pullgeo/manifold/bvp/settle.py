@@ -18,15 +18,15 @@ FINEST = 16
 NEARLY = 5e-10
 """Relative residual that is left for the last correction. Its square drowns in rounding errors."""
 
-GAINED = 0.1
-"""What the last correction leaves, at most: less than each one before it. Set by hand."""
+LAST = 0.1
+"""Relative residual of the linear system of the last correction, where that is solved by products. Set by hand."""
 
 LOOSE = 10.0
 """A residual of so many times `NEARLY` is worth the last correction. Set by hand."""
 
 
 def settle(equation: Equation, rough: Pieces, slopes: Slopes, *, free: bool) -> tuple[Pieces, Float[Tensor, "b J"]]:
-    """The curves that rough ones approximate, at sixteen Gauss points of each piece, and their errors.
+    """The curves that rough ones approximate, at sixteen Gauss points of each piece, and bounds on their errors.
 
     Newton's method at twelve points keeps the derivatives that were taken at fewer. By how much its solution misses the
     equation at sixteen other points tells its error, by one more correction.
@@ -38,8 +38,9 @@ def settle(equation: Equation, rough: Pieces, slopes: Slopes, *, free: bool) -> 
         free: whether the end is free.
 
     Returns:
-        The curves, and the errors of point and velocity at their joints, relative to the velocity; infinite where
-        nothing was found, and the curve is the rough one.
+        The curves, and by how much the last correction changed point and velocity at their joints, relative to the
+        velocity, with the residual before it: a bound on what it leaves. Infinite where nothing was found, and the
+        curve is the rough one.
 
     Source: Hairer, Wanner, *Solving Ordinary Differential Equations II*, section IV.8.
     """
@@ -55,11 +56,11 @@ def settle(equation: Equation, rough: Pieces, slopes: Slopes, *, free: bool) -> 
     force = force_at(equation, finest)
     turned, _ = residual(finest, force, slopes.inverse, free)
     if by_products:
-        goal = torch.full_like(error, GAINED)
+        goal = torch.full_like(error, LAST)
         step = krylov_step(equation, finest, force, turned, slopes.inverse, goal, free=free)
         finest = finest.with_accelerations(finest.accelerations + step, free=free)
     else:
         finest = finest.moved(correction(finest, turned, slopes, free=free), torch.ones_like(error))
     change = (finest.states - now.states).norm(dim=3).amax(2) / finest.size.unsqueeze(1)
-    change = GAINED * (change + error.unsqueeze(1))
+    change = change + error.unsqueeze(1)
     return found.put(kept, finest), errors.index_put((kept,), change.nan_to_num(nan=torch.inf))
