@@ -118,10 +118,14 @@ def _refined(equation: Equation, now: Pieces, slopes: Slopes, pieces: int) -> li
         joints = now.finer_joints(pieces)
         finer = now.at(joints)
         slopes = _metrics(equation, finer) if by_products else slopes.between(now.joints, joints)
-        now, slopes, _ = newton(equation, finer, slopes, free=False, tol=SETTINGS.roughly)
+        before = now
+        now, slopes, left = newton(equation, finer, slopes, free=False, tol=SETTINGS.roughly)
         found, errors = settle(equation, now, slopes, free=False)
         # where collocation is most exact
         error = errors[:, [0, -1]].amax(1)
+        # what is not smooth may have an approximation all the same
+        change = torch.maximum(left, now.away_from(before)).nan_to_num(nan=torch.inf)
+        error = torch.where(torch.isfinite(error), error, change)
         done = (
             (error < SETTINGS.settled)
             | ((error > SETTINGS.slow * last) & (pieces >= SETTINGS.rough))

@@ -167,6 +167,11 @@ class Pieces(Batch):
         """The same curves at more Gauss points."""
         return replace(self, accelerations=resampled(self.accelerations, stages))
 
+    def away_from(self, other: "Pieces") -> Float[Tensor, " b"]:
+        """The largest relative difference of the velocities at both ends, where collocation is most exact."""
+        ours, theirs = (a.states[:, [0, -1], 1] for a in (self, other))
+        return ((ours - theirs).norm(dim=2) / ours.norm(dim=2)).amax(1)
+
     def moved(self, step: "Pieces", damping: Float[Tensor, " b"]) -> "Pieces":
         """The same with a part of a correction."""
         z, u, accelerations = (

@@ -61,6 +61,9 @@ def settle(equation: Equation, rough: Pieces, slopes: Slopes, *, free: bool) -> 
         finest = finest.with_accelerations(finest.accelerations + step, free=free)
     else:
         finest = finest.moved(correction(finest, turned, slopes, free=free), torch.ones_like(error))
-    change = (finest.states - now.states).norm(dim=3).amax(2) / finest.size.unsqueeze(1)
+    states = finest.states
+    away = (states - now.states).norm(dim=3)
+    # points by the largest velocity, as curves are so long; velocities by what they are there
+    change = torch.maximum(away[:, :, 0] / finest.size.unsqueeze(1), away[:, :, 1] / states[:, :, 1].norm(dim=2))
     change = change + error.unsqueeze(1)
     return found.put(kept, finest), errors.index_put((kept,), change.nan_to_num(nan=torch.inf))
