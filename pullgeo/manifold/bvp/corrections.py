@@ -224,7 +224,18 @@ def krylov_step(
 def force_at(equation: Equation, at: Pieces) -> Float[Tensor, "b S s d"]:
     """``G ∇ż/dt`` at Gauss's points."""
     z, u = at.stages
-    return equation.lowered(at.origin[:, None, None] + z, u, u, at.accelerations)
+    return _lowered(equation, at, at.origin[:, None, None] + z, u, at.accelerations)
+
+
+def _lowered(equation: Equation, at: Pieces, z: Tensor, u: Tensor, rate: Tensor) -> Tensor:
+    """Covariant derivatives of velocities at points of pieces; zero for what takes no time."""
+    live = at.durations.squeeze(2) > 0
+    if bool(live.all()):
+        return equation.lowered(z, u, u, rate)
+    u_live = u[..., live, :, :]
+    force = torch.zeros_like(rate)
+    force[..., live, :, :] = equation.lowered(z[..., live, :, :], u_live, u_live, rate[..., live, :, :])
+    return force
 
 
 def residual(
@@ -255,9 +266,10 @@ def slopes_at(equation: Equation, at: Pieces) -> tuple[Slopes, Float[Tensor, "b 
     points = torch.cat([z.unsqueeze(0), z + SETTINGS.probe * ways, z + still, z + still])
     velocities = torch.cat([u.unsqueeze(0), u + still, u + SETTINGS.probe * ways, u + still])
     accelerations = torch.cat([a.unsqueeze(0), a + still, a + still, a + ways])
-    force = equation.lowered(points, velocities, velocities, accelerations)
+    force = _lowered(equation, at, points, velocities, accelerations)
     by = (force[1:] - force[0]).movedim(0, 4)
     lower = inverse(by[..., 2 * d :] / size.unsqueeze(4))
+    lower = torch.where(at.durations[..., None, None] > 0, lower, 0.0)
     by_point, by_velocity = (lower @ part / reach.unsqueeze(4) for part in (by[..., :d], by[..., d : 2 * d]))
     return Slopes(lower, (by_point, by_velocity)), force[0]
 
