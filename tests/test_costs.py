@@ -125,15 +125,15 @@ LIMITS: dict[str, tuple[Callable[[], Callable[[], object]], Cost]] = {
     ),
     "expmap": (
         expmap,
-        Cost(passes=128, points=3008, expansions=128, connections=2, factorisations=155, kernels=48500, calls=37589),
+        Cost(passes=37, points=4256, expansions=37, connections=2, factorisations=57, kernels=18904, calls=15558),
     ),
     "logmap": (
         logmap,
-        Cost(passes=59, points=6767, expansions=47, connections=0, factorisations=520, kernels=38739, calls=14495),
+        Cost(passes=38, points=5247, expansions=26, connections=0, factorisations=48, kernels=12816, calls=9995),
     ),
     "transp": (
         transp,
-        Cost(passes=66, points=11807, expansions=54, connections=0, factorisations=526, kernels=43986, calls=16721),
+        Cost(passes=43, points=8127, expansions=31, connections=0, factorisations=52, kernels=14992, calls=11752),
     ),
 }
 

@@ -1,7 +1,7 @@
 """Geodesics and parallel transport from initial values, for any connection."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,11 +10,14 @@ from torch import Tensor
 
 from pullgeo._torch.grad_mode import check_same_weights, check_transforms, leaves
 from pullgeo.errors import GeometryError
+from pullgeo.manifold.bvp.corrections import SETTINGS as NEWTON
+from pullgeo.manifold.bvp.corrections import Slopes, newton, slopes_at
 from pullgeo.manifold.bvp.outlook import Outlook
-from pullgeo.manifold.bvp.stretch import SETTINGS as POLYNOMIAL
-from pullgeo.manifold.bvp.stretch import stretch
+from pullgeo.manifold.bvp.pieces import Pieces
+from pullgeo.manifold.bvp.settle import settle
+from pullgeo.manifold.bvp.sketch import sketch
 from pullgeo.manifold.bvp.transport import transport_pieces
-from pullgeo.manifold.equation import Equation
+from pullgeo.manifold.equation import Equation, inverse
 from pullgeo.numerics.bisect_batch import where_defined
 from pullgeo.numerics.ode.dop853 import MAX_STEPS, RTOL, integrate
 
@@ -23,51 +26,47 @@ Connection = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class StretchSettings:
-    """How geodesics are cut into stretches of one polynomial each.
+class ArrivalSettings:
+    """How geodesics are followed by collocation.
 
     Attributes:
-        turn: the first stretch takes the time in which a geodesic would turn by so much, relative to its velocity. Set
-            by hand; every stretch corrects it.
+        turn: the first piece takes the time in which a geodesic would turn by so much, relative to its velocity. Set by
+            hand; every piece corrects it.
         soon: after this part of it, ``z̈`` is looked at again for its derivative. Between rounding errors of the
             difference and what changes of it.
-        settled: relative error of a stretch that is small enough. A tenth of what `Manifold.expmap` promises, as errors
-            add up.
-        margin: what of the length that the error allows is taken. Set by hand.
-        shorter: the least factor from one stretch to the next. Set by hand.
-        longer: the largest factor. Set by hand.
-        not_exact: the largest factor after a solution that was not good enough. Set by hand.
-        not_solved: the same after none was found. Set by hand.
-        relaxed: what has failed is a bound, which grows by this factor with every stretch that succeeds. Set by hand.
-        easy: relative residual of a guess from which a solution is found soon. Set by hand.
-        slow: a shorter stretch of a smooth geodesic has less than this part of the error. Smooth ones have far less:
-            the method is of order 24.
-        nearly_all: a stretch that is so much of what is left is all of it. A short rest costs as much as a whole
-            stretch.
-        patience: so many stretches may fail one after the other. Set by hand.
-        max_stretches: stretches of a geodesic at most. Set by hand.
+        ahead: pieces that are sketched before they are solved for together. Set by hand.
+        fewer: what of that is left after none of them was found. Set by hand.
+        roughly: relative residual at six points of each piece with which more points are taken. Their own error is not
+            smaller.
+        settled: relative error that is small enough. A tenth of what `Manifold.expmap` promises, as errors add up.
+        gained: what the last correction leaves, at most: less than each one before it. Set by hand.
+        shorter: a piece that was not found is tried again for this part of its duration. Set by hand.
+        slow: a shorter piece of a smooth geodesic has less than this part of the error. Smooth ones have far less: the
+            method is of order 24.
+        patience: so many first pieces may fail one after the other. Set by hand.
+        max_rounds: bound on the sketches of a geodesic. Set by hand.
         missed: relative error of a derivative along the geodesic, which is known, that shows that others are wrong too.
             Far above what these derivatives are exact to.
     """
 
     turn: float = 2.0
     soon: float = 1e-4
+    ahead: int = 32
+    fewer: float = 0.34
+    roughly: float = 1e-3
     settled: float = 1e-10
-    margin: float = 0.9
-    shorter: float = 0.2
-    longer: float = 3.0
-    not_exact: float = 0.8
-    not_solved: float = 0.5
-    relaxed: float = 1.3
-    easy: float = 0.2
+    gained: float = 0.1
+    shorter: float = 0.5
     slow: float = 0.1
-    nearly_all: float = 0.9
     patience: int = 5
-    max_stretches: int = 400
+    max_rounds: int = 100
     missed: float = 1e-4
 
 
-SETTINGS = StretchSettings()
+SETTINGS = ArrivalSettings()
+
+RESOLVED = 5e-3
+"""The largest part of a velocity's change that the two highest of six degrees may make; see `SketchSettings`."""
 
 
 def shoot(
@@ -103,11 +102,11 @@ def shoot(
 def arrive(
     equation: Equation, z: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], *transported: Float[Tensor, "b d"]
 ) -> tuple[Float[Tensor, "b d"], ...]:
-    """`shoot` for unit time: by collocation, a long stretch of each geodesic at a time, where they are smooth.
+    """`shoot` for unit time: by collocation, all of each geodesic at a time, where they are smooth.
 
-    All times of a stretch go through the manifold in one batch. Stretches that do not settle are made shorter; a
-    geodesic with which that happens too often, as it does where second derivatives jump, is followed step by step from
-    where it is.
+    A geodesic is sketched piece by piece, and then solved for as a whole: all its times go through the manifold in one
+    batch. What lies behind its first piece that does not settle is sketched anew, in shorter pieces; a geodesic with
+    which that happens too often, as it does where second derivatives jump, is followed step by step from where it is.
     """
     state = torch.stack([z, velocity, *transported], 1)
     left = torch.ones_like(z[:, 0])
@@ -117,55 +116,50 @@ def arrive(
     soon = (SETTINGS.soon * time.clamp(max=1.0)).unsqueeze(1)
     after = _acceleration(equation, z + soon * (velocity + soon * acceleration / 2), velocity + soon * acceleration)
     outlook = Outlook.ahead(acceleration, (after - acceleration) / soon)
-    bound, worst = torch.full_like(left, torch.inf), torch.full_like(left, torch.inf)
-    failed = torch.zeros_like(left, dtype=torch.long)
+    worst = torch.full_like(left, torch.inf)
+    most = torch.full_like(left, SETTINGS.ahead, dtype=torch.long)
+    failed = torch.zeros_like(most)
     going = torch.isfinite(acceleration).all(1).nonzero().squeeze(1)
-    for _ in range(SETTINGS.max_stretches):
+    for _ in range(SETTINGS.max_rounds):
         if not len(going):
             break
-        ahead, here = left[going], outlook[going]
-        now = torch.minimum(time[going], here.longest)
-        # nothing short is left at the end
-        now = torch.where(now > SETTINGS.nearly_all * ahead, ahead, now)
-        h = now.view(-1, 1, 1)
-        found = stretch(
-            equation,
-            state[going, 0],
-            (h * state[going, 1:2]).squeeze(1),
-            h * h * here.accelerations(now, POLYNOMIAL.coarse),
+        found = sketch(
+            equation, state[going, 0], state[going, 1], left[going], outlook[going], time[going], most[going]
         )
-        index = (found.error < SETTINGS.settled).nonzero().squeeze(1)
-        pieces = found.pieces[index]
-        tangents = state[going[index], 2:]
+        pieces, errors = _solved(equation, found.pieces)
+        fine = (SETTINGS.gained * errors[:, 1:] < SETTINGS.settled).cumprod(1)
+        tangents = state[going, 2:]
         if transported:
-            tangents = transport_pieces(equation, pieces, tangents)
-        ends = pieces.ends[:, -1]
-        end = torch.cat([(pieces.origin + ends[:, 0]).unsqueeze(1), ends[:, 1:] / h[index], tangents], 1)
-        fine = torch.isfinite(end).flatten(1).all(1)
-        index, pieces, end = index[fine], pieces[fine], end[fine]
-        arrived = torch.zeros_like(now, dtype=torch.bool).index_put((index,), fine.new_ones(len(index)))
-        # what is good enough, and what is found soon
-        factor = torch.minimum(
-            SETTINGS.margin * (SETTINGS.settled**0.5 / found.tail) ** (1 / POLYNOMIAL.fine),
-            (SETTINGS.easy / found.guessed) ** (1 / 3),
-        )
-        most = torch.where(
-            arrived, SETTINGS.longer, torch.where(torch.isfinite(found.error), SETTINGS.not_exact, SETTINGS.not_solved)
-        )
-        factor = torch.minimum(factor.nan_to_num(nan=SETTINGS.shorter), most).clamp(min=SETTINGS.shorter)
-        limit = torch.where(found.guessed < SETTINGS.easy, factor * now, SETTINGS.relaxed * bound[going])
-        limit = torch.where(arrived, SETTINGS.relaxed * bound[going], limit)
-        bound = bound.index_put((going,), limit)
-        time = time.index_put((going,), torch.minimum(factor * now, limit))
+            # what is not known is cut off
+            stop = pieces.joints.gather(1, fine.sum(1, keepdim=True))
+            tangents = transport_pieces(equation, replace(pieces, joints=pieces.joints.minimum(stop)), tangents)
+            fine = fine * torch.isfinite(tangents).flatten(1).all(1, keepdim=True)
+        reached = fine.sum(1)
+        row = torch.arange(len(going), device=reached.device)
+        arrived = reached > 0
+        # pieces without duration are found as well
+        all_found = (pieces.joints[row, reached] == pieces.joints[:, -1]) & arrived
+        index = arrived.nonzero().squeeze(1)
+        ends = pieces.states[row, reached]
+        end = torch.cat([(pieces.origin + ends[:, 0]).unsqueeze(1), ends[:, 1:], tangents], 1)
+        state = state.index_put((going[index],), end[index])
+        last = pieces.piece(reached - 1)
+        outlook = outlook.put(going[index], Outlook.behind(last[index]))
+        # the first piece that was not found
+        next_one = pieces.durations.squeeze(2)[row, reached.clamp(max=fine.shape[1] - 1)]
+        time = time.index_put((going,), torch.where(all_found, found.time, SETTINGS.shorter * next_one))
+        ahead = left[going] - pieces.joints[row, reached]
+        there = all_found & (found.count < most[going]) & (ahead <= 1e-14)
+        left = left.index_put((going,), torch.where(there, 0.0, ahead))
         # what is not smooth hardly becomes better
-        rough = torch.isfinite(found.error) & (found.error > SETTINGS.slow * worst[going])
+        first = errors[:, 1]
+        rough = torch.isfinite(first) & (first > SETTINGS.slow * worst[going])
+        few = ((SETTINGS.fewer * most[going]).long()).clamp(min=1)
         failed = failed.index_put(
             (going,), torch.where(arrived, 0, torch.where(rough, SETTINGS.patience, failed[going] + 1))
         )
-        worst = worst.index_put((going,), torch.where(arrived, torch.inf, found.error))
-        left = left.index_put((going,), torch.where(arrived, torch.where(now < ahead, ahead - now, 0.0), ahead))
-        state = state.index_put((going[index],), end)
-        outlook = outlook.put(going[index], Outlook.behind(pieces, now[index]))
+        worst = worst.index_put((going,), torch.where(arrived, torch.inf, first))
+        most = most.index_put((going,), torch.where(all_found, most[going], few))
         going = going[(left[going] > 0) & (failed[going] < SETTINGS.patience)]
     rest = (left > 0).nonzero().squeeze(1)
     if len(rest):
@@ -178,6 +172,20 @@ def arrive(
         ends = torch.cat([ends[:, :1], ends[:, 1:2] / scale, ends[:, 2:]], 1)
         state = state.index_put((rest,), ends)
     return state.unbind(1)
+
+
+def _solved(equation: Equation, rough: Pieces) -> tuple[Pieces, Float[Tensor, "b J"]]:
+    """The geodesics that sketches approximate, and their errors at joints."""
+    if rough.origin.shape[1] >= NEWTON.large:
+        slopes, force = Slopes(inverse(equation.matrix(rough.origin[:, None, None] + rough.stages[0]))), None
+    else:
+        slopes, force = slopes_at(equation, rough)
+    now, slopes, _ = newton(equation, rough, slopes, force, free=True, tol=SETTINGS.roughly)
+    coarse = now.roughness > RESOLVED
+    if bool(coarse.any()):
+        finer = now.split(coarse)
+        now, slopes = finer, slopes.between(now.joints, finer.joints)
+    return settle(equation, now, slopes, free=True)
 
 
 def _acceleration(equation: Equation, z: Tensor, u: Tensor) -> Float[Tensor, "b d"]:

@@ -16,13 +16,19 @@ def acceleration(t: Tensor, pole: complex, power: float) -> Tensor:
     return torch.stack([value.real, value.imag], -1)
 
 
+def piece(h: Tensor, accelerations: Tensor) -> Pieces:
+    """One piece of each curve, from rest."""
+    zero = torch.zeros(len(h), 2, dtype=torch.float64)
+    at_rest = zero.unsqueeze(1)
+    return Pieces(torch.stack([0 * h, h], 1), zero, at_rest, at_rest, accelerations.unsqueeze(1), zero)
+
+
 def test_circles_through_infinity_go_on_as_they_must() -> None:
     poles = [1.5 + 0.5j, -0.7 + 0.1j, 0.5 + 2j]
     h = torch.tensor([0.25, 0.125, 0.5], dtype=torch.float64)
     t = h.unsqueeze(1) * torch.as_tensor(gauss(STAGES).points)
     values = torch.stack([acceleration(t[i], pole, 3.0) for i, pole in enumerate(poles)])
-    zero = torch.zeros(3, 2, dtype=torch.float64)
-    outlook = Outlook.behind(Pieces.free(zero, zero, values * h.view(-1, 1, 1) ** 2), h)
+    outlook = Outlook.behind(piece(h, values))
     left = torch.tensor([p - float(d) for p, d in zip(poles, h, strict=True)], dtype=torch.complex128)
     found = 1 / outlook.inverse
     # either side of a plane may be up
@@ -44,8 +50,7 @@ def test_exponential_growth_and_straight_lines() -> None:
     h = torch.tensor([0.5], dtype=torch.float64)
     t = h.unsqueeze(1) * torch.as_tensor(gauss(STAGES).points)
     values = torch.exp(-2 * t).unsqueeze(2) * start[:1].unsqueeze(1)
-    zero = torch.zeros(1, 2, dtype=torch.float64)
-    decay = Outlook.behind(Pieces.free(zero, zero, values * h.view(-1, 1, 1) ** 2), h)
+    decay = Outlook.behind(piece(h, values))
     times = h.unsqueeze(1) + 0.7 * torch.as_tensor(gauss(6).points)
     exact = torch.exp(-2 * times).unsqueeze(2) * start[:1].unsqueeze(1)
     torch.testing.assert_close(

@@ -24,6 +24,8 @@ class NewtonSettings:
         large: dimension from which on linear systems are solved by their products alone. Set by hand.
         probe: how far a point or velocity is moved for a derivative, relative to the velocity. About the cube root of
             the precision, where rounding errors and curvature balance.
+        sparse: gauss points of a piece at which derivatives are taken, at most; they are interpolated to the others. An
+            error of some percent costs no more than a round.
         tol: relative residual that ends the search on one mesh. Near the rounding errors of float64.
         max_rounds: bound on the corrections on one mesh. Set by hand.
         krylov_rounds: bound on the products for one linear system. As many vectors are held.
@@ -33,6 +35,7 @@ class NewtonSettings:
 
     large: int = 12
     probe: float = 3e-6
+    sparse: int = 6
     tol: float = 1e-11
     max_rounds: int = 14
     krylov_rounds: int = 40
@@ -164,7 +167,9 @@ class _ByMatrices(_Corrections):
         slopes, fresh = now.slopes, shorter
         if len(stale):
             old = at[stale]
-            slopes = slopes.put(stale, slopes_at(self.equation, old.curve)[0])
+            stages = old.curve.accelerations.shape[2]
+            sparse = old.curve.refined(min(stages, SETTINGS.sparse))
+            slopes = slopes.put(stale, slopes_at(self.equation, sparse)[0].refined(stages))
             turned, error = residual(old.curve, old.force, slopes.inverse[stale], self.free)
             at = at.put(stale, replace(old, turned=turned, error=error))
             fresh = fresh.index_fill(0, stale, True)
@@ -196,6 +201,8 @@ def krylov_step(
     """The change of the accelerations that solves the linearised equation, about as well as the linearisation holds."""
     # residuals count by their integrals, as accelerations do
     weight = (at.durations.unsqueeze(3) * like(at.rule.outer, force).view(-1, 1)).sqrt()
+    # what takes no time has no residual
+    weight = weight.clamp(min=torch.finfo(weight.dtype).tiny ** 0.5)
     zero = _still(at)
     zero = replace(zero, target=torch.zeros_like(at.target))
 
@@ -217,7 +224,18 @@ def krylov_step(
 def force_at(equation: Equation, at: Pieces) -> Float[Tensor, "b S s d"]:
     """``G ∇ż/dt`` at Gauss's points."""
     z, u = at.stages
-    return equation.lowered(at.origin[:, None, None] + z, u, u, at.accelerations)
+    return _lowered(equation, at, at.origin[:, None, None] + z, u, at.accelerations)
+
+
+def _lowered(equation: Equation, at: Pieces, z: Tensor, u: Tensor, rate: Tensor) -> Tensor:
+    """Covariant derivatives of velocities at points of pieces; zero for what takes no time."""
+    live = at.durations.squeeze(2) > 0
+    if bool(live.all()):
+        return equation.lowered(z, u, u, rate)
+    u_live = u[..., live, :, :]
+    force = torch.zeros_like(rate)
+    force[..., live, :, :] = equation.lowered(z[..., live, :, :], u_live, u_live, rate[..., live, :, :])
+    return force
 
 
 def residual(
@@ -227,7 +245,7 @@ def residual(
     turned = torch.einsum("bSmij,bSmj->bSmi", metric, force)
     # all that is missing, one piece after the other, can add up
     missing = (at.durations * turned.norm(dim=3)).amax(2).sum(1)
-    # with a free end there is one piece, and nothing to meet
+    # with a free end pieces always meet: steps are linear, and so is what they have to meet
     missing = missing if free else missing + at.gaps.norm(dim=3).sum((1, 2))
     return turned, (missing / at.size).nan_to_num(nan=torch.inf)
 
@@ -248,16 +266,18 @@ def slopes_at(equation: Equation, at: Pieces) -> tuple[Slopes, Float[Tensor, "b 
     points = torch.cat([z.unsqueeze(0), z + SETTINGS.probe * ways, z + still, z + still])
     velocities = torch.cat([u.unsqueeze(0), u + still, u + SETTINGS.probe * ways, u + still])
     accelerations = torch.cat([a.unsqueeze(0), a + still, a + still, a + ways])
-    force = equation.lowered(points, velocities, velocities, accelerations)
+    force = _lowered(equation, at, points, velocities, accelerations)
     by = (force[1:] - force[0]).movedim(0, 4)
     lower = inverse(by[..., 2 * d :] / size.unsqueeze(4))
+    lower = torch.where(at.durations[..., None, None] > 0, lower, 0.0)
     by_point, by_velocity = (lower @ part / reach.unsqueeze(4) for part in (by[..., :d], by[..., d : 2 * d]))
     return Slopes(lower, (by_point, by_velocity)), force[0]
 
 
 def correction(at: Pieces, turned: Tensor, slopes: Slopes, *, free: bool) -> Pieces:
     """The step that would solve the linearised equations; none where they are singular."""
-    step = _with_known_beginning(at, turned, slopes) if free else _with_known_ends(at, turned, slopes)
+    alone = free and at.accelerations.shape[1] == 1
+    step = _with_known_beginning(at, turned, slopes) if alone else _of_pieces(at, turned, slopes, free=free)
     good = torch.isfinite(step.accelerations).flatten(1).all(1) & torch.isfinite(step.velocities).flatten(1).all(1)
     return step if bool(good.all()) else step.put((~good).nonzero().squeeze(1), _still(at[~good]))
 
@@ -278,7 +298,7 @@ def _with_known_beginning(at: Pieces, turned: Tensor, slopes: Slopes) -> Pieces:
     return replace(_still(at), accelerations=accelerations.reshape(at.accelerations.shape))
 
 
-def _with_known_ends(at: Pieces, turned: Tensor, slopes: Slopes) -> Pieces:
+def _of_pieces(at: Pieces, turned: Tensor, slopes: Slopes, *, free: bool) -> Pieces:
     b, S, s, d = at.accelerations.shape
     rule, h = at.rule, at.durations.unsqueeze(3)
     inner, outer, c = (like(a, at.accelerations) for a in (rule.inner, rule.outer, rule.points))
@@ -290,8 +310,10 @@ def _with_known_ends(at: Pieces, turned: Tensor, slopes: Slopes) -> Pieces:
     speed = h * torch.einsum("m,bSmik->bSik", outer, accelerations)
     place = h * h * torch.einsum("m,bSmik->bSik", outer @ inner, accelerations)
     one = torch.eye(d, dtype=P.dtype, device=P.device)
-    gaps = at.gaps
-    g_z, g_u = (gaps[:, :, k] + a[..., 0] for k, a in enumerate((place, speed)))
+    g_z, g_u = place[..., 0], speed[..., 0]
+    if not free:
+        gaps = at.gaps
+        g_z, g_u = g_z + gaps[:, :, 0], g_u + gaps[:, :, 1]
     # where a piece ends, by where it begins
     end = torch.cat(
         [
@@ -300,9 +322,19 @@ def _with_known_ends(at: Pieces, turned: Tensor, slopes: Slopes) -> Pieces:
         ],
         2,
     )
-    change = _between(end, g_z, g_u)
+    change = _onward(end, torch.cat([g_z, g_u], 2)) if free else _between(end, g_z, g_u)
     accelerations = accelerations[..., 0] + torch.einsum("bSmik,bSk->bSmi", accelerations[..., 1:], change)
     return replace(at, points=change[..., :d], velocities=change[..., d:], accelerations=accelerations)
+
+
+def _onward(end: Float[Tensor, "b S e e"], gain: Float[Tensor, "b S e"]) -> Float[Tensor, "b S e"]:
+    """Changes of the states at which pieces begin: none of the first, and of each what those before lead to."""
+    b, S, e = gain.shape
+    system = torch.eye(S * e, dtype=end.dtype, device=end.device).repeat(b, 1, 1).view(b, S, e, S, e)
+    system.diagonal(-1, 1, 3).copy_(-end[:, :-1].permute(0, 2, 3, 1))
+    right = torch.cat([torch.zeros_like(gain[:, :1]), gain[:, :-1]], 1).reshape(b, S * e, 1)
+    matrix = system.view(b, S * e, S * e)
+    return torch.linalg.solve_triangular(matrix, right, upper=False, unitriangular=True).view(b, S, e)
 
 
 def _between(

@@ -53,15 +53,15 @@ class Outlook(Batch):
         return _planar(acceleration, rate, torch.full_like(acceleration, torch.nan))
 
     @staticmethod
-    def behind(pieces: Pieces, duration: Float[Tensor, " b"]) -> "Outlook":
-        """With the derivatives of ``z̈`` at the end of curves in one piece, which took so long."""
-        k = torch.arange(pieces.accelerations.shape[2], dtype=duration.dtype, device=duration.device)
+    def behind(pieces: Pieces) -> "Outlook":
+        """With the derivatives of ``z̈`` at the end of curves in one piece."""
+        h = pieces.durations[:, 0]
+        k = torch.arange(pieces.accelerations.shape[2], dtype=h.dtype, device=h.device)
         n = k * (k + 1)
         # of Legendre polynomials at 1: value, first and second derivative by time
         ends = torch.stack([torch.ones_like(n), n, n * (n - 2) / 2])
         derivatives = torch.einsum("ek,km,bmd->ebd", ends, like(pieces.rule.legendre, k), pieces.accelerations[:, 0])
-        h = duration.unsqueeze(1)
-        return _planar(*(a / h ** (2 + order) for order, a in enumerate(derivatives)))
+        return _planar(*(a / h**order for order, a in enumerate(derivatives)))
 
     def accelerations(self, duration: Float[Tensor, " b"], stages: int) -> Float[Tensor, "b s d"]:
         """``z̈`` at Gauss's points of a stretch that takes so long."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo.curve.discrete import DiscreteCurve
@@ -48,14 +48,6 @@ class Pieces(Batch):
         points = torch.cat([curve.begin.unsqueeze(1), curve(t[1:-1])], 1)
         return Pieces(t.expand(len(curve), -1), origin, points, curve.velocity(t[:-1]), accelerations, curve.end)
 
-    @staticmethod
-    def free(
-        origin: Float[Tensor, "b d"], velocity: Float[Tensor, "b d"], accelerations: Float[Tensor, "b s d"]
-    ) -> "Pieces":
-        """One piece with given initial values and accelerations at Gauss's points; the target is where it ends."""
-        joints = torch.linspace(0, 1, 2, dtype=origin.dtype, device=origin.device).expand(len(origin), -1)
-        return _integrated(joints, origin, velocity, accelerations.unsqueeze(1))
-
     def with_accelerations(self, accelerations: Float[Tensor, "b S s d"], *, free: bool) -> "Pieces":
         """Curves with these accelerations that begin with the same velocity; unless free, they end at the target."""
         at = _integrated(self.joints, self.origin, self.velocities[:, 0], accelerations)
@@ -94,6 +86,11 @@ class Pieces(Batch):
         return torch.stack([self.points + h * (self.velocities + h * there), speed], 2)
 
     @property
+    def states(self) -> Float[Tensor, "b J 2 d"]:
+        """Displacements and velocities at joints, the last as the last piece ends."""
+        return torch.cat([torch.stack([self.points, self.velocities], 2), self.ends[:, -1:]], 1)
+
+    @property
     def gaps(self) -> Float[Tensor, "b S 2 d"]:
         """From where pieces should end to where they do; the last velocity is free."""
         ends = self.ends
@@ -106,14 +103,18 @@ class Pieces(Batch):
         """The largest velocity in the chart: lengths that errors are compared with."""
         return self.velocities.norm(dim=2).amax(1).clamp(min=torch.finfo(self.points.dtype).tiny)
 
+    @property
+    def roughness(self) -> Float[Tensor, "b S"]:
+        """What the two highest degrees make of the change of each piece's velocity, relative to the velocity."""
+        top = torch.einsum("km,bSmd->bSkd", like(self.rule.legendre[-2:], self.accelerations), self.accelerations)
+        return self.durations.squeeze(2) * top.norm(dim=3).sum(2) / self.size.unsqueeze(1)
+
     def finer_joints(self, pieces: int) -> Float[Tensor, "b K"]:
         """The joints of so many pieces on which ``z̈`` is equally far from a polynomial of lower degree.
 
         Source: Ascher, Mattheij, Russell, *Numerical Solution of Boundary Value Problems*, section 9.2.
         """
-        h = self.durations.squeeze(2)
-        top = torch.einsum("km,bSmd->bSkd", like(self.rule.legendre[-2:], self.accelerations), self.accelerations)
-        rough = h * top.norm(dim=3).sum(2) / self.size.unsqueeze(1)
+        h, rough = self.durations.squeeze(2), self.roughness
         # what is interpolated by s values is off by the s-th power of the duration
         density = (rough + NEGLIGIBLE).nan_to_num(nan=1.0, posinf=1.0) ** (1 / self.accelerations.shape[2]) / h
         # neighbours differ little, and no piece becomes longer than two evenly spread ones
@@ -146,13 +147,29 @@ class Pieces(Batch):
             self.target,
         )
 
+    def piece(self, number: Int[Tensor, " b"]) -> "Pieces":
+        """One piece of each curve."""
+        row = torch.arange(len(number), device=number.device)
+        ends = torch.stack([number, number + 1], 1)
+        joints = self.joints.gather(1, ends % self.joints.shape[1])
+        points, velocities, accelerations = (
+            a[row, number].unsqueeze(1) for a in (self.points, self.velocities, self.accelerations)
+        )
+        return Pieces(joints, self.origin, points, velocities, accelerations, self.target)
+
+    def split(self, chosen: Bool[Tensor, "b S"]) -> "Pieces":
+        """The same curves with some of their pieces halved; others may get pieces of no duration at their end."""
+        middle = (self.joints[:, :-1] + self.joints[:, 1:]) / 2
+        joints = torch.cat([self.joints, torch.where(chosen, middle, self.joints[:, -1:])], 1).sort(1).values
+        return self.at(joints[:, : self.joints.shape[1] + int(chosen.sum(1).max())])
+
     def refined(self, stages: int) -> "Pieces":
         """The same curves at more Gauss points."""
         return replace(self, accelerations=resampled(self.accelerations, stages))
 
     def away_from(self, other: "Pieces") -> Float[Tensor, " b"]:
         """The largest relative difference of the velocities at both ends, where collocation is most exact."""
-        ours, theirs = (torch.stack([a.velocities[:, 0], a.ends[:, -1, 1]], 1) for a in (self, other))
+        ours, theirs = (a.states[:, [0, -1], 1] for a in (self, other))
         return ((ours - theirs).norm(dim=2) / ours.norm(dim=2)).amax(1)
 
     def moved(self, step: "Pieces", damping: Float[Tensor, " b"]) -> "Pieces":
@@ -186,7 +203,7 @@ class Collocated:
         pieces: the curves.
         points: on the curves, the first at the beginning; the other times are each curve's own.
         velocities: there.
-        error: relative residual, or change with the last refinement if that is more; infinite where nothing was found.
+        error: of the velocities at both ends, relative to these; see `settle`. Infinite where nothing was found.
     """
 
     pieces: Pieces

@@ -16,7 +16,8 @@ STAGES = 6
 def located(joints: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
     """On which piece each time lies, and where on it, in [0, 1]."""
     place = (torch.searchsorted(joints.contiguous(), times.contiguous(), right=True) - 1).clamp(0, joints.shape[1] - 2)
-    return place, (times - joints.gather(1, place)) / joints.diff(dim=1).gather(1, place)
+    duration = joints.diff(dim=1).gather(1, place).clamp(min=torch.finfo(joints.dtype).tiny)
+    return place, (times - joints.gather(1, place)) / duration
 
 
 def picked(values: Float[Tensor, "b S *v"], place: Tensor) -> Float[Tensor, "b n *v"]:
@@ -49,6 +50,8 @@ def interpolated(values: Float[Tensor, "b S s *v"], joints: Tensor, others: Tens
 
 def resampled(values: Float[Tensor, "b S s *v"], stages: int) -> Float[Tensor, "b S r *v"]:
     """What is given at the Gauss points of pieces, at so many others of the same pieces."""
+    if values.shape[2] == stages:
+        return values
     return torch.einsum("rm,bSm...->bSr...", like(_resampling(values.shape[2], stages), values), values)
 
 
