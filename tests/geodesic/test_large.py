@@ -1,6 +1,8 @@
 """Many dimensions: steps without matrices, and their derivatives."""
 
 import importlib
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -94,6 +96,53 @@ def test_what_does_not_converge_is_told() -> None:
     assert set(hurried.status) == set(unsolved.status) == {Status.MAX_STEPS}
 
 
+def nearly_singular(d: int) -> nn.Module:
+    """A network whose metric has eigenvalues over eight orders of magnitude."""
+    net = nn.Sequential(nn.Linear(d, d), nn.Tanh(), nn.Linear(d, 2 * d)).double()
+    U, S, V = torch.linalg.svd(net[0].weight.detach())
+    sizes = 3 * 10 ** torch.linspace(0, -4, len(S), dtype=torch.float64)
+    net[0].weight = nn.Parameter(U @ torch.diag(sizes) @ V)
+    return net
+
+
+@pytest.mark.usefixtures("without_matrices")
+def test_systems_of_nearly_singular_metrics_take_few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifold, (x, y) = PullbackManifold(nearly_singular(17)), pairs(17)
+    taken: list[int] = []
+    solved = newton_cg.conjugate_gradients
+
+    def counted(*args: Any) -> Any:
+        found = solved(*args)
+        taken.extend(found[3].tolist())
+        return found
+
+    monkeypatch.setattr(newton_cg, "conjugate_gradients", counted)
+    monkeypatch.setattr(newton_cg, "SETTINGS", replace(newton_cg.SETTINGS, memory=0))  # to the end without matrices
+    solver = Newton(segments=8, rtol=None)
+    with torch.no_grad():
+        free = manifold.geodesic(x, y, solver)
+        monkeypatch.setattr(importlib.import_module("pullgeo.geodesic.solvers.newton"), "LARGE", 1000)
+        dense = manifold.geodesic(x, y, solver)
+    assert bool(free.converged.all())
+    # where the metric is nearly singular, residuals of 1e-8 leave so much
+    torch.testing.assert_close(free.length, dense.length, rtol=1e-7, atol=0)
+    assert max(taken) < newton_cg.SETTINGS.rounds
+
+
+@pytest.mark.usefixtures("without_matrices")
+def test_curves_whose_systems_are_not_solved_go_on_with_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifold, (x, y) = PullbackManifold(nearly_singular(7)), pairs(7)
+    with torch.no_grad():
+        usual = manifold.geodesic(x, y)
+        monkeypatch.setattr(newton_cg, "SETTINGS", replace(newton_cg.SETTINGS, rounds=2))
+        hasty = manifold.geodesic(x, y)
+        monkeypatch.setattr(newton_cg, "SETTINGS", replace(newton_cg.SETTINGS, memory=0))
+        stuck = manifold.geodesic(x, y, Newton(max_steps=5))
+    assert bool(hasty.converged.all())
+    torch.testing.assert_close(hasty.length, usual.length, rtol=1e-7, atol=0)
+    assert set(stuck.status) == {Status.MAX_STEPS}
+
+
 def test_conjugate_gradients_solve_each_system_and_see_negative_curvature() -> None:
     generator = torch.Generator().manual_seed(0)
     root = torch.randn(B, 14, 14, dtype=torch.float64, generator=generator)
@@ -105,8 +154,9 @@ def test_conjugate_gradients_solve_each_system_and_see_negative_curvature() -> N
         return (H @ v.reshape(B, 14, 1)).reshape(v.shape)
 
     goal = torch.full((B,), 1e-12, dtype=torch.float64)
-    x, bent, image = newton_cg.conjugate_gradients(product, lambda v: v, right, goal)
+    x, bent, image, rounds = newton_cg.conjugate_gradients(product, lambda v: v, right, goal)
     assert bent.tolist() == [False, True, False]
+    assert all(0 < count < newton_cg.SETTINGS.rounds for count in rounds.tolist())
     torch.testing.assert_close(image, product(x))
     good = ~bent
     torch.testing.assert_close(product(x)[good], right[good])

@@ -9,12 +9,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pullgeo._torch.gradient_of import gradient_of
-from pullgeo.geodesic.descent.newton import ROUNDING_MARGIN
+from pullgeo.geodesic.descent.newton import ROUNDING_MARGIN, Descent, descend
 from pullgeo.geodesic.energy.base import DiscreteEnergy, MetricEnergy, scale_free
 from pullgeo.geodesic.energy.gradient import slope
 from pullgeo.geodesic.energy.near import squared_lengths
 from pullgeo.geodesic.solution import Status
 from pullgeo.geodesic.solver import SearchResult, statuses
+from pullgeo.numerics.batch import Batch
+from pullgeo.numerics.bisect_batch import where_defined
+from pullgeo.numerics.chunking import HESSIANS
 from pullgeo.numerics.damped_newton import Damping, Iterate, damped_newton, judged
 
 LARGE = 150
@@ -33,17 +36,57 @@ class ConjugateGradientSettings:
             by hand.
         rounds: bound on the conjugate gradient steps for one linear system. Set by hand.
         probes: random directions in which the size of the metric is measured. The size is needed to a factor of two.
+        samples: nodes whose metrics are averaged for the preconditioner.
+        bend: curvature that the preconditioner assumes everywhere, in units of the least that a metric of average size
+            causes: second derivatives of the map bend the energy also where the metric is singular.
+        stale: rounds for one system after which the average metric is computed anew.
+        patience: rounds in all, in units of d, after which Hessians are written out: they cost about as much as d / 2
+            rounds, and a descent takes some ten of them.
+        memory: bytes that the Hessian of a curve, with its factors, may take for that.
     """
 
     loose: float = 0.1
     rounds: int = 200
     probes: int = 4
+    samples: int = 4
+    bend: float = 1e-5
+    stale: int = 30
+    patience: float = 4.0
+    memory: int = 2**32
 
 
 SETTINGS = ConjugateGradientSettings()
 
 
 Apply = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum(Batch):
+    """The average metric of curves, ``V diag(λ) Vᵀ``, in the unit of the metrics' own sizes: the mean of λ is 1.
+
+    Attributes:
+        values: λ; all 1 for spaces without metric tensors, and where there is none.
+        frame: V; ``None`` for spaces without metric tensors.
+    """
+
+    values: Float[Tensor, "p d"]
+    frame: Float[Tensor, "p d d"] | None
+
+    @staticmethod
+    def of(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"]) -> "Spectrum":
+        """Cost: the metric at a few nodes of each curve, and the eigenvectors of a matrix ``(d, d)``."""
+        p, n, d = nodes.shape
+        if not isinstance(space, MetricEnergy):
+            return Spectrum(torch.ones_like(nodes[:, 0]), None)
+        few = torch.linspace(1, n - 2, SETTINGS.samples).round().long().unique()
+        z = nodes.detach()[:, few].flatten(0, 1)
+        with torch.no_grad():
+            metrics = where_defined(lambda z: space.metric(z).dense(), (d, d), z).unflatten(0, (p, len(few)))
+        mean = (metrics / metrics.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]).mean(1)
+        lost = ~torch.isfinite(mean).flatten(1).all(1)
+        mean[lost] = torch.eye(d, dtype=mean.dtype, device=mean.device)
+        return Spectrum(*torch.linalg.eigh(mean))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,20 +126,23 @@ class Slope:
         stretch, value = d * weight.amax(1), energy.detach()
         return Slope(value, inner, hessian, weight, scale_free(inner / (2 * segments), stretch, value / segments))
 
-    def preconditioner(self, damping: Float[Tensor, " p"]) -> Apply:
-        """``(K ⊗ G + damping)⁻¹`` with the second difference K and every metric replaced by a multiple of the identity.
+    def preconditioner(self, damping: Float[Tensor, " p"], spectrum: Spectrum) -> Apply:
+        """``(K ⊗ G + damping)⁻¹`` with the second difference K and every metric a multiple of their average.
 
-        The sines diagonalise K, so a product costs two small matrix products.
+        Sines diagonalise K, and the average's eigenvectors G, so a product costs four matrix products.
         """
         m = self.weight.shape[1]
         k = torch.arange(1, m + 1, dtype=self.weight.dtype, device=self.weight.device)
         sines = torch.sin(torch.outer(k, k) * (math.pi / (m + 1))) * math.sqrt(2 / (m + 1))
         values = 2 - 2 * torch.cos(k * (math.pi / (m + 1)))
-        inverse = 1 / (2 * (m + 1) * (values + 2 * damping.unsqueeze(1)))
-        root = self._floored().rsqrt().unsqueeze(2)
+        sizes = values[:, None] * spectrum.values.clamp(min=0).unsqueeze(1) + SETTINGS.bend * values[0]
+        inverse = 1 / (2 * (m + 1) * (sizes + 2 * damping[:, None, None]))
+        root, frame = self._floored().rsqrt().unsqueeze(2), spectrum.frame
 
         def apply(v: Tensor) -> Tensor:
-            return root * (sines @ (inverse.unsqueeze(2) * (sines @ (root * v))))
+            if frame is None:
+                return root * (sines @ (inverse * (sines @ (root * v))))
+            return root * (sines @ ((inverse * (sines @ (root * v) @ frame)) @ frame.mT))
 
         return apply
 
@@ -119,42 +165,68 @@ def descend_free(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"], tol: floa
 
     A step solves ``(H + λD) s = -g`` by preconditioned conjugate gradients, no more exactly than pays; where a
     direction of negative curvature shows, the step so far is taken and λ grows. Curves step together, each with its
-    own λ, and those that are done are left out.
+    own λ, and those that are done are left out. A curve whose systems are so badly conditioned that rounds cost more
+    than factors would, goes on with Hessians that are written out, if these fit into memory.
 
     Source: Nocedal, Wright, *Numerical Optimization*, section 7.1 (Newton-CG), with damping.
 
     Cost: for each step one gradient and, for each round of conjugate gradients, one product with the Hessian; memory
-    of a forward and a backward pass over all nodes.
+    of a forward and a backward pass over all nodes, and of a matrix ``(d, d)`` for each curve.
     """
-    steps = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
-    found = _judged(space, nodes, Slope.at(space, nodes), tol, steps, order_of(space, nodes))
-    begun = _Curves(found=found, **DAMPING.begin(found.energy))
-    ended = damped_newton(_FreeDescent(space, tol), begun, DAMPING, max_steps)
+    d = nodes.shape[2]
+    # without curves there is one part all the same
+    parts = HESSIANS.split(nodes, each=16 * SETTINGS.samples * d * d)
+    return SearchResult.cat([_descend_free(space, part, tol, max_steps) for (part,) in parts])
+
+
+def _descend_free(space: DiscreteEnergy, nodes: Float[Tensor, "p n d"], tol: float, max_steps: int) -> SearchResult:
+    n, d = nodes.shape[1:]
+    none = torch.zeros(len(nodes), dtype=torch.long, device=nodes.device)
+    found = _judged(space, nodes, Slope.at(space, nodes), tol, none, order_of(space, nodes))
+    begun = _Curves(
+        found=found, spectrum=Spectrum.of(space, nodes), rounds=none, last=none, **DAMPING.begin(found.energy)
+    )
+    patience = SETTINGS.patience * d if 80 * n * d * d <= SETTINGS.memory else math.inf
+    ended = damped_newton(_FreeDescent(space, tol, patience), begun, DAMPING, max_steps)
     found = replace(ended.found, iterations=ended.steps)
-    return found.ending(~found.converged & (ended.damping > DAMPING.limit), Status.STALLED)
+    found = found.ending(~found.converged & (ended.damping > DAMPING.limit), Status.STALLED)
+    open_ = ~found.converged & ~found.ended(Status.STALLED, Status.NON_FINITE) & (ended.steps < max_steps)
+    for i in open_.nonzero().squeeze(1).split(HESSIANS.rows(80 * n * d * d)):
+        begin = replace(Descent.begin(space, found.nodes[i]), steps=found.iterations[i])
+        found = found.put(i, descend(space, begin, tol, max_steps).result(tol))
+    return found
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Curves(Iterate):
+    """Curves, their average metrics, and the rounds that systems took: in all, and the last one."""
+
     found: SearchResult
+    spectrum: Spectrum
+    rounds: Int[Tensor, " p"]
+    last: Int[Tensor, " p"]
 
 
 @dataclass(frozen=True, eq=False)
 class _FreeDescent:
-    """Steps by conjugate gradients."""
+    """Steps by conjugate gradients, until they have taken so many rounds that factors are cheaper."""
 
     space: DiscreteEnergy
     tol: float
+    patience: float
 
     def done(self, now: _Curves) -> Bool[Tensor, " p"]:
-        return now.found.converged | now.found.ended(Status.NON_FINITE)
+        dear = (now.rounds > self.patience) | ((now.last >= SETTINGS.rounds) & math.isfinite(self.patience))
+        return now.found.converged | now.found.ended(Status.NON_FINITE) | dear
 
     def step(self, now: _Curves) -> tuple[_Curves, Tensor, Tensor]:
-        x, found = now.found.nodes, now.found
+        x, found, spectrum = now.found.nodes, now.found, now.spectrum
         at = Slope.at(self.space, x)
+        if bool((now.last > SETTINGS.stale).any()):
+            spectrum = Spectrum.of(self.space, x)
         goal = at.residual.sqrt().clamp(max=SETTINGS.loose)
-        step, indefinite, product = conjugate_gradients(
-            at.damped(now.damping), at.preconditioner(now.damping), -at.gradient, goal
+        step, indefinite, product, rounds = conjugate_gradients(
+            at.damped(now.damping), at.preconditioner(now.damping, spectrum), -at.gradient, goal
         )
         predicted = -(at.gradient * step).flatten(1).sum(1) - (step * product).flatten(1).sum(1) / 2
         predicted = predicted + now.damping * (at.unit() * step.square()).flatten(1).sum(1) / 2
@@ -163,17 +235,19 @@ class _FreeDescent:
         noise = at.energy * (4 * torch.finfo(x.dtype).eps + ROUNDING_MARGIN * new.rounding)
         good, factor = judged(at.energy, new.energy, predicted, noise, new.residual < at.residual)
         good = good & torch.isfinite(new.residual)
-        return replace(now, found=new.where(good, found)), good, torch.where(indefinite, 2.0, factor)
+        moved = now.changed(found=new.where(good, found), spectrum=spectrum, rounds=now.rounds + rounds, last=rounds)
+        return moved, good, torch.where(indefinite, 2.0, factor)
 
 
 def conjugate_gradients(
     product: Apply, precondition: Apply, right: Float[Tensor, "p m d"], goal: Float[Tensor, " p"]
-) -> tuple[Float[Tensor, "p m d"], Bool[Tensor, " p"], Float[Tensor, "p m d"]]:
+) -> tuple[Float[Tensor, "p m d"], Bool[Tensor, " p"], Float[Tensor, "p m d"], Int[Tensor, " p"]]:
     """Solve p systems at once, each to its own relative residual.
 
     Returns:
         The solutions; whether a system showed negative curvature, where its solution is what was reached before, or
-        the first direction; and the products with the solutions.
+        the first direction; the products with the solutions; and how many rounds each took, which are the most allowed
+        where it was not solved.
 
     Source: Steihaug, *The Conjugate Gradient Method and Trust Regions in Large Scale Optimization*, 1983.
     """
@@ -182,10 +256,11 @@ def conjugate_gradients(
     direction, rz = z, _dot(r, z)
     target = goal**2 * rz
     active = rz > 0
-    indefinite = torch.zeros_like(active)
+    indefinite, rounds = torch.zeros_like(active), torch.zeros_like(active, dtype=torch.long)
     for number in range(SETTINGS.rounds):
         if not bool(active.any()):
             break
+        rounds = rounds + active
         image = product(direction)
         curvature = _dot(direction, image)
         negative = active & ~(curvature > 0)
@@ -200,7 +275,7 @@ def conjugate_gradients(
         active = go & (new > target)
         direction = z + (new / torch.where(rz > 0, rz, 1.0))[:, None, None] * direction
         rz = new
-    return x, indefinite, ax
+    return x, indefinite, ax, rounds
 
 
 def assess_free(
@@ -210,8 +285,8 @@ def assess_free(
     at = Slope.at(space, nodes)
     found = _judged(space, nodes, at, tol, steps, order_of(space, nodes))
     none = torch.zeros_like(at.energy)
-    precondition = at.preconditioner(none)
-    step, indefinite, _ = conjugate_gradients(
+    precondition = at.preconditioner(none, Spectrum.of(space, nodes))
+    step, indefinite, *_ = conjugate_gradients(
         at.hessian, precondition, at.gradient, torch.full_like(none, SETTINGS.loose / 10)
     )
     decrement = (at.gradient * step).flatten(1).sum(1) / 2
@@ -226,7 +301,8 @@ def solve_free(
     """``H⁻¹ v`` with the energy's Hessian at curves that minimise it, to ten digits."""
     at = Slope.at(space, nodes)
     none = torch.zeros_like(at.energy)
-    return conjugate_gradients(at.hessian, at.preconditioner(none), v, torch.full_like(none, 1e-10))[0]
+    precondition = at.preconditioner(none, Spectrum.of(space, nodes))
+    return conjugate_gradients(at.hessian, precondition, v, torch.full_like(none, 1e-10))[0]
 
 
 def _judged(space: DiscreteEnergy, nodes: Tensor, at: Slope, tol: float, steps: Tensor, order: int) -> SearchResult:

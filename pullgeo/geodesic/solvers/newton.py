@@ -77,7 +77,8 @@ class Newton:
     A minimiser is local: the search across the line finds the shortest curve more often than descent from the line
     does, and nothing guarantees it.
 
-    From 150 dimensions on the Hessian is not written out; see `newton_cg.descend_free`.
+    From 150 dimensions on the Hessian is written out only for curves on which conjugate gradients take too many rounds;
+    see `newton_cg.descend_free`.
 
     Args:
         tol: bound on the residual ``‖gradient‖ / (max_i ‖J_i‖ ‖Δ‖)``, which no rescaling changes.
