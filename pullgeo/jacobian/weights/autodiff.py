@@ -9,6 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from pullgeo._torch.equal_values import spreading
 from pullgeo._torch.grad_mode import own_functions
 from pullgeo._torch.state import left_alone
 from pullgeo._torch.substitutes import Watching
@@ -222,12 +223,14 @@ class AutodiffWeight(WeightKind):
         inside = slice(samples.start, samples.stop)
         x = self.x[inside]
         try:
-            with differentiable_kernels(), no_slow_batching():
+            with differentiable_kernels(), no_slow_batching(), spreading() as found:
                 moved, y = vmap(move, in_dims=(0, 1), out_dims=(1, 0), randomness="same")(
                     x.view_as(x), stack.view_as(stack)
                 )
         except FAILURES:  # a true error comes again from the sample alone
             self.known.together = False
+            return None
+        if found.met and not bool(torch.isfinite(moved).all()):  # of one sample, products are limits
             return None
         # every sample alone, in the first place of a batch, must have the value that it has in its own
         if not agree(y, self._value[inside]):
