@@ -6,7 +6,7 @@ While a map is differentiated automatically, `Substituting` puts these formulas 
   some derivative of a derivative is wrong, or NaN; see `pullgeo._torch.matrix_functions`;
 * singular values, and norms by them: second derivatives are NaN where values are equal or zero, as of eigenvalues; see
   `pullgeo._torch.singular_values`;
-* eigenvectors and singular vectors: functions of a matrix that are built of them have derivatives where values are equal,
+* eigenvectors, singular vectors: functions of a matrix that are built of them have derivatives where values are equal,
   which torch has as NaN; see `pullgeo._torch.equal_values`;
 * norms, angles, extremes: forward mode disagrees with reverse mode at kinks and ties, or second derivatives are NaN
   there; see `pullgeo._torch.kink_functions`;
