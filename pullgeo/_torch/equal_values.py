@@ -80,7 +80,7 @@ def offsets(values: Tensor, zeros: int | None = None) -> Tensor:
     if zeros is not None:
         offset = torch.where(none & (count >= zeros), rank + 1.0, offset)
     if not spread.met:
-        spread.met = bool(_plain(offset != 0).any())
+        spread.met = bool(plain(offset != 0).any())
     if not spread.size:
         return torch.zeros_like(values)
     others = torch.where(same, torch.inf, (values.unsqueeze(-1) - values.unsqueeze(-2)).abs()).amin(-1)
@@ -90,7 +90,7 @@ def offsets(values: Tensor, zeros: int | None = None) -> Tensor:
     return spread.size * offset.to(values.dtype) * torch.where(largest == 0, 1.0, scale)
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def plain(tensor: Tensor) -> Tensor:
     """What a tensor within transforms holds."""
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)

@@ -132,6 +132,13 @@ def test_gradients_of_products() -> None:
     torch.testing.assert_close(gradient(f), gradient(oracle), rtol=1e-7, atol=1e-7)
 
 
+def test_products_within_transforms() -> None:
+    f = along(by_eigh, CENTRES["all"], SYMMETRIC)
+    J, w = linearize(f, POINTS[:3])[1], random(2, 3, 25, seed=7)
+    mapped = torch.func.vmap(lambda v: J.pull(v.unsqueeze(0)).squeeze(0))(w)
+    torch.testing.assert_close(mapped, J.pull(w), rtol=0, atol=1e-9)
+
+
 def test_single_precision() -> None:
     f = along(by_eigh, CENTRES["two pairs"].float(), SYMMETRIC.float())
     expected = linearize(along(FUNCTIONS["eigh"][1], CENTRES["two pairs"], SYMMETRIC), POINTS[:3])[1].dense()

@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from pullgeo._torch.equal_values import spreading
+from pullgeo._torch.equal_values import plain, spreading
 from pullgeo._torch.grad_mode import own_functions
 from pullgeo._torch.state import left_alone
 from pullgeo._torch.substitutes import Watching
@@ -230,7 +230,7 @@ class AutodiffWeight(WeightKind):
         except FAILURES:  # a true error comes again from the sample alone
             self.known.together = False
             return None
-        if found.met and not bool(torch.isfinite(moved).all()):  # of one sample, products are limits
+        if found.met and not bool(torch.isfinite(plain(moved)).all()):  # of one sample, products are limits
             return None
         # every sample alone, in the first place of a batch, must have the value that it has in its own
         if not agree(y, self._value[inside]):
