@@ -60,7 +60,7 @@ def near(values: Tensor) -> Tensor:
 
 def rounding(values: Tensor) -> Tensor:
     """``(*b, 1)``: the difference of values that counts as none."""
-    return torch.finfo(values.dtype).eps ** 0.75 * values.abs().amax(-1, keepdim=True)
+    return values.abs().amax(-1, keepdim=True) * torch.finfo(values.dtype).eps ** 0.75
 
 
 def offsets(values: Tensor, zeros: int | None = None) -> Tensor:
