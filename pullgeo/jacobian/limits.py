@@ -44,8 +44,8 @@ def with_limits(product: Callable[[], Tensor], axis: int = 1) -> Tensor:
                 moved.append(product())
         sides.append(torch.stack(moved))
     even, odd = (sides[0] + sides[1]) / 2, (sides[0] - sides[1]) / 2
-    weights = (w.to(value) for w in (_EVEN, _ROUGH, _ODD))
-    limit, rough, left = (torch.einsum("n,n...->...", w, part) for w, part in zip(weights, (even, even, odd), strict=True))
+    parts = ((_EVEN, even), (_ROUGH, even), (_ODD, odd))
+    limit, rough, left = (torch.einsum("n,n...->...", w.to(value), part) for w, part in parts)
     others = [dim for dim in range(value.ndim) if dim != axis]
     error = torch.maximum((limit - rough).abs(), left.abs()).detach().amax(others, keepdim=True)
     scale = torch.cat(sides).detach().abs().amax(0).amax(others, keepdim=True)
