@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pullgeo._torch import equal_values
+
 _CLOSED = 3
 """Size of the block whose determinant is written out: its first three derivatives need no division."""
 
@@ -112,24 +114,23 @@ class _Eigh(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(A: Tensor, UPLO: str, values: bool) -> tuple[Tensor, Tensor]:
-        """Both; or for the values alone, in which equal ones count as a kink."""
-        L, V = torch.linalg.eigh(A, UPLO)
-        return L, V
+    def forward(A: Tensor, L: Tensor, V: Tensor, values: bool) -> tuple[Tensor, Tensor]:
+        """Both, as they were computed; or for the values alone, in which equal ones count as a kink."""
+        return L.clone(), V.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         """Keep both, which is all that derivatives need."""
         ctx.save_for_backward(*output)
         ctx.save_for_forward(*output)
-        ctx.values = inputs[2]
+        ctx.values = inputs[3]
 
     @staticmethod
-    def backward(ctx: Any, gL: Tensor, gV: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gL: Tensor, gV: Tensor) -> tuple[Tensor, None, None, None]:
         """``V (diag gL + Vᴴ gV / (λ_j - λ_i)) Vᴴ``."""
         L, V = ctx.saved_tensors
         inner = _over_gaps(V.mH @ gV, L, ctx.values) + gL.to(V.dtype).diag_embed()
-        return V @ inner @ V.mH, None, None
+        return V @ inner @ V.mH, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, dA: Tensor, *_: None) -> tuple[Tensor, Tensor]:
@@ -142,7 +143,8 @@ class _Eigh(torch.autograd.Function):
 def _over_gaps(inner: Tensor, L: Tensor, values: bool) -> Tensor:
     """Entries over ``λ_j - λ_i`` in row i and column j, zero on the diagonal.
 
-    Eigenvectors of equal eigenvalues have no derivatives: what asks for them is infinite, unless it counts as a kink.
+    Eigenvectors of equal eigenvalues have no derivatives: what asks for them is NaN, unless it counts as a kink. That
+    goes for cotangents of zero too, as those through ``V g(Λ) Vᵀ`` where g vanishes, whose derivative does not.
     """
     n = L.shape[-1]
     gaps = L.unsqueeze(-2) - L.unsqueeze(-1)
@@ -150,20 +152,33 @@ def _over_gaps(inner: Tensor, L: Tensor, values: bool) -> Tensor:
     if values:
         size = L.detach().abs().amax(-1, keepdim=True).unsqueeze(-1) if n else L.unsqueeze(-1)
         same = same | (gaps.abs() <= 8 * n * torch.finfo(L.dtype).eps * size)
-    else:
-        same = same | ((gaps == 0) & (inner == 0))
+    elif n:
+        inner = torch.where(equal_values.near(L.detach()) & ~same, torch.nan, inner)
     return torch.where(same, 0.0, inner / torch.where(same, 1.0, gaps))
 
 
 def eigh(A: Tensor, UPLO: str = "L") -> Any:
     """Eigenvalues and eigenvectors of symmetric matrices."""
-    return torch.return_types.linalg_eigh(_Eigh.apply(A, UPLO, False))  # type: ignore[attr-defined]
+    found = _decomposed(A, UPLO)
+    offset = equal_values.offsets(found[0])
+    if equal_values.is_spread():
+        A = A + (found[1] * offset.unsqueeze(-2)) @ found[1].mH
+        found = _decomposed(A, UPLO)
+    values, vectors = _Eigh.apply(A, *found, True)[0], _Eigh.apply(A, *found, False)[1]
+    return torch.return_types.linalg_eigh((values, vectors))  # type: ignore[attr-defined]
 
 
 def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
     """Eigenvalues of symmetric matrices."""
-    L: Tensor = _Eigh.apply(A, UPLO, True)[0]
+    L: Tensor = _Eigh.apply(A, *_decomposed(A, UPLO), True)[0]
     return L
+
+
+def _decomposed(A: Tensor, UPLO: str) -> tuple[Tensor, Tensor]:
+    """Constants, by torch itself, whatever is substituted."""
+    with torch._C.DisableTorchFunction():
+        L, V = torch.linalg.eigh(A.detach(), UPLO)
+    return L.detach(), V.detach()
 
 
 def triangular_solve(

@@ -14,6 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from pullgeo._torch import equal_values
 
 
 def cond(A: Tensor, p: Any = None) -> Tensor:
@@ -31,6 +34,41 @@ def svdvals(A: Tensor, *, driver: str | None = None) -> Tensor:
         return torch.linalg.svdvals(A, driver=driver)
     values: Tensor = _Values.apply(A)
     return values
+
+
+def linalg_svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> Any:
+    """The singular value decomposition; see `pullgeo._torch.equal_values` for vectors of equal values."""
+    if A.is_complex() or not A.numel():
+        return torch.linalg.svd(A, full_matrices, driver=driver)
+    U, S, Vh = (part.detach() for part in _svd(A.detach(), full_matrices, driver))
+    wide, rank = A.shape[-2] != A.shape[-1], S.shape[-1]
+    offset = equal_values.offsets(S, zeros=1 if wide else 2)
+    if equal_values.is_spread():
+        A = A + (U[..., :rank] * offset.unsqueeze(-2)) @ Vh[..., :rank, :]
+    U, S, Vh = _svd(A, full_matrices, driver)
+    S = S.detach()
+    lacking = equal_values.near(S).sum(-1) > 1
+    if wide:
+        lacking = lacking | (equal_values.rounding(S) >= S)
+    of_U, of_V = (F.pad(lacking, (0, n - rank)) for n in (U.shape[-1], Vh.shape[-2]))
+    U = equal_values.WithoutDerivative.apply(U, of_U.unsqueeze(-2).expand(U.shape))
+    Vh = equal_values.WithoutDerivative.apply(Vh, of_V.unsqueeze(-1).expand(Vh.shape))
+    return torch.return_types.linalg_svd((U, svdvals(A), Vh))  # type: ignore[attr-defined]
+
+
+def _svd(A: Tensor, full_matrices: bool = False, driver: str | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """By torch itself, whatever is substituted."""
+    with torch._C.DisableTorchFunction():
+        U, S, Vh = torch.linalg.svd(A, full_matrices, driver=driver)
+    return U, S, Vh
+
+
+def svd(input: Tensor, some: bool = True, compute_uv: bool = True) -> Any:
+    """The older form, with V itself."""
+    if not compute_uv:
+        return torch.svd(input, some, compute_uv)
+    U, S, Vh = linalg_svd(input, not some)
+    return torch.return_types.svd((U, S, Vh.mH))  # type: ignore[attr-defined]
 
 
 class _Values(torch.autograd.Function):
@@ -65,7 +103,7 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def forward(A: Tensor, g: Tensor) -> Tensor:
-        U, _, Vh = torch.linalg.svd(A, full_matrices=False)
+        U, _, Vh = _svd(A)
         return U @ (g.unsqueeze(-1) * Vh)
 
     @staticmethod
@@ -95,7 +133,7 @@ class _Slope(torch.autograd.Function):
 
     @staticmethod
     def forward(A: Tensor, X: Tensor) -> Tensor:
-        U, _, Vh = torch.linalg.svd(A, full_matrices=False)
+        U, _, Vh = _svd(A)
         return (U * (X @ Vh.mT)).sum(-2)
 
     @staticmethod
@@ -146,7 +184,7 @@ def _outside(U: Tensor, Vh: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
 
 def _parts(A: Tensor, X: Tensor) -> tuple[Tensor, ...]:
     """The decomposition, ``Uᵀ X V``, and reciprocals of differences, sums and values, zero where these vanish."""
-    U, S, Vh = torch.linalg.svd(A, full_matrices=False)
+    U, S, Vh = _svd(A)
     rounding = 8 * torch.finfo(S.dtype).eps * max(A.shape[-2:]) * S.detach().amax(-1, keepdim=True)
     i, j = S.unsqueeze(-1), S.unsqueeze(-2)
     apart, together = (_reciprocal(a, rounding.unsqueeze(-1)) for a in (j - i, i + j))

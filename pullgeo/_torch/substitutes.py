@@ -6,6 +6,8 @@ While a map is differentiated automatically, `Substituting` puts these formulas 
   some derivative of a derivative is wrong, or NaN; see `pullgeo._torch.matrix_functions`;
 * singular values, and norms by them: second derivatives are NaN where values are equal or zero, as of eigenvalues; see
   `pullgeo._torch.singular_values`;
+* eigenvectors, singular vectors: functions of a matrix that are built of them have derivatives where values are equal,
+  which torch has as NaN; see `pullgeo._torch.equal_values`;
 * norms, angles, extremes: forward mode disagrees with reverse mode at kinks and ties, or second derivatives are NaN
   there; see `pullgeo._torch.kink_functions`;
 * bags of embeddings, hard sigmoid, gated linear units, distances of all pairs: some derivative is missing; that of the
@@ -228,6 +230,8 @@ _NAMED: dict[str, Function] = {
     "linalg.eigh": matrix_functions.eigh,
     "linalg.eigvalsh": matrix_functions.eigvalsh,
     "linalg.svdvals": singular_values.svdvals,
+    "linalg.svd": singular_values.linalg_svd,
+    "svd": singular_values.svd,
     "linalg.cond": singular_values.cond,
     "triangular_solve": matrix_functions.triangular_solve,
     "cholesky_inverse": matrix_functions.cholesky_inverse,

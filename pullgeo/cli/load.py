@@ -53,6 +53,12 @@ def load_manifold(arguments: Namespace, z: Tensor) -> PullbackManifold:
     return manifold
 
 
+_OTHERS = (
+    "Write the array again: numpy.save(path, torch.load(file).numpy()) for a tensor, numpy.save(path, "
+    'numpy.loadtxt(file, delimiter=",")) for a table.'
+)
+
+
 def load_array(option: str, path: Path) -> np.ndarray:
     """The array in an ``.npy`` file; pickled objects, which could run code, are refused.
 
@@ -67,9 +73,13 @@ def load_array(option: str, path: Path) -> np.ndarray:
     except OSError as error:
         raise DataError(f"{expected}, got: {error.strerror or error}. Check the path.") from error
     except (ValueError, EOFError) as error:
+        if "file contains pickled" in str(error):  # what numpy takes anything for that it does not know
+            raise DataError(f"{expected}, got a file of another kind. {_OTHERS}") from error
         raise DataError(f"{expected}, got: {error}. Write it with numpy.save(path, array).") from error
     if not isinstance(found, np.ndarray):
         found.close()
+        if any(name.endswith("data.pkl") for name in found.files):
+            raise DataError(f"{expected}, got what torch.save has written. {_OTHERS}")
         raise DataError(f"{expected}, got an archive of several ({', '.join(found.files)}). Save the one array alone.")
     return found
 

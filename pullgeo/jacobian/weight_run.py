@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
 
+from pullgeo._torch.equal_values import spreading
 from pullgeo._torch.scripts import ScriptCalls
 from pullgeo._torch.state import held_state, left_alone
 from pullgeo._torch.submodules import buffers_of, named_modules, parameters_of
@@ -123,9 +124,9 @@ class WeightRun(Run):
             given = self.x if self._connected else self.x.detach()
             kernels = differentiable_kernels(listening, once=not self._connected)
             layers = nullcontext() if len(x) == 1 else listening.to_layers_of(module)
-            with left_alone(module), layers, listening.scripts_told(), kernels:
+            with left_alone(module), layers, listening.scripts_told(), kernels, spreading() as found:
                 y = module(given.clone())  # a copy, because the module may work in place
-        self.fit = self._is_fit(y, listening)
+        self.fit = self._is_fit(y, listening) and not found.met  # products are limits then, which a run has not
         if not self.fit:
             return
         self._edge, self._shape, self._dtype = get_gradient_edge(y) if FROM_EDGES else y, y.shape, y.dtype

@@ -106,6 +106,8 @@ def write(path: Path, content: object) -> None:
         (None, ["no such file"]),
         (b"", ["numpy.save"]),
         (b"not an array", ["numpy.save"]),
+        (b"0.5,1.5\n2.5,3.5\n", ["another kind", "numpy.loadtxt"]),
+        ({"z/data.pkl": np.zeros(3)}, ["torch.save", "torch.load"]),
         (CUT_OFF, ["numpy.save"]),
         (np.array([{"pickled": 1}]), ["pickle"]),
         ({"a": np.zeros(3), "b": np.zeros(3)}, ["archive of several (a, b)"]),
@@ -129,6 +131,13 @@ def test_latents(folder: Folder, content: object, words: list[str]):
 
 def test_latents_that_are_a_folder(folder: Folder):
     assert_one_sentence(folder.report(latents="."), "--latents")
+
+
+def test_a_decoder_whose_outputs_no_map_can_hold(folder: Folder):
+    folder.module("theirs", "import torch\nhuge = lambda z: 1e200 * torch.sin(z @ torch.ones(2, 15, dtype=z.dtype))")
+    done = folder.report("--pairs", "1", "--segments", "2", decoder="theirs:huge")
+    assert_one_sentence(done, "1e+37", "cannot hold")
+    assert folder.left() == set()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from pullgeo.errors import ModuleError
 from pullgeo.jacobian.base import Jacobian
 from pullgeo.jacobian.boundary import served
 from pullgeo.jacobian.contractions import gram
+from pullgeo.jacobian.limits import with_limits
 from pullgeo.jacobian.reverse import Reverse, refusing
 from pullgeo.jacobian.signature import Signature
 from pullgeo.jacobian.tangents import one_thread_at_a_time, over_stack, second_tangent, tangent, tracked
@@ -105,7 +106,7 @@ class Autodiff(Jacobian):
             # torch may promote numbers that are batched
             return gram(tracked(along, self.x, T, w).to(T.dtype), T)
 
-        return self._served(transformed, lambda run: run.second(T, w))
+        return self._served(transformed, lambda run: run.second(T, w), 0)
 
     def second_push(self, T: Float[Tensor, "k b *x"], S: Float[Tensor, "k b *x"]) -> Float[Tensor, "k b *y"]:
         """Tangents of cotangents, transposed. Cost: k times a few backward passes.
@@ -119,12 +120,12 @@ class Autodiff(Jacobian):
             lambda run: run.second_push(T, S),
         )
 
-    def _served(self, transformed: Callable[[], Tensor], reverse: Callable[[Reverse], Tensor]) -> Tensor:
+    def _served(self, transformed: Callable[[], Tensor], reverse: Callable[[Reverse], Tensor], axis: int = 1) -> Tensor:
         def plainly() -> Tensor:
             with differentiable_kernels():
                 return reverse(Reverse(self.function, self.x))
 
-        return served(self.function, self.x, transformed, plainly, self.nested)
+        return with_limits(lambda: served(self.function, self.x, transformed, plainly, self.nested), axis)
 
     def _check_second(self) -> None:
         if self.compiled:

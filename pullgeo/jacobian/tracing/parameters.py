@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vmap
 
+from pullgeo._torch.equal_values import spreading
 from pullgeo._torch.plain_memory import unshared
 from pullgeo._torch.substitutes import SUBSTITUTES, is_foreign
 from pullgeo._torch.torch_names import Function, functions_named
@@ -65,7 +66,8 @@ def shared(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[s
     """Record any function of parameters.
 
     Raises:
-        Untraceable: the function writes in place, or is an operator that transforms do not know.
+        Untraceable: the function writes in place, is an operator that transforms do not know, or decomposes a matrix
+            with equal values.
     """
     if is_foreign(function):
         raise Untraceable(f"{function} is an operator from outside of torch")
@@ -73,7 +75,10 @@ def shared(tape: Tape, function: Function, args: tuple[Any, ...], kwargs: dict[s
         raise Untraceable(f"{name_of(function)} writes into what is computed of parameters alone")
     function = SUBSTITUTES.get(function, function)
     operands = list({id(operand): operand for operand in recorded_in((args, kwargs))}.values())
-    result = function(*plain(args), **plain(kwargs))
+    with spreading() as found:
+        result = function(*plain(args), **plain(kwargs))
+    if found.met:
+        raise Untraceable("decomposes a matrix with equal values, of whose parts alone derivatives have no limits")
 
     def note(piece: Tensor, pick: Callable[[Any], Tensor], per_sample: bool = False) -> Any:
         if piece.is_complex():

@@ -10,6 +10,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from pullgeo._torch.equal_values import plain, spreading
 from pullgeo._torch.grad_mode import own_functions
 from pullgeo._torch.state import left_alone
 from pullgeo._torch.submodules import named_modules
@@ -218,10 +219,12 @@ class AutodiffWeight(WeightKind):
         x = self.x[inside]
         try:
             # what surrounds the module's own operations is many calls, which nothing needs to look at
-            with differentiable_kernels(nullcontext()), no_slow_batching():
+            with differentiable_kernels(nullcontext()), no_slow_batching(), spreading() as found:
                 moved, y = move(run, layout, x.view_as(x), stack.view_as(stack))
         except FAILURES:  # a true error comes again from the sample alone
             known.judge(self.module, way, right=False)
+            return None
+        if found.met and not bool(torch.isfinite(plain(moved)).all()):  # of one sample, products are limits
             return None
         # every sample alone, in the first place of a batch, must have the value that it has in its own
         if not agree(y, self._value[inside]):

@@ -122,7 +122,7 @@ class Spline(torch.nn.Module):
         cells, weights = [], []
         for axis, (low, per, n) in enumerate(zip((self.x[0], self.y[0]), self.per, self.nodes, strict=True)):
             u = (place[:, axis] - low) * per
-            cell = u.detach().floor().clamp(0, n - 2)
+            cell = u.detach().floor().nan_to_num(0.0).clamp(0, n - 2)  # a place that is NaN has the value NaN
             weights.append(cell_weights(u - cell, per))
             cells.append(cell.long()[:, None] + torch.arange(4, device=place.device))
         c = self.coefficients[cells[0][:, :, None], cells[1][:, None, :]]

@@ -220,6 +220,10 @@ class _Beside(Ambient):
         return DirectSum((Identity(self.components, y.dtype, y.device), Dense(self.rest(y[:, -2:]))), len(y))
 
 
+_LARGEST = 1e37
+"""A map holds numbers in single precision, and those of its splines are somewhat larger than the outputs."""
+
+
 def lattice_of(x: Interval, y: Interval, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes along x and y, ``side`` along the longer one; at least a third of it along the other."""
     wide, high = x[1] - x[0], y[1] - y[0]
@@ -351,11 +355,12 @@ def _of_map(
     gx, gy = lattice_of(x, y, side)
     shape = (len(gx), len(gy))
     projected = _projected(flat, _places(gx, gy), mean, basis)
-    there = np.isfinite(projected).all(1).reshape(shape)
+    there = (np.abs(projected) < _LARGEST).all(1).reshape(shape)
     if not there.any():
         raise NonFiniteError(
-            f"viz.explore: the decoder returned NaN or infinity at all {there.size} places of x in {x}, y in {y}. "
-            "Check its weights, and that the map lies where it was trained."
+            f"viz.explore: the decoder returned NaN, infinity or more than {_LARGEST:.0e}, which a map cannot hold, at "
+            f"all {there.size} places of x in {x}, y in {y}. Check its weights, and that the map lies where it was "
+            "trained."
         )
     coefficients = spline_coefficients(filled(np.nan_to_num(projected, posinf=0, neginf=0).reshape(*shape, r), there))
     if r <= SURFACE.few:
@@ -422,7 +427,7 @@ def _evaluated(flat: FlatMap, places: Tensor, *, tangents: bool) -> tuple[Tensor
     values, along = [], []
     for part in counted(_parts(flat, places)):
         y, J = flat(part)
-        good = torch.isfinite(y).all(1)
+        good = (y.abs() < _LARGEST).all(1)
         T = J() if tangents else y.new_zeros(2, *y.shape)
         good &= torch.isfinite(T).all(2).all(0)
         values.append(y[good])
@@ -430,9 +435,9 @@ def _evaluated(flat: FlatMap, places: Tensor, *, tangents: bool) -> tuple[Tensor
     F = torch.cat(values)
     if not len(F):
         raise NonFiniteError(
-            f"viz.explore: the decoder returned NaN or infinity at all of {len(places)} places between "
-            f"{places[0].tolist()} and {places[-1].tolist()}. Check its weights, and that the map lies where it "
-            f"was trained."
+            f"viz.explore: the decoder returned NaN, infinity or more than {_LARGEST:.0e}, which a map cannot hold, at "
+            f"all of {len(places)} places between {places[0].tolist()} and {places[-1].tolist()}. Check its "
+            "weights, and that the map lies where it was trained."
         )
     return F, torch.cat(along, 1)
 

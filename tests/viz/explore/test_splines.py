@@ -30,6 +30,14 @@ def test_values_are_interpolated_and_cubics_reproduced(generator: torch.Generato
     assert torch.allclose(spline(xy), expected, rtol=1e-11, atol=1e-11)
 
 
+def test_a_place_that_is_not_a_number_has_no_value() -> None:
+    spline = Spline(spline_coefficients(on_lattice(waves)), X, Y)
+    place = torch.tensor([[0.1, 0.2], [torch.nan, 0.2], [torch.nan, torch.nan]], dtype=torch.float64)
+    values = spline(place)
+    assert torch.equal(values[0], spline(place[:1])[0])
+    assert values[1:].isnan().all()
+
+
 def test_jets_are_those_of_scipy(generator: torch.Generator) -> None:
     coefficients = spline_coefficients(on_lattice(waves))
     spline = Spline(coefficients, X, Y)
