@@ -163,7 +163,7 @@ def test_draws_give_the_information_that_sampled_scores_give(kind: str) -> None:
 
 
 @pytest.mark.parametrize("solver", [Newton(), GaussNewton()])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["independent", "full", "low rank"])  # Laplace's kinks leave no second derivatives
 def test_geodesics_of_drawn_mixtures(kind: str, solver: Newton | GaussNewton) -> None:
     z, w = points()
     manifold = PullbackManifold(Bells(kind), MonteCarlo(60))
