@@ -263,12 +263,14 @@ class Point:
 def mean_of(distribution: td.Distribution) -> Tensor:
     """The mean, or the probabilities of classes; or the image of the base's mean, where torch knows no mean itself."""
     inner = innermost(distribution)
+    if isinstance(inner, td.Categorical | td.RelaxedBernoulli | td.RelaxedOneHotCategorical):
+        return inner.probs
     if isinstance(inner, td.TransformedDistribution) and type(inner).mean is td.Distribution.mean:
         image = mean_of(inner.base_dist)
         for transform in inner.transforms:
             image = transform(image)
         return image
-    return inner.probs if isinstance(inner, td.Categorical) else distribution.mean
+    return distribution.mean
 
 
 class Through(nn.Module):

