@@ -162,8 +162,11 @@ def test_draws_give_the_information_that_sampled_scores_give(kind: str) -> None:
     assert bool(((found - expected).abs() < 3 * math.sqrt(5) * error).all())
 
 
-@pytest.mark.parametrize("solver", [Newton(), GaussNewton()])
-@pytest.mark.parametrize("kind", ["independent", "full", "low rank"])  # Laplace's kinks leave no second derivatives
+@pytest.mark.parametrize("solver", [Newton(), pytest.param(GaussNewton(), marks=pytest.mark.full)])
+@pytest.mark.parametrize(  # Laplace's kinks leave no second derivatives
+    "kind",
+    ["independent", pytest.param("full", marks=pytest.mark.full), pytest.param("low rank", marks=pytest.mark.full)],
+)
 def test_geodesics_of_drawn_mixtures(kind: str, solver: Newton | GaussNewton) -> None:
     z, w = points()
     manifold = PullbackManifold(Bells(kind), MonteCarlo(60))
@@ -250,7 +253,8 @@ def test_single_precision_and_grad_modes(draws: MonteCarlo | None) -> None:
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
             torch.testing.assert_close(double.metric(z).dense(), expected)
-            torch.testing.assert_close(double.dist(z, w), length)
+    with torch.no_grad():
+        torch.testing.assert_close(double.dist(z, w), length)
     moved = z.clone().requires_grad_()
     double.dist(moved, w).sum().backward()
     step = 1e-4 * torch.randn(1, D, dtype=torch.float64)
