@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch import distributions as td
 
-from pullgeo._torch.transforms import vjp
+from pullgeo._torch.transforms import transformed, unwrapped, vjp
 from pullgeo.errors import ModuleError, OptionError, ShapeError
 from pullgeo.jacobian.base import Jacobian, LinearKind
 from pullgeo.jacobian.kinds.elementwise import Elementwise
@@ -76,8 +76,7 @@ class TorchDistribution(Likelihood):
             nodes = nodes_of(distribution, self.draws)
             packed, J = linearize(lambda e: nodes.layout.pack(self._inner(e)), eta)
             return Implicit(J, MixtureScores(nodes, packed))
-        family = family_of(type(distribution))
-        self._check_fixed(family, eta)
+        family = self.family_at(eta)
         theta, J = linearize(lambda e: family.parameters(self._inner(e)), eta)
         return Implicit(J, Factored(_information_root(family.information(distribution), theta)))
 
@@ -159,13 +158,29 @@ class TorchDistribution(Likelihood):
     def _inner(self, eta: Tensor) -> td.Distribution:
         return innermost(self._whole(eta))
 
+    def family_at(self, eta: Float[Tensor, "b *out"]) -> Family:
+        """What is known of the distributions, in all parameters if those that it leaves out depend on the output.
+
+        Raises:
+            OptionError: nothing is known, or not of such parameters.
+        """
+        cls = type(self._inner(eta))
+        usual = family_of(cls)
+        if not usual.fixed:
+            return usual
+        family = family_of(cls, frozenset(name for name in usual.fixed if self._depends(name, eta)))
+        if family is usual:
+            self._check_fixed(usual, eta)
+        return family
+
+    def _depends(self, name: str, eta: Tensor) -> bool:
+        """Whether a parameter depends on the output, also under a transform of torch."""
+        value, pull = vjp(lambda e: torch.as_tensor(getattr(self._inner(e), name)).to(e), eta)
+        return bool(unwrapped(pull(torch.ones_like(value))[0]).detach().any())
+
     def _check_fixed(self, family: Family, eta: Tensor) -> None:
         for name in family.fixed:
-            with torch.enable_grad():
-                probe = eta.detach().requires_grad_()
-                value = torch.as_tensor(getattr(self._inner(probe), name))
-                depends = value.requires_grad and torch.autograd.grad(value.sum(), probe, allow_unused=True)[0]
-            if isinstance(depends, Tensor):
+            if self._depends(name, eta):
                 raise OptionError(
                     f"TorchDistribution.fisher: {name} depends on the network's output, and the information is known "
                     f"for a fixed {name} only."
@@ -181,8 +196,8 @@ class _Embedding(nn.Module):
     def forward(self, eta: Tensor) -> Tensor:
         distribution = self.likelihood._inner(eta)
         family = family_of(type(distribution))
-        # under a transform of torch there is no graph to look into; the value, which comes first, is outside of them
-        if family.fixed and torch._C._functorch.peek_interpreter_stack() is None:
+        # under a transform of torch it has been looked at: the value, which comes first, is outside of them
+        if family.fixed and not transformed():
             self.likelihood._check_fixed(family, eta)
         return self.embedding(distribution)
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch import distributions as td
 
+from pullgeo._torch.transforms import unwrapped
 from pullgeo.errors import OptionError, RegistryError
 from pullgeo.likelihood.embeddings import BernoulliAngle
 
@@ -57,6 +58,8 @@ class Family:
 
 
 _families: dict[type[td.Distribution], Family] = {}
+_free: dict[type[td.Distribution], Family] = {}
+"""Families in all parameters, of classes whose usual information leaves some out because it is simpler without."""
 
 
 def fisher_information(
@@ -66,6 +69,9 @@ def fisher_information(
     embedding: OfDistribution | None = None,
 ) -> Callable[[Function], Function]:
     """Register the Fisher information of a class of distributions, in the parameters that are named.
+
+    A class that is registered with ``fixed`` parameters may be registered once more with these among the others. The
+    second information is taken where they depend on the latent.
 
     Args:
         distribution: the class; subclasses follow unless registered.
@@ -78,12 +84,19 @@ def fisher_information(
         RegistryError: the class is registered already.
 
     Example:
-        >>> @fisher_information(td.HalfCauchy, "scale")
-        ... def half_cauchy(d):
-        ...     return (0.5 / d.scale.square()).unsqueeze(-1)
+        >>> class Rayleigh(td.Weibull):
+        ...     def __init__(self, scale, validate_args=None):
+        ...         super().__init__(scale, 2.0, validate_args)
+        >>> @fisher_information(Rayleigh, "scale")
+        ... def rayleigh(d):
+        ...     return (2 / d.scale).square().unsqueeze(-1)
     """
+    registry = _families
     if distribution in _families:
-        raise RegistryError(f"fisher_information: {distribution.__name__} is registered already.")
+        held = _families[distribution].fixed
+        registry = _free
+        if fixed or distribution in _free or not held or not set(held) <= set(parameters):
+            raise RegistryError(f"fisher_information: {distribution.__name__} is registered already.")
 
     def add(function: Function) -> Function:
         def stacked(d: Any) -> Tensor:
@@ -92,26 +105,49 @@ def fisher_information(
                 return values[0].expand(*d.batch_shape, *d.event_shape)
             return torch.stack([value.expand(d.batch_shape) for value in values], -1)
 
-        _families[distribution] = Family(stacked, function, fixed, embedding, parameters, distribution)
+        registry[distribution] = Family(stacked, function, fixed, embedding, parameters, distribution)
         return function
 
     return add
 
 
-def family_of(distribution: type[td.Distribution]) -> Family:
+def family_of(distribution: type[td.Distribution], moves: frozenset[str] = frozenset()) -> Family:
     """What is known of a class of distributions.
+
+    Args:
+        distribution: the class.
+        moves: parameters that depend on the latent: if one of them is left out by the usual information of the class,
+            that in all parameters is taken, where there is one.
 
     Raises:
         OptionError: nothing is.
     """
-    found = next((_families[cls] for cls in distribution.__mro__ if cls in _families), None)
+    cls = next((cls for cls in distribution.__mro__ if cls in _families), None)
+    found = None if cls is None else _families[cls]
+    if cls in _free and found is not None and moves & set(found.fixed):
+        return _free[cls]
     if found is None:
+        if distribution in REFUSED:
+            raise OptionError(f"The Fisher information of {distribution.__name__}: {REFUSED[distribution]}")
         known = ", ".join(cls.__name__ for cls in _families)
         raise OptionError(
             f"TorchDistribution: the Fisher information of {distribution.__name__} is not known; known are {known}. "
             "Register it with pullgeo.likelihood.fisher_information."
         )
     return found
+
+
+_MOVING_SUPPORT = (
+    "which values are possible depends on the parameters, so that distances are not lengths in a Fisher-Rao metric. "
+    "Measure a parameter, such as output='mean', or use a family whose support stays."
+)
+REFUSED = {
+    td.Uniform: _MOVING_SUPPORT,
+    td.GeneralizedPareto: _MOVING_SUPPORT,
+    td.FisherSnedecor: "there is no closed form. Return its logarithm's location and scale, or measure output='mean'.",
+    td.LKJCholesky: "it is not known. Measure its parameter, output='concentration'.",
+}
+"""Why families of torch have no Fisher-Rao metric here, and what to do."""
 
 
 def _entries(*values: Tensor) -> Float[Tensor, "*s c"]:
@@ -160,6 +196,47 @@ def _student_t(d: Any) -> Tensor:
     return _entries((d.df + 1) * precision, 2 * d.df * precision)
 
 
+# Lange, Little, Taylor, Robust Statistical Modeling Using the t Distribution, JASA 1989, with σ in place of σ²; the
+# first entry is a small difference of trigammas, which an asymptotic series replaces
+@fisher_information(td.StudentT, "df", "loc", "scale")
+def _student_t_of_all(d: Any) -> Tensor:
+    nu, sigma = d.df, d.scale
+    large = nu > 100
+    n = torch.where(large, 1.0, nu)
+    exact = (_trigamma(n / 2) - _trigamma((n + 1) / 2)) / 4 - (n + 5) / (2 * n * (n + 1) * (n + 3))
+    u = nu.reciprocal()
+    series = u**4 * (3.5 + u * (-13 + u * (39.5 + u * (-119 + u * (363.5 + u * (-1101 + 3279.5 * u))))))
+    zero = torch.zeros_like(nu)
+    of_df, mixed = torch.where(large, series, exact), -2 / (sigma * (nu + 1) * (nu + 3))
+    precision = sigma.square().reciprocal() / (nu + 3)
+    rows = [of_df, zero, mixed, zero, (nu + 1) * precision, zero, mixed, zero, 2 * nu * precision]
+    return torch.stack(torch.broadcast_tensors(*rows), -1).unflatten(-1, (3, 3))
+
+
+@fisher_information(td.Cauchy, "loc", "scale")
+def _cauchy(d: Any) -> Tensor:
+    precision = 0.5 / d.scale.square()
+    return _entries(precision, precision)
+
+
+@fisher_information(td.HalfCauchy, "scale", embedding=lambda d: math.sqrt(0.5) * d.scale.log().unsqueeze(-1))
+def _half_cauchy(d: Any) -> Tensor:
+    return _entries(0.5 / d.scale.square())
+
+
+@fisher_information(td.Pareto, "alpha", fixed=("scale",), embedding=lambda d: d.alpha.log().unsqueeze(-1))
+def _pareto(d: Any) -> Tensor:
+    return _entries(d.alpha.square().reciprocal())
+
+
+# The logit of a draw, times the temperature, is logistic about the logits.
+@fisher_information(
+    td.RelaxedBernoulli, "logits", fixed=("temperature",), embedding=lambda d: d.logits.unsqueeze(-1) / math.sqrt(3)
+)
+def _relaxed_bernoulli(d: Any) -> Tensor:
+    return _entries(torch.full_like(d.logits, 1 / 3))
+
+
 @fisher_information(td.Bernoulli, "logits", embedding=lambda d: BernoulliAngle()(d.logits).unsqueeze(-1))
 def _bernoulli(d: Any) -> Tensor:
     return _entries(torch.sigmoid(d.logits) * torch.sigmoid(-d.logits))
@@ -202,6 +279,34 @@ def _negative_binomial(d: Any) -> Tensor:
     return _entries(d.total_count * torch.sigmoid(d.logits))
 
 
+def _count_information(r: Tensor, logits: Tensor) -> Tensor:
+    """``ψ'(r) - E ψ'(r + X)`` for counts X, as ``∫ t e^{-rt}/(1 - e^{-t}) (1 - E e^{-tX}) dt``.
+
+    The trapezoidal rule in ``log t``, in which nothing is narrower than one: steps of 1/4 are exact to 1e-12.
+    """
+    odds = logits.exp()
+    low = torch.minimum(torch.minimum(odds.reciprocal(), r.reciprocal()), torch.ones_like(r)).log() - 21
+    high = (40 / r).log()
+    number = (
+        20 + int(4 * float(unwrapped(high - low).detach().nan_to_num(0, 0, 0).clamp(max=2e3).amax()))
+        if r.numel()
+        else 1
+    )
+    step = (high - low) / number
+    grid = torch.arange(number + 1, dtype=r.dtype, device=r.device).reshape(-1, *[1] * r.ndim)
+    t = (low + step * grid).exp()
+    fall = -torch.expm1(-t)
+    missing = -torch.expm1(-r * torch.log1p(odds * fall))  # 1 - E exp(-tX)
+    return step * (t.square() * torch.exp(-r * t) / fall * missing).sum(0)
+
+
+@fisher_information(td.NegativeBinomial, "total_count", "logits")
+def _negative_binomial_of_all(d: Any) -> Tensor:
+    r, logits = torch.broadcast_tensors(d.total_count, d.logits)
+    p = torch.sigmoid(logits)
+    return _matrix(_count_information(r, logits), p, r * p)
+
+
 @fisher_information(td.Poisson, "rate", embedding=lambda d: 2 * d.rate.sqrt().unsqueeze(-1))
 def _poisson(d: Any) -> Tensor:
     return _entries(d.rate.reciprocal())
@@ -215,6 +320,11 @@ def _exponential(d: Any) -> Tensor:
 @fisher_information(td.Gamma, "concentration", "rate")
 def _gamma(d: Any) -> Tensor:
     return _matrix(_trigamma(d.concentration), -1 / d.rate, d.concentration / d.rate.square())
+
+
+@fisher_information(td.InverseGamma, "concentration", "rate")
+def _inverse_gamma(d: Any) -> Tensor:
+    return _gamma(d)
 
 
 @fisher_information(td.Beta, "concentration1", "concentration0")
@@ -236,6 +346,15 @@ def _gumbel(d: Any) -> Tensor:
     euler = 0.57721566490153286
     precision = torch.as_tensor(d.scale).square().reciprocal()
     return _matrix(precision, (euler - 1) * precision, (math.pi**2 / 6 + (1 - euler) ** 2) * precision)
+
+
+@fisher_information(td.Weibull, "scale", "concentration")
+def _weibull(d: Any) -> Tensor:
+    # minus the logarithm is a Gumbel variable
+    euler = 0.57721566490153286
+    ratio, inverse = d.concentration / d.scale, d.concentration.reciprocal()
+    second = (math.pi**2 / 6 + (1 - euler) ** 2) * inverse.square()
+    return _matrix(ratio.square(), (euler - 1) * ratio * inverse, second)
 
 
 @fisher_information(td.VonMises, "loc", "concentration")
@@ -264,6 +383,18 @@ def _probabilities(d: Any) -> Tensor:
     return torch.softmax(d.logits, -1)
 
 
+# of the Gumbel variables behind a draw only differences are seen: (c/(c + 1)) (1 - 11ᵀ/c), where c is their number
+def _centred(d: Any) -> Tensor:
+    count = d.logits.shape[-1]
+    return (count / (count + 1)) ** 0.5 * (d.logits - d.logits.mean(-1, keepdim=True))
+
+
+_families[td.RelaxedOneHotCategorical] = Family(
+    _centred, lambda d: torch.ones_like(d.logits), fixed=("temperature",), embedding=_centred, names=("logits",)
+)
+_families[td.LogisticNormal] = Family(
+    lambda d: torch.stack([d.loc, d.scale], -1), _normal, names=("loc", "scale"), cls=td.LogisticNormal
+)
 for _cls in (td.Categorical, td.OneHotCategorical):
     _families[_cls] = Family(_log_probabilities, _probabilities, names=("logits",), cls=_cls)
 _families[td.Multinomial] = Family(

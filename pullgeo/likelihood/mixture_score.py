@@ -49,19 +49,19 @@ class MixtureScores(Metric):
 
     def quadratic(self, T: Float[Tensor, "k b n"]) -> Float[Tensor, "k b"]:
         """``Σ_i W_i ⟨s_i, T⟩²``. Cost: as `apply`."""
-        return torch.cat([self.squares(T[:, :0]).sum((1, 3)), *self._squares(T)], 1)
+        return torch.cat([T.new_zeros(len(T), 0), *self._squares(T)], 1)
 
     def squares(self, T: Float[Tensor, "k b n"]) -> Float[Tensor, "k n b s"]:
         """``W_i ⟨s_i, T⟩²`` of every node and location: their sum is `quadratic`, and their spread its error."""
-        stack = T.reshape(len(T), -1, *self.y.shape[1:])
-        x, weights = self.nodes.at(self.y[: stack.shape[1]])
-        scores = _scores(self.nodes, self.y[: stack.shape[1]], x)
-        return weights * torch.einsum("nbsc,kbsc->knbs", scores, stack).square()
+        x, weights = self.nodes.at(self.y)
+        scores = _scores(self.nodes, self.y, x)
+        return weights * torch.einsum("nbsc,kbsc->knbs", scores, T.reshape(len(T), *self.y.shape)).square()
 
     def dense(self) -> Float[Tensor, "b n n"]:
         """The matrices, with zeros between the locations."""
-        s = self.y.shape[1]
-        blocks = [torch.einsum("nbs,nbsc,nbsd->bscd", W, scores, scores) for _, scores, W in self._parts()]
+        s, C = self.y.shape[1:]
+        blocks = [self.y.new_zeros(0, s, C, C)]
+        blocks += [torch.einsum("nbs,nbsc,nbsd->bscd", W, scores, scores) for _, scores, W in self._parts()]
         whole = torch.einsum("bscd,st->bsctd", torch.cat(blocks), torch.eye(s, dtype=self.dtype, device=self.y.device))
         return whole.reshape(len(self.y), self.dim, self.dim)
 

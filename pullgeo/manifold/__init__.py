@@ -11,7 +11,7 @@ from pullgeo.manifold.divergence import kl_energy, kl_length
 from pullgeo.manifold.finsler import FinslerLength, FinslerSpace, finsler_length
 from pullgeo.manifold.logarithm import Logarithm
 from pullgeo.manifold.metric_manifold import MetricManifold
-from pullgeo.manifold.mixture_error import mixture_error
+from pullgeo.manifold.node_error import mixture_error
 from pullgeo.manifold.pullback import PullbackManifold
 from pullgeo.manifold.weighted_sum import weighted_sum
 

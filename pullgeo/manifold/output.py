@@ -1,6 +1,6 @@
 """What decoders return, read: tensors, tuples, dicts, model outputs and distributions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -22,7 +22,7 @@ from pullgeo.jacobian.returned import contents, shape_of
 from pullgeo.jacobian.reverse import gradients_on
 from pullgeo.likelihood.mixture_layout import MixtureLayout, innermost
 from pullgeo.likelihood.mixture_nodes import MonteCarlo
-from pullgeo.manifold.ambient.fisher_rao import Chart, chart_of, parameters_of
+from pullgeo.manifold.ambient.fisher_rao import TRANSFORMS, Chart, chart_of, parameters_of
 
 Output = Callable[[Any], Any] | str | int
 """A function of what a decoder returns; the key, position or attribute of a part of it; or ``"mean+std"``, and
@@ -266,9 +266,16 @@ class Point:
 
 
 def mean_of(distribution: td.Distribution) -> Tensor:
-    """The mean, or the probabilities of classes."""
+    """The mean, or the probabilities of classes; or the image of the base's mean, where torch knows no mean itself."""
     inner = innermost(distribution)
-    return inner.probs if isinstance(inner, td.Categorical) else distribution.mean
+    if isinstance(inner, td.Categorical | td.RelaxedBernoulli | td.RelaxedOneHotCategorical):
+        return inner.probs
+    if isinstance(inner, td.TransformedDistribution) and type(inner).mean is td.Distribution.mean:
+        image = mean_of(inner.base_dist)
+        for transform in inner.transforms:
+            image = transform(image)
+        return image
+    return distribution.mean
 
 
 class Through(nn.Module):
@@ -316,17 +323,28 @@ def _has_rows(part: Tensor | td.Distribution) -> bool:
 
 def _moves(distribution: td.Distribution, probe: Tensor) -> frozenset[str]:
     """The parameters through which a distribution depends on the latent."""
-    inner, found = innermost(distribution), []
+    inner = innermost(distribution)
     if isinstance(inner, td.MixtureSameFamily):
         return frozenset()
+    if type(inner) is td.TransformedDistribution:
+        numbers = [value for transform in inner.transforms for value in _numbers(transform)]
+        found = [TRANSFORMS] if any(_depends(value, probe) for value in numbers) else []
+        return _moves(inner.base_dist, probe).union(found)
     names = parameters_of(inner)
-    for name in names:
-        value = getattr(inner, name)
-        if not isinstance(value, Tensor) or not value.requires_grad:
-            continue
-        if torch.autograd.grad(value.sum(), probe, retain_graph=True, allow_unused=True)[0] is not None:
-            found.append(name)
-    return frozenset(found or names)
+    return frozenset(name for name in names if _depends(getattr(inner, name), probe)) or frozenset(names)
+
+
+def _depends(value: Any, probe: Tensor) -> bool:
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        return False
+    return torch.autograd.grad(value.sum(), probe, retain_graph=True, allow_unused=True)[0] is not None
+
+
+def _numbers(transform: td.Transform) -> Iterator[Any]:
+    """What a transform holds, and what those hold that it consists of."""
+    for value in vars(transform).values():
+        for part in value if isinstance(value, list | tuple) else [value]:
+            yield from _numbers(part) if isinstance(part, td.Transform) else (part,)
 
 
 def _family(distribution: td.Distribution) -> str:

@@ -481,13 +481,46 @@ def test_what_is_ambiguous_is_listed_with_the_line_to_write() -> None:
         two.metric(z)
 
 
+class Slotted:
+    __slots__ = ("sample",)
+
+    def __init__(self, sample: Tensor) -> None:
+        self.sample = sample
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (
+            lambda a, s: ((a, s), a.sum()),
+            r"\[1\] of shape \(\), \[0\]\[0\] of shape \(3, 3\).*lambda out: out\[0\]\[0\]\)",
+        ),
+        (lambda a, s: ((a,),), r"holds \[0\]\[0\] of shape \(3, 3\)\. Pick one.*lambda out: out\[0\]\[0\]\)"),
+        (lambda a, s: {"out": {"x": a}}, r"holds \['out'\]\['x'\] of shape.*lambda out: out\['out'\]\['x'\]\)"),
+        (lambda a, s: [DecoderOutput(a)], r"holds \[0\]\.sample of shape.*lambda out: out\[0\]\.sample\)"),
+        (lambda a, s: {"px": [td.Normal(a, 1.0)]}, r"\['px'\]\[0\] a Normal with batch_shape \(3, 3\)"),
+        (lambda a, s: (a.sum(), a, s), r"Pick one.*output=lambda out: out\[1\]\), or output=1 for short"),
+    ],
+)
+def test_what_lies_deeper_is_listed_too(returned: Callable[[Tensor, Tensor], Any], words: str) -> None:
+    with pytest.raises(ModuleError, match=words):
+        PullbackManifold(Network(euclidean(returned)).double()).metric(points()[0])
+
+
+def test_objects_with_slots_are_read() -> None:
+    z, _ = points()
+    kind = euclidean(lambda a, s: Slotted(a))
+    torch.testing.assert_close(PullbackManifold(Network(kind).double()).metric(z).dense(), truth(kind, z))
+
+
 @pytest.mark.usefixtures("without_type_checks")
 def test_what_cannot_be_measured_says_what_can() -> None:
     z, _ = points()
     cases = [
         (lambda z: td.Normal(z, 1.0), {"ambient": Bernoulli()}, OptionError, "output='mean'"),
-        (lambda z: td.NegativeBinomial(z.exp(), logits=z), {}, OptionError, "total_count.*depends on the latent"),
-        (lambda z: td.Pareto(z.exp(), 3.0), {}, OptionError, "Pareto is not known"),
+        (lambda z: td.Pareto(z.exp(), 3.0), {}, OptionError, "scale.*depends on the latent"),
+        (lambda z: td.Kumaraswamy(z.exp(), 3.0), {}, OptionError, "Kumaraswamy is not known"),
         (
             lambda z: td.MixtureSameFamily(td.Categorical(logits=z), td.Pareto(z.exp(), 1.0)),
             {},

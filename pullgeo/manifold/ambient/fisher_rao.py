@@ -31,6 +31,9 @@ from pullgeo.manifold.float64.convert import fits_single
 from pullgeo.metric.base import Metric
 from pullgeo.metric.structured import Diagonal
 
+TRANSFORMS = "transforms"
+"""What stands among the parameters that move where the transforms of a distribution do."""
+
 
 @dataclass(frozen=True, eq=False)
 class Chart:
@@ -57,6 +60,8 @@ def chart_of(distribution: td.Distribution, moves: frozenset[str], draws: MonteC
         OptionError: its Fisher information is not known in closed form, or not for the parameters that move.
     """
     inner = innermost(distribution)
+    if type(inner) is td.TransformedDistribution:
+        return _of_transformed(inner, moves, draws)
     if isinstance(inner, td.MixtureSameFamily):
         nodes = nodes_of(inner, draws)
         if isinstance(nodes, Listed):
@@ -70,11 +75,26 @@ def chart_of(distribution: td.Distribution, moves: frozenset[str], draws: MonteC
     return _chart(inner, moves)
 
 
+def _of_transformed(given: td.TransformedDistribution, moves: frozenset[str], draws: MonteCarlo | None) -> Chart:
+    """That of the base: what is mapped one to one, by a map that stays, is told apart as well as before."""
+    if TRANSFORMS in moves or not all(transform.bijective for transform in given.transforms):
+        why = "depend on the latent" if TRANSFORMS in moves else "are not one to one"
+        raise OptionError(
+            f"PullbackManifold: the transforms of a TransformedDistribution {why}, and its Fisher information is known "
+            "to be that of its base otherwise only. Put what depends on the latent into the base, as its loc and "
+            "scale; or give output= a function that picks a tensor."
+        )
+    base = chart_of(given.base_dist, moves, draws)
+    return Chart(lambda d: base.point(innermost(d.base_dist)), base.ambient)
+
+
 def parameters_of(distribution: td.Distribution) -> tuple[str, ...]:
     """The names of the parameters that a family's information is about, and of those that it leaves out."""
     inner = innermost(distribution)
     if isinstance(inner, td.MultivariateNormal | td.LowRankMultivariateNormal):
         return ("loc", "covariance_matrix")
+    if isinstance(inner, td.Wishart):
+        return ("df", "covariance_matrix")
     family = family_of(type(inner))
     return (*family.names, *family.fixed)
 
@@ -86,7 +106,7 @@ def _chart(distribution: Any, moves: frozenset[str]) -> Chart:
 
 def _of_family(distribution: td.Distribution, moves: frozenset[str]) -> Chart:
     """Whatever is known of a family: a flat isometry, or its information."""
-    family = family_of(type(distribution))
+    family = family_of(type(distribution), moves)
     for name in family.fixed:
         if name in moves:
             raise OptionError(
@@ -115,9 +135,27 @@ def _(given: td.Laplace, moves: frozenset[str]) -> Chart:
 
 
 @_chart.register
+def _(given: td.Cauchy, moves: frozenset[str]) -> Chart:
+    return _location_scale(moves, 0.5, 0.5)
+
+
+@_chart.register
+def _(given: td.LogisticNormal, moves: frozenset[str]) -> Chart:
+    return _location_scale(moves, 1.0, 2.0)  # that of the Gaussian which is mapped onto the simplex
+
+
+@_chart.register
 def _(given: td.Gumbel, moves: frozenset[str]) -> Chart:
     # the mixed term of the information is gone in loc + (γ - 1) scale, with Euler's constant γ
     return _location_scale(moves, 1.0, math.pi**2 / 6, shear=0.57721566490153286 - 1)
+
+
+@_chart.register
+def _(given: td.Weibull, moves: frozenset[str]) -> Chart:
+    names = {"scale": "loc", "concentration": "scale"}
+    gumbel = _chart(td.Gumbel(0.0, 1.0), frozenset(names[name] for name in moves))
+    # minus the logarithm is a Gumbel variable
+    return Chart(lambda d: gumbel.point(td.Gumbel(-d.scale.log(), d.concentration.reciprocal())), gumbel.ambient)
 
 
 @_chart.register
@@ -129,8 +167,9 @@ def _(given: td.StudentT, moves: frozenset[str]) -> Chart:
     return _of_family(given, moves)
 
 
-@_chart.register
-def _(given: td.Gamma, moves: frozenset[str]) -> Chart:
+@_chart.register(td.Gamma)
+@_chart.register(td.InverseGamma)
+def _(given: td.Distribution, moves: frozenset[str]) -> Chart:
     if moves == {"rate"}:
         return Chart(lambda d: d.concentration.sqrt() * d.rate.log(), Flat())
     return _of_family(given, moves)
@@ -153,6 +192,17 @@ def _(given: td.Distribution, moves: frozenset[str]) -> Chart:
     if moves == {"loc"}:
         return Chart(_whitened, Flat())
     return Chart(_extended_covariance, Times(AffineInvariant(), 0.5))
+
+
+@_chart.register
+def _(given: td.Wishart, moves: frozenset[str]) -> Chart:
+    df = given.df.detach()
+    if "df" in moves or len(given.batch_shape) > 1 or bool((df != df.flatten()[0]).any()):
+        raise OptionError(
+            "PullbackManifold: a Wishart is measured where df is one number that does not depend on the latent, and "
+            "where there is one matrix for each. Hold df fixed, df.detach(), or measure output='mean'."
+        )
+    return Chart(lambda d: d.covariance_matrix, Times(AffineInvariant(), float(df.flatten()[0]) / 2))
 
 
 def _location_scale(moves: frozenset[str], location: float, scale: float, shear: float = 0.0) -> Chart:
@@ -317,12 +367,12 @@ class OfLikelihood(Ambient):
         distribution = innermost(self.likelihood.make(y))
         if isinstance(distribution, td.MixtureSameFamily):
             return chart_of(distribution, frozenset(), self.likelihood.draws).ambient
-        family = family_of(type(distribution))
+        family = self.likelihood.family_at(y)
         return InformationField(family) if family.embedding is None else Flat()
 
     def _point(self, y: Tensor) -> Tensor:
         distribution = innermost(self.likelihood.make(y))
         if isinstance(distribution, td.MixtureSameFamily):
             return chart_of(distribution, frozenset(), self.likelihood.draws).point(distribution)
-        family = family_of(type(distribution))
+        family = self.likelihood.family_at(y)
         return _coordinates(family, distribution) if family.embedding is None else family.embedding(distribution)
