@@ -23,7 +23,10 @@ GROUPS = {
         "our-solvers",
         "spheres",
         "one-pair",
+        "one-pair-convolutions-2",
+        "one-pair-convolutions-10",
         "segments",
+        "methods-geodesics",
     ],
     "Metrics": [
         "pullback-metric",
@@ -32,6 +35,8 @@ GROUPS = {
         "networks-8-16",
         "small-1",
         "small-512",
+        "one-point",
+        "methods-metrics",
     ],
     "Products over weights": [
         "exact-diagonal",
@@ -57,10 +62,10 @@ TEXT = """Benchmarks
 Made by ``docs/benchmarks.py`` from results that are stored in ``tests/benchmarks/results``. Under each table stand the
 command that measures it again, the machine, and the versions of what took part.
 
-Times are ratios of processor time of contenders that took turns in one process: the ratio is taken in each turn, in which
-the machine is as busy for one as for the other, and given as its median over all turns with both quartiles behind it.
-Such ratios say little of another machine's seconds and much of who waits longer; lengths, counts and bytes hardly depend
-on the machine.
+Times are ratios of processor time of contenders that took turns in one process: the ratio is taken in each turn, in
+which the machine is as busy for one as for the other, and given as its median over all turns, with both quartiles
+behind it. Such ratios say little of another machine's seconds and much of who waits longer; lengths, counts and bytes
+hardly depend on the machine.
 
 .. code-block:: sh
 

@@ -1,4 +1,4 @@
-"""Time contenders in one process, in turns, report ratios with their spread, and keep what the page of benchmarks shows.
+"""Time contenders in one process, in turns, report ratios with spread, and keep what the page of benchmarks shows.
 
 A benchmark prints its table by `show`. With a name, and ``PULLGEO_KEEP_BENCHMARKS=1`` in the environment, the table is
 also kept as ``results/NAME.json``, from which ``docs/benchmarks.py`` makes the page. Kept are counts, and ratios of
@@ -35,6 +35,10 @@ DIGITS = 3
 
 SHORT = 4e-3
 """Seconds: what takes less is called several times in a turn, so that a turn is longer than the clock's errors."""
+
+
+BUDGET = 15.0
+"""Seconds for one comparison."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,15 @@ def turns(contenders: dict[str, Callable[[], object]], rounds: int = 21, warmup:
     """CPU time of each contender, in one thread.
 
     They take turns, each round in the opposite order, and time in which the machine does something else does not count.
+    Rounds are fewer, down to three, where all would take more than `BUDGET` seconds, as the warm-up tells.
     """
-    number = {}
+    number, whole = {}, 0.0
     for name, run in contenders.items():
         spent = [timed(run)[1] for _ in range(warmup)]
         number[name] = max(1, math.ceil(SHORT / spent[-1])) if spent else 1
+        whole += number[name] * spent[-1] if spent else 0
+    if whole > 0:
+        rounds = max(min(rounds, 3), min(rounds, int(BUDGET / whole)))
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for i in range(rounds):
         for name in contenders if i % 2 == 0 else reversed(contenders):

@@ -65,8 +65,8 @@ def report(title: str, name: str, cases: dict[str, tuple[str, list[int], Callabl
 
 
 NOTE = (
-    "The exponent a of time ~ size^a, by least squares in logarithms over sizes that double twice as often as the table "
-    "shows, in each turn. Small sizes are dominated by what does not grow, so that exponents rise towards those of the "
+    "The exponent a of time ~ size^a, in each turn by least squares in logarithms over sizes that double from the "
+    "first to the last. Small sizes are dominated by what does not grow, so that exponents rise towards those of the "
     "operations that a size enters. b points or pairs, d latents, D outputs, T segments, n points."
 )
 
@@ -101,18 +101,18 @@ def test_metric_and_geodesics() -> None:
     )  # fmt: skip
 
 
-def test_many() -> None:
+def test_points() -> None:
     torch.set_num_threads(1)
     vae, images = zoo.digits_vae(), datasets.digits().images
     z = vae.encode(images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]).detach()
     manifold = PullbackManifold(vae.decoder)
-    graph = NeighbourGraph(check_pairs=0)
+    distances = partial(pairwise_distances, manifold, method=NeighbourGraph(check_pairs=0))
     report(
         "growth of distances of many points, digits",
         "growth-points",
         {
             "all distances along a graph": (
-                "n", [500, 1000, 2000, 4000], lambda n: partial(pairwise_distances, manifold, like(z, n), method=graph), 3
+                "n", [500, 1000, 2000, 4000], lambda n: partial(distances, like(z, n)), 3
             ),
             "sparse matrix of neighbours": (
                 "n", [1250, 2500, 5000, 10_000], lambda n: partial(kneighbors_graph, manifold, like(z, n)), 3

@@ -196,7 +196,9 @@ def test_every_solver_on_the_same_pairs() -> None:
     for name, run in contenders.items():
         # each alone with Newton(), close to it in time: the machine may change its pace
         last: list[Tensor] = []
-        taken = turns({"default": contenders["Newton()"], name: lambda run=run: last.append(run())}, 3, warmup=0)
+        taken = turns(
+            {"default": contenders["Newton()"], name: lambda run=run, last=last: last.append(run())}, 3, warmup=0
+        )
         found[name] = last[-1]
         ratio[name] = taken.ratio(name, "default", PAIRS / len(found[name]))
     ratio["Newton()"] = Spread(1.0, 1.0, 1.0, 3)
