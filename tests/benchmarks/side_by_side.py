@@ -37,7 +37,7 @@ SHORT = 4e-3
 """Seconds: what takes less is called several times in a turn, so that a turn is longer than the clock's errors."""
 
 
-BUDGET = 15.0
+BUDGET = 6.0
 """Seconds for one comparison."""
 
 
