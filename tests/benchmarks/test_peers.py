@@ -230,8 +230,8 @@ def test_every_solver_on_the_same_pairs() -> None:
         "documentation. geomstats 2.8.0, one pair at a time and with its default solver, had not found the first curve "
         "after 150 seconds; a table of its own follows. The one pair of which Newton() misses the shortest curve has "
         "two valleys, 9 and 15 hundredths of the line's length beside it: nearer to each other than two places of the "
-        "lattice that proposes curves, which takes the farther one. Everything that starts on the line finds the nearer "
-        "one, and so does a lattice of 13 places in place of 9."
+        "lattice that proposes curves, which takes the farther one. Everything that starts on the line finds the "
+        "nearer one, and so does a lattice of 13 places in place of 9."
     )
     show(f"{PAIRS} pairs of digits, d = 2", rows, "geodesic-solvers", packages=packages, note=note)
     assert int(str(rows[0]["longer than the best by over 0.1 %"])) <= 2
