@@ -52,7 +52,7 @@ GROUPS = {
     "Many points": ["means", "kmeans", "exact-pairs", "graphs", "graph-10", "neighbours"],
     "Growth": ["growth", "growth-points"],
 }
-"""Headings, and the stored results below each."""
+"""Headings, and the results below each, of which those are shown that are stored."""
 
 WIDTH, LEFT, ROW, TOP, RIGHT = 760, 250, 26, 34, 210
 
@@ -95,8 +95,9 @@ def page() -> str:
     """The text of the page."""
     stored, parts = results(), [TEXT.format(caption=CAPTION)]
     for heading, names in GROUPS.items():
-        parts.append("\n".join(["", heading, "=" * len(heading), ""]))
-        parts += [section(stored[name]) for name in names]
+        shown = [section(stored[name]) for name in names if name in stored]
+        if shown:
+            parts += ["\n".join(["", heading, "-" * len(heading), ""]), *shown]
     return "".join(parts)
 
 
@@ -104,7 +105,7 @@ def section(result: dict[str, Any]) -> str:
     """One table with its title, what it shows, and how it came about."""
     title, rows = result["title"][0].upper() + result["title"][1:], result["rows"]
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    lines = ["", title, "-" * len(title), ""]
+    lines = ["", title, "~" * len(title), ""]
     if result["note"]:
         lines += [*_wrapped(result["note"]), ""]
     lines += [".. list-table::", "   :header-rows: 1", ""]
