@@ -13,15 +13,59 @@ PICTURE = Path(__file__).with_name("benchmarks.svg")
 PICTURED = "geodesic-solvers"
 """The result that the picture shows."""
 
+GROUPS = {
+    "Geodesics": [
+        "geodesic-solvers",
+        "geomstats",
+        "stochman-64-pairs",
+        "stochman-512-pairs",
+        "minima",
+        "our-solvers",
+        "spheres",
+        "one-pair",
+        "one-pair-convolutions-2",
+        "one-pair-convolutions-10",
+        "segments",
+        "methods-geodesics",
+    ],
+    "Metrics": [
+        "pullback-metric",
+        "pullback-metric-convolutions",
+        "networks-2-16",
+        "networks-8-16",
+        "small-1",
+        "small-512",
+        "one-point",
+        "methods-metrics",
+    ],
+    "Products over weights": [
+        "exact-diagonal",
+        "propagated-diagonal",
+        "sample-gradients",
+        "weight-products-mlp-batch-128",
+        "weight-products-lstm-batch-16",
+        "weight-products-fourier-layer-batch-16",
+        "weight-products-u-net-batch-1",
+        "weight-products-gpt-batch-8",
+        "weight-diagonal-memory",
+    ],
+    "Many points": ["means", "kmeans", "exact-pairs", "graphs", "graph-10", "neighbours"],
+    "Growth": ["growth", "growth-points"],
+}
+"""Headings, and the results below each, of which those are shown that are stored."""
+
 WIDTH, LEFT, ROW, TOP, RIGHT = 760, 250, 26, 34, 210
 
 TEXT = """Benchmarks
 ==========
 
 Made by ``docs/benchmarks.py`` from results that are stored in ``tests/benchmarks/results``. Under each table stand the
-command that measures it again, the machine, and the versions of what took part. Times are ratios of processor time of
-contenders that took turns in one process, so that they say little of another machine's seconds and much of who waits
-longer; lengths and counts do not depend on the machine.
+command that measures it again, the machine, and the versions of what took part.
+
+Times are ratios of processor time of contenders that took turns in one process: the ratio is taken in each turn, in
+which the machine is as busy for one as for the other, and given as its median over all turns, with both quartiles
+behind it. Such ratios say little of another machine's seconds and much of who waits longer; lengths, counts and bytes
+hardly depend on the machine.
 
 .. code-block:: sh
 
@@ -42,34 +86,51 @@ CAPTION = (
 
 
 def results() -> dict[str, dict[str, Any]]:
-    """All stored tables by their names; that of the picture comes first."""
-    files = sorted(RESULTS.glob("*.json"), key=lambda file: (file.stem != PICTURED, file.stem))
+    """All stored tables by their names."""
+    files = sorted(RESULTS.glob("*.json"))
     return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
 
 
 def page() -> str:
     """The text of the page."""
-    return TEXT.format(caption=CAPTION) + "".join(section(one) for one in results().values())
+    stored, parts = results(), [TEXT.format(caption=CAPTION)]
+    for heading, names in GROUPS.items():
+        shown = [section(stored[name]) for name in names if name in stored]
+        if shown:
+            parts += ["\n".join(["", heading, "-" * len(heading), ""]), *shown]
+    return "".join(parts)
 
 
 def section(result: dict[str, Any]) -> str:
     """One table with its title, what it shows, and how it came about."""
     title, rows = result["title"][0].upper() + result["title"][1:], result["rows"]
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    lines = ["", title, "-" * len(title), ""]
+    lines = ["", title, "~" * len(title), ""]
     if result["note"]:
         lines += [*_wrapped(result["note"]), ""]
     lines += [".. list-table::", "   :header-rows: 1", ""]
     for cells in (list(rows[0]), *(row.values() for row in rows)):
         lines += [f"   {'* -' if i == 0 else '  -'} {_cell(cell)}" for i, cell in enumerate(cells)]
-    lines += ["", *_wrapped(f"``{result['command']}``; {result['machine']}; {versions}."), ""]
+    told = _turns(rows)
+    lines += ["", *_wrapped(f"{told}``{result['command']}``; {result['machine']}; {versions}."), ""]
     return "\n".join(lines)
+
+
+def _turns(rows: list[dict[str, Any]]) -> str:
+    """How often was measured what has a spread."""
+    found = {cell["turns"] for row in rows for cell in row.values() if isinstance(cell, dict)}
+    if not found:
+        return ""
+    least, most = min(found), max(found)
+    if most == 1:
+        return "Times of one turn. "
+    return f"Medians and quartiles of {f'{least} to {most}' if least < most else most} turns. "
 
 
 def picture() -> str:
     """A bar for each solver."""
     rows = results()[PICTURED]["rows"]
-    ratios = [max(float(row["time / Newton()"]), 0.1) for row in rows]
+    ratios = [max(float(row["time / Newton()"]["median"]), 0.1) for row in rows]
     decades = range(max(1, math.ceil(math.log10(max(ratios)))) + 1)
     width, height = WIDTH - LEFT - RIGHT, TOP + ROW * len(rows) + 8
     pixels = width / decades[-1]
@@ -100,10 +161,20 @@ def picture() -> str:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, dict):
+        middle, low, high = (_number(value[part]) for part in ("median", "low", "high"))
+        return middle if low == high else f"{middle} ({low} to {high})"
     if isinstance(value, float):
-        return "0" if value == 0 else f"{value:.3g}"
+        return _number(value)
     text = "—" if value is None else str(value)
     return f"``{text}``" if text.endswith(")") and "(" in text else text
+
+
+def _number(value: float) -> str:
+    """Three digits, without an exponent where that is short."""
+    if value == 0:
+        return "0"
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _wrapped(text: str, width: int = 118) -> list[str]:

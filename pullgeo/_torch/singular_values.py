@@ -68,7 +68,7 @@ def svd(input: Tensor, some: bool = True, compute_uv: bool = True) -> Any:
     if not compute_uv:
         return torch.svd(input, some, compute_uv)
     U, S, Vh = linalg_svd(input, not some)
-    return torch.return_types.svd((U, S, Vh.mH))  # type: ignore[attr-defined]
+    return torch.return_types.svd((U, S, Vh.mH))
 
 
 class _Values(torch.autograd.Function):

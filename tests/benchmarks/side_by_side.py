@@ -1,4 +1,4 @@
-"""Time contenders in one process, in turns, report ratios, and keep what the page of benchmarks shows.
+"""Time contenders in one process, in turns, report ratios with spread, and keep what the page of benchmarks shows.
 
 A benchmark prints its table by `show`. With a name, and ``PULLGEO_KEEP_BENCHMARKS=1`` in the environment, the table is
 also kept as ``results/NAME.json``, from which ``docs/benchmarks.py`` makes the page. Kept are counts, and ratios of
@@ -11,14 +11,18 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
+from typing import TypeVar
 
 import torch
 
 from pullgeo import __version__
+
+T = TypeVar("T")
 
 RESULTS = Path(__file__).parent / "results"
 """One file for each table."""
@@ -29,22 +33,91 @@ KEEP = "PULLGEO_KEEP_BENCHMARKS"
 DIGITS = 3
 """Of numbers that are kept."""
 
+SHORT = 4e-3
+"""Seconds: what takes less is called several times in a turn, so that a turn is longer than the clock's errors."""
 
-def medians(contenders: dict[str, Callable[[], object]], rounds: int = 21, warmup: int = 2) -> dict[str, float]:
-    """Median seconds of CPU time of each contender, in one thread.
 
-    They take turns, and time in which the machine does something else does not count.
+BUDGET = 6.0
+"""Seconds for one comparison."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median with both quartiles, and of how many turns."""
+
+    median: float
+    low: float
+    high: float
+    turns: int
+
+    @staticmethod
+    def of(values: Sequence[float]) -> "Spread":
+        if len(values) == 1:
+            return Spread(values[0], values[0], values[0], 1)
+        low, middle, high = quantiles(values, n=4, method="inclusive")
+        return Spread(middle, low, high, len(values))
+
+    def __str__(self) -> str:
+        return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def middle(value: object) -> float:
+    """The median of a cell that a benchmark bounds."""
+    assert isinstance(value, Spread)
+    return value.median
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Seconds of CPU time of each contender in each turn."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> float:
+        """The median seconds of one."""
+        return median(self.seconds[name])
+
+    def ratio(self, name: str, to: str, scale: float = 1.0) -> Spread:
+        """``scale`` times what one takes over what the other takes, turn by turn.
+
+        Both are taken from the same turn, in which the machine is as busy for one as for the other.
+        """
+        return Spread.of([scale * a / b for a, b in zip(self.seconds[name], self.seconds[to], strict=True)])
+
+    def best(self, names: Iterable[str]) -> str:
+        """The one with the least median."""
+        return min(names, key=self.__getitem__)
+
+
+def turns(contenders: dict[str, Callable[[], object]], rounds: int = 21, warmup: int = 2) -> Turns:
+    """CPU time of each contender, in one thread.
+
+    They take turns, each round in the opposite order, and time in which the machine does something else does not count.
+    Rounds are fewer, down to three, where all would take more than `BUDGET` seconds, as the warm-up tells.
     """
-    for run in contenders.values():
-        for _ in range(warmup):
-            run()
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, run in contenders.items():
+    number, whole = {}, 0.0
+    for name, run in contenders.items():
+        spent = [timed(run)[1] for _ in range(warmup)]
+        number[name] = max(1, math.ceil(SHORT / spent[-1])) if spent else 1
+        whole += number[name] * spent[-1] if spent else 0
+    if whole > 0:
+        rounds = max(min(rounds, 3), min(rounds, int(BUDGET / whole)))
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for i in range(rounds):
+        for name in contenders if i % 2 == 0 else reversed(contenders):
+            run = contenders[name]
             start = time.process_time()
-            run()
-            times[name].append(time.process_time() - start)
-    return {name: median(values) for name, values in times.items()}
+            for _ in range(number[name]):
+                run()
+            seconds[name].append((time.process_time() - start) / number[name])
+    return Turns(seconds)
+
+
+def timed(run: Callable[[], T]) -> tuple[T, float]:
+    """What a call returns, and the seconds of CPU time that it takes."""
+    start = time.process_time()
+    found = run()
+    return found, time.process_time() - start
 
 
 def show(
@@ -72,7 +145,7 @@ def show(
 def _keep(name: str, title: str, rows: list[dict[str, object]], packages: Sequence[str], note: str) -> None:
     if not re.fullmatch(r"[a-z0-9-]+", name):
         raise ValueError(f"a result's name has small letters, digits and hyphens, got {name!r}")
-    test = os.environ["PYTEST_CURRENT_TEST"].split("::")[0]
+    test = re.split(r"[ \[]", os.environ["PYTEST_CURRENT_TEST"])[0]
     kept = {
         "title": title,
         "note": note,
@@ -97,6 +170,10 @@ def machine() -> str:
 
 
 def _short(value: object) -> object:
+    if isinstance(value, Spread):
+        return {
+            "median": _short(value.median), "low": _short(value.low), "high": _short(value.high), "turns": value.turns
+        }  # fmt: skip
     if not isinstance(value, float):
         return value
     return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None

@@ -1,12 +1,8 @@
 """Geodesics on the digits decoder beside stochman's default solver, in one process, with the same fine measure."""
 
 import copy
-import math
-import os
-import time
-from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeVar
+from typing import Any
 
 import pytest
 import torch
@@ -22,13 +18,12 @@ from pullgeo.geodesic import (
     Georce,
     GraphPath,
     Shooting,
+    Solution,
     Solver,
     StraightLine,
 )
 from pullgeo.testing.charts import StereographicSphere
-from tests.benchmarks.side_by_side import show
-
-T = TypeVar("T")
+from tests.benchmarks.side_by_side import show, timed, turns
 
 
 class Peer(EmbeddedManifold):
@@ -48,34 +43,25 @@ def fine_lengths(decoder: nn.Module, points: Tensor, z0: Tensor, z1: Tensor) -> 
     return torch.cat([image.diff(dim=1).norm(dim=-1).sum(1) for image in images])
 
 
-def timed(call: Callable[[], T]) -> tuple[T, tuple[float, float]]:
-    """What a call returns, and how long it took: the processor, and by the clock."""
-    start = time.process_time(), time.perf_counter()
-    result = call()
-    return result, (time.process_time() - start[0], time.perf_counter() - start[1])
-
-
-@pytest.fixture(params=sorted({1, len(os.sched_getaffinity(0))}))
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """One thread for torch, and as many as it takes by itself."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("pairs", [64, 512])
-def test_against_stochman(pairs: int, threads: int) -> None:
+def test_against_stochman(pairs: int) -> None:
+    torch.set_num_threads(1)
     vae, images = zoo.digits_vae(), datasets.digits().images
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     z = vae.encode(images[chosen])
     z0, z1 = z[:pairs], z[512 : 512 + pairs]
     decoder = copy.deepcopy(vae.decoder).double()
     t = torch.linspace(0, 1, 2049)
-    with torch.no_grad():
-        PullbackManifold(vae.decoder).geodesic(z0[:8], z1[:8])  # what is loaded on first use is not timed
-        solution, ours = timed(lambda: PullbackManifold(vae.decoder).geodesic(z0, z1))
-    (curve, _), theirs = timed(lambda: Peer(vae.decoder).connecting_geodesic(z0, z1))
+
+    @torch.no_grad()
+    def ours() -> Solution:
+        return PullbackManifold(vae.decoder).geodesic(z0, z1)
+
+    def theirs() -> tuple[Any, Any]:
+        return Peer(vae.decoder).connecting_geodesic(z0, z1)
+
+    solution, (curve, _) = ours(), theirs()
+    run = turns({"ours": ours, "stochman": theirs}, rounds=9 if pairs == 64 else 3, warmup=0)
     with torch.no_grad():
         ends = z0.double(), z1.double()
         our_length = fine_lengths(decoder, solution.curve(t), *ends)
@@ -93,14 +79,12 @@ def test_against_stochman(pairs: int, threads: int) -> None:
                 "over 0.1 % longer": int((ratio > 1.001).sum()),
                 "over 0.1 % shorter": int((ratio < 0.999).sum()),
                 "longest / stochman": float(ratio.max()),
-                "threads": threads,
-                "stochman / ours, processor": theirs[0] / ours[0],
-                "by the clock": theirs[1] / ours[1],
+                "time of stochman / ours": run.ratio("stochman", "ours"),
             }
         ],
-        f"stochman-{pairs}-pairs-{threads}-threads",
+        f"stochman-{pairs}-pairs",
         packages=["stochman"],
-        note="Both as they come; lengths by 2048 chords in float64.",
+        note="Newton() and stochman's default solver as they come; lengths by 2048 chords in float64.",
     )
     assert bool(solution.converged.all())
     assert bool((our_length <= line * (1 + 1e-6)).all())
@@ -132,16 +116,18 @@ def test_images_by_a_convolutional_decoder() -> None:
 def test_spheres() -> None:
     """Stereographic coordinates, from -linspace(0, 1, d) to 0.5: the distance is known."""
     rows: list[dict[str, object]] = []
-    with torch.no_grad():
-        PullbackManifold(StereographicSphere(2)).dist(torch.zeros(1, 2), torch.ones(1, 2))  # first use is not timed
+    torch.set_num_threads(1)
     for d in (2, 10, 50, 100, 1000):
         chart = StereographicSphere(d)
         x, y = -torch.linspace(0, 1, d, dtype=torch.float64), torch.full((d,), 0.5, dtype=torch.float64)
-        exact, newton = float(chart.distance(x, y)), math.nan
-        for solver in (Newton(), Georce()) if d <= 100 else (Newton(),):
+        exact = float(chart.distance(x, y))
+        solvers: tuple[Solver, ...] = (Newton(), Georce()) if d <= 100 else (Newton(),)
+        solve = {type(s).__name__: partial(PullbackManifold(chart).geodesic, x, y, s) for s in solvers}
+        with torch.no_grad():
+            run = turns(solve, rounds=5 if d <= 100 else 3, warmup=1 if d <= 100 else 0)
+        for solver in solvers:
             with torch.no_grad():
-                solution, (spent, _) = timed(partial(PullbackManifold(chart).geodesic, x, y, solver))
-            newton = spent if isinstance(solver, Newton) else newton
+                solution = solve[type(solver).__name__]()
             rows.append(
                 {
                     "d": d,
@@ -151,7 +137,7 @@ def test_spheres() -> None:
                     "length": f"{float(solution.length):.7f}",
                     "relative error": abs(float(solution.length) / exact - 1),
                     "steps": int(solution.iterations),
-                    "time / Newton": spent / newton,
+                    "time / Newton": run.ratio(type(solver).__name__, "Newton"),
                 }
             )
             assert bool(solution.converged.all())
@@ -188,11 +174,11 @@ def test_solvers_side_by_side() -> None:
         "CollocationBVP": CollocationBVP(),
         "GraphPath": GraphPath(latents),
     }
-    newton = math.nan
+    newton = partial(manifold.geodesic, z[:16], z[16:], Newton())
     for name, solver in solvers.items():
         with torch.no_grad():
-            solution, (spent, _) = timed(partial(manifold.geodesic, z[:16], z[16:], solver))
-        newton = spent if name == "Newton" else newton
+            run = turns({"Newton()": newton, name: partial(manifold.geodesic, z[:16], z[16:], solver)}, 3, 1)
+            solution, _ = timed(partial(manifold.geodesic, z[:16], z[16:], solver))
         good = solution.converged
         excess = (solution.length / best - 1)[good if bool(good.any()) else ~good]
         rows.append(
@@ -202,8 +188,12 @@ def test_solvers_side_by_side() -> None:
                 "steps, median": float(solution.iterations.double().median()),
                 "length / best - 1, median": float(excess.median()),
                 "most": float(excess.max()),
-                "time / Newton": spent / newton,
+                "time / Newton": run.ratio(name, "Newton()"),
             }
         )
-    show("solvers on the digits decoder, float64; lengths of those that converged, or of all if none did", rows)
+    note = (
+        "Our own solvers as they come, on 16 pairs. Lengths of those that converged, or of all if none did, beside "
+        "Newton with 128 segments."
+    )
+    show("our solvers, 16 pairs of digits, float64", rows, "our-solvers", note=note)
     assert rows[0]["converged"] == "16/16"

@@ -4,12 +4,10 @@ Curves are measured alike, whoever found them: by 4096 chords in float64 through
 """
 
 import copy
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -20,13 +18,13 @@ from torch.func import jacfwd, jvp, vmap
 
 from pullgeo import Newton, PullbackManifold, datasets, zoo
 from pullgeo.curve import DiscreteCurve, straight_line
-from tests.benchmarks.side_by_side import show
+from tests.benchmarks.side_by_side import Spread, show, turns
 from tests.benchmarks.test_geodesics import Peer
 
 PAIRS, SEGMENTS, CHORDS = 32, 32, 4096
 TIMES = torch.linspace(0, 1, CHORDS + 1, dtype=torch.float64)
 
-FEW = 4
+FEW = 3
 """Pairs for a solver that takes seconds for each."""
 
 LONGER = 1e-3
@@ -172,16 +170,10 @@ def finslerax(digits: Digits) -> dict[str, Callable[[], Tensor]]:
     return {name: partial(run, jax.jit(jax.vmap(way)).lower(z0, z1).compile()) for name, way in ways.items()}
 
 
-def timed(run: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    start = time.process_time()
-    found = run()
-    return found, time.process_time() - start
-
-
 def test_every_solver_on_the_same_pairs() -> None:
     """Takes some minutes, nearly all of them in solvers that treat one pair at a time."""
-    digits = Digits.of()
     torch.set_num_threads(1)
+    digits = Digits.of()
     contenders: dict[str, Callable[[], Tensor]] = {
         "Newton()": partial(ours, digits, Newton()),
         'Newton(candidates="all")': partial(ours, digits, Newton(candidates="all")),
@@ -199,14 +191,17 @@ def test_every_solver_on_the_same_pairs() -> None:
     for name, run in contenders.items():
         if name.startswith("Newton"):
             run()
-    found, ratio = {}, {}
+    found: dict[str, Tensor] = {}
+    ratio: dict[str, Spread] = {}
     for name, run in contenders.items():
-        # before and after each of the others: the machine may change its pace
-        before = [timed(contenders["Newton()"])[1] for _ in range(3)]
-        found[name], seconds = timed(run)
-        whole = median([*before, *(timed(contenders["Newton()"])[1] for _ in range(3))])
-        ratio[name] = seconds / len(found[name]) / (whole / PAIRS)
-    ratio["Newton()"] = 1.0
+        # each alone with Newton(), close to it in time: the machine may change its pace
+        last: list[Tensor] = []
+        taken = turns(
+            {"default": contenders["Newton()"], name: lambda run=run, last=last: last.append(run())}, 3, warmup=0
+        )
+        found[name] = last[-1]
+        ratio[name] = taken.ratio(name, "default", PAIRS / len(found[name]))
+    ratio["Newton()"] = Spread(1.0, 1.0, 1.0, 3)
     curves = {name: points if points.shape[1] == len(TIMES) else through(points) for name, points in found.items()}
     lengths = {name: digits.first(len(points)).lengths(points) for name, points in curves.items()}
     padded = [torch.nn.functional.pad(length, (0, PAIRS - len(length)), value=torch.inf) for length in lengths.values()]
@@ -233,10 +228,10 @@ def test_every_solver_on_the_same_pairs() -> None:
         "has the geodesic equation of one pair, with derivatives by torch.func. finslerax is compiled for all pairs at "
         "once, which is not counted and takes 25 to 100 times as long as Newton(); its continuation is the one of its "
         "documentation. geomstats 2.8.0, one pair at a time and with its default solver, had not found the first curve "
-        "after 150 seconds and is left out. The one pair of which Newton() misses the shortest curve has two valleys, "
-        "9 and 15 hundredths of the line's length beside it: nearer to each other than two places of the lattice that "
-        "proposes curves, which takes the farther one. Everything that starts on the line finds the nearer one, and so "
-        "does a lattice of 13 places in place of 9."
+        "after 150 seconds; a table of its own follows. The one pair of which Newton() misses the shortest curve has "
+        "two valleys, 9 and 15 hundredths of the line's length beside it: nearer to each other than two places of the "
+        "lattice that proposes curves, which takes the farther one. Everything that starts on the line finds the "
+        "nearer one, and so does a lattice of 13 places in place of 9."
     )
     show(f"{PAIRS} pairs of digits, d = 2", rows, "geodesic-solvers", packages=packages, note=note)
     assert int(str(rows[0]["longer than the best by over 0.1 %"])) <= 2

@@ -9,7 +9,7 @@ from torch.func import functional_call, grad, vmap
 from torch.profiler import ProfilerActivity, profile
 
 from pullgeo.jacobian import sample_gradients
-from tests.benchmarks.side_by_side import medians, show
+from tests.benchmarks.side_by_side import show, turns
 
 
 def peak(run: Callable[[], object]) -> float:
@@ -65,10 +65,12 @@ def test_an_mlp() -> None:
     }
     for peer in (by_backpack, by_torch_func):
         torch.testing.assert_close(ours(), torch.cat([g.flatten(1) for g in peer()], 1), rtol=1e-4, atol=1e-5)
-    times = medians(contenders, rounds=31)
-    best = min(times["BackPACK"], times["vmap(grad)"])
+    times = turns(contenders, rounds=31)
+    best = times.best(["BackPACK", "vmap(grad)"])
     rows: list[dict[str, object]] = [
-        {"": name, "ms": 1e3 * times[name], "/ best peer": times[name] / best, "peak MiB": peak(run)}
+        {"contender": name, "time / best peer": times.ratio(name, best), "peak, MiB": peak(run)}
         for name, run in contenders.items()
     ]
-    show("gradients of 128 samples, 100-100-100-10 tanh", rows)
+    note = "The gradient of each sample's loss by all weights, 128 rows; the best peer has the least median."
+    title, packages = "gradients of 128 samples, 100-100-100-10 tanh", ["backpack-for-pytorch"]
+    show(title, rows, "sample-gradients", packages=packages, note=note)

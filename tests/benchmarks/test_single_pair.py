@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pullgeo import Newton, PullbackManifold, datasets, zoo
 from pullgeo.curve import straight_line
-from tests.benchmarks.side_by_side import medians, show
+from tests.benchmarks.side_by_side import show, turns
 from tests.costs import calls_of
 
 ROUNDS = 9
@@ -33,15 +33,21 @@ def digits() -> tuple[nn.Module, Tensor, Tensor]:
     return vae.decoder, z[:256], z[512:768]
 
 
-def report(title: str, contenders: dict[str, Callable[[], object]], unit: str, rounds: int = ROUNDS) -> None:
-    """Milliseconds, ratios to one of the contenders, and calls of Python functions."""
+def report(
+    title: str, name: str, contenders: dict[str, Callable[[], object]], unit: str, rounds: int = ROUNDS, note: str = ""
+) -> None:
+    """Ratios to one of the contenders, and calls of Python functions."""
     with torch.no_grad():
-        times = medians(contenders, rounds)
+        run = turns(contenders, rounds)
         rows: list[dict[str, object]] = [
-            {"": name, "ms": 1e3 * spent, f"/ {unit}": spent / times[unit], "calls": calls_of(contenders[name])}
-            for name, spent in times.items()
+            {
+                "what": one,
+                f"time / {unit}": run.ratio(one, unit),
+                "Python calls": calls_of(contenders[one]),
+            }
+            for one in contenders
         ]
-    show(title, rows)
+    show(title, rows, name, note=note)
 
 
 def test_one_pair_of_a_small_decoder() -> None:
@@ -51,6 +57,7 @@ def test_one_pair_of_a_small_decoder() -> None:
         u = manifold.logmap(x, y)
     report(
         "one pair, digits decoder",
+        "one-pair",
         {
             "one geodesic": lambda: manifold.geodesic(x, y),
             "the first of a manifold": lambda: PullbackManifold(decoder).geodesic(x, y),
@@ -71,6 +78,7 @@ def test_one_pair_of_a_convolutional_decoder() -> None:
         decoder, manifold = vae.decoder, PullbackManifold(vae.decoder)
         report(
             f"one pair, convolutions, d = {d}",
+            f"one-pair-convolutions-{d}",
             {
                 "forward of the nodes": lambda decoder=decoder, nodes=nodes: decoder(nodes),
                 "one geodesic": lambda manifold=manifold, z=z: manifold.geodesic(z[:1], z[8:9]),
@@ -84,6 +92,7 @@ def test_one_point() -> None:
     manifold, x, u = PullbackManifold(decoder), x[:1], (y - x)[:1]
     report(
         "one point, digits decoder",
+        "one-point",
         {
             "stacked forward": lambda: decoder(x.expand(3, -1)),
             "metric": lambda: manifold.metric(x).dense(),
@@ -99,6 +108,7 @@ def test_segments() -> None:
     manifold = PullbackManifold(decoder)
     report(
         "64 pairs, digits decoder, by segments",
+        "segments",
         {
             f"{segments}": lambda segments=segments: manifold.geodesic(x[:64], y[:64], Newton(segments=segments))
             for segments in (8, 16, 32, 64)
@@ -116,5 +126,8 @@ def test_methods_and_functions() -> None:
         "method": PullbackManifold(model.decode),
         "function": PullbackManifold(lambda z: decoder(z)),
     }
-    report("512 metrics", {n: lambda m=m: m.metric(torch.cat([x, y])).dense() for n, m in manifolds.items()}, "module")
-    report("256 geodesics", {n: lambda m=m: m.geodesic(x, y) for n, m in manifolds.items()}, "module", rounds=3)
+    z = torch.cat([x, y])
+    metrics = {n: lambda m=m: m.metric(z).dense() for n, m in manifolds.items()}
+    report("512 metrics", "methods-metrics", metrics, "module")
+    geodesics = {n: lambda m=m: m.geodesic(x, y) for n, m in manifolds.items()}
+    report("256 geodesics", "methods-geodesics", geodesics, "module", rounds=3)

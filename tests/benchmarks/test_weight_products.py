@@ -1,6 +1,5 @@
 """Products over weights of networks that are differentiated automatically or recorded, beside torch.func and loops."""
 
-import math
 import re
 from collections.abc import Callable
 
@@ -12,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pullgeo.jacobian import linearize, sample_gradients, tangent_kernel
 from pullgeo.likelihood import Gaussian, ggn_diag
-from tests.benchmarks.side_by_side import medians, show
+from tests.benchmarks.side_by_side import show, turns
 
 
 class Recurrent(nn.Module):
@@ -91,6 +90,8 @@ class GPT(nn.Module):
         return self.head(self.norm(self.blocks(self.token(x) + self.place))[:, -1])
 
 
+PEERS = ("torch.func", "loop")
+
 CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "MLP, batch 128": (
         lambda: nn.Sequential(nn.Linear(100, 100), nn.Tanh(), nn.Linear(100, 100), nn.Tanh(), nn.Linear(100, 10)),
@@ -168,15 +169,12 @@ def test_beside_torch(name: str) -> None:
                 continue
             torch.testing.assert_close(run().detach(), found.detach(), rtol=1e-2, atol=1e-2 * float(found.abs().max()))
             contenders[peer] = attempt
-        times = medians(contenders, rounds=3, warmup=1)
-        best = min(times[peer] for peer in ("torch.func", "loop") if peer in times)
+        times = turns(contenders, rounds=7, warmup=1)
         rows.append(
             {
                 "product": product,
-                "gradients on / ours": times["ours, gradients on"] / times["ours"],
-                "torch.func / ours": times.get("torch.func", math.nan) / times["ours"],
-                "loop / ours": times.get("loop", math.nan) / times["ours"],
-                "best of these / ours": best / times["ours"],
+                "gradients on / ours": times.ratio("ours, gradients on", "ours"),
+                **{f"{peer} / ours": times.ratio(peer, "ours") if peer in contenders else None for peer in PEERS},
             }
         )
     stored = re.sub("[^a-z0-9]+", "-", name.lower())

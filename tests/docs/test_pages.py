@@ -41,9 +41,17 @@ def test_the_page_of_benchmarks_is_made_from_the_stored_results() -> None:
     benchmarks = script("benchmarks")
     assert benchmarks.PAGE.read_text(encoding="utf-8") == benchmarks.page(), "run python docs/benchmarks.py"
     assert benchmarks.PICTURE.read_text(encoding="utf-8") == benchmarks.picture(), "run python docs/benchmarks.py"
-    for result in benchmarks.results().values():
+    stored = benchmarks.results()
+    grouped = [name for names in benchmarks.GROUPS.values() for name in names]
+    assert len(set(grouped)) == len(grouped)
+    assert set(stored) <= set(grouped), "a result without a heading in docs/benchmarks.py"
+    for result in stored.values():
         assert len({tuple(row) for row in result["rows"]}) == 1
-        assert (ROOT / result["command"].split()[-1]).is_file()
+        file, test = result["command"].split()[-1].split("::")
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8")
+        for cell in (cell for row in result["rows"] for cell in row.values() if isinstance(cell, dict)):
+            assert cell["low"] <= cell["median"] <= cell["high"]
+            assert cell["turns"] >= 1
 
 
 def test_the_names_that_type_checkers_read_are_those_of_nnj() -> None:
