@@ -169,9 +169,6 @@ DISTRIBUTIONS = {
     "VonMises": fisher(lambda a, s: td.VonMises(a, tail(s))),
     "Exponential": fisher(lambda a, s: td.Exponential(tail(a))),
     "Geometric": fisher(lambda a, s: td.Geometric(logits=a)),
-    "mixture of Normals": fisher(
-        lambda a, s: td.MixtureSameFamily(td.Categorical(logits=s), td.Normal(a, tail(s)), validate_args=False)
-    ),
     "mixture of images": fisher(
         lambda a, s: td.MixtureSameFamily(
             td.Categorical(logits=a[:, :2]),
