@@ -1,5 +1,8 @@
 """Cubic interpolation through equidistant nodes."""
 
+from functools import lru_cache
+
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,7 +15,7 @@ def moments(nodes: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
     continuous over the first inner node, so that the spline is of fourth order up to the ends. Two nodes give a
     straight line, three a parabola.
 
-    Source: de Boor, *A Practical Guide to Splines*, chapter IV. Cost: one solve with an n x n matrix.
+    Source: de Boor, *A Practical Guide to Splines*, chapter IV. Cost: one product with an n x n matrix, which is kept.
     """
     n = nodes.shape[1]
     if n < 3:
@@ -20,14 +23,16 @@ def moments(nodes: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
     second_differences = nodes[:, :-2] - 2 * nodes[:, 1:-1] + nodes[:, 2:]
     if n == 3:
         return second_differences.expand(-1, 3, -1)
-    matrix = torch.zeros(n, n, dtype=nodes.dtype, device=nodes.device)
-    for offset, value in ((0, 4.0), (1, 1.0), (-1, 1.0)):
-        matrix.diagonal(offset).fill_(value)
-    matrix[0, :3] = matrix[-1, -3:] = torch.tensor([1.0, -2.0, 1.0], dtype=nodes.dtype, device=nodes.device)
-    zero = torch.zeros_like(nodes[:, :1])
-    # one system with all curves as right-hand sides, rather than the same matrix factorised for each of them
-    right = torch.cat([zero, 6 * second_differences, zero], 1).transpose(0, 1)
-    return torch.linalg.solve(matrix, right.flatten(1)).reshape(right.shape).transpose(0, 1)
+    own: Tensor = torch.as_tensor(_of_second_differences(n)).to(nodes) @ second_differences
+    return own
+
+
+@lru_cache(maxsize=16)
+def _of_second_differences(n: int) -> np.ndarray:
+    """The matrix ``(n, n - 2)`` that takes second differences to moments."""
+    matrix = 4 * np.eye(n) + np.eye(n, k=1) + np.eye(n, k=-1)
+    matrix[0, :3] = matrix[-1, -3:] = 1, -2, 1
+    return 6 * np.linalg.inv(matrix)[:, 1:-1]
 
 
 def evaluate(nodes: Float[Tensor, "b n d"], t: Float[Tensor, "*b m"]) -> Float[Tensor, "b m d"]:

@@ -38,6 +38,7 @@ class ArrivalSettings:
         fewer: what of that is left after none of them was found. Set by hand.
         roughly: relative residual at six points of each piece with which more points are taken. Their own error is not
             smaller.
+        resolved: the part of a velocity's change that the two highest of six degrees may make; see `SketchSettings`.
         settled: relative error that is small enough. A tenth of what `Manifold.expmap` promises, as errors add up.
         gained: what the last correction leaves, at most: less than each one before it. Set by hand.
         shorter: a piece that was not found is tried again for this part of its duration. Set by hand.
@@ -54,6 +55,7 @@ class ArrivalSettings:
     ahead: int = 32
     fewer: float = 0.34
     roughly: float = 1e-3
+    resolved: float = 5e-3
     settled: float = 1e-10
     gained: float = 0.1
     shorter: float = 0.5
@@ -64,9 +66,6 @@ class ArrivalSettings:
 
 
 SETTINGS = ArrivalSettings()
-
-RESOLVED = 5e-3
-"""The largest part of a velocity's change that the two highest of six degrees may make; see `SketchSettings`."""
 
 
 def shoot(
@@ -181,7 +180,7 @@ def _solved(equation: Equation, rough: Pieces) -> tuple[Pieces, Float[Tensor, "b
     else:
         slopes, force = slopes_at(equation, rough)
     now, slopes, _ = newton(equation, rough, slopes, force, free=True, tol=SETTINGS.roughly)
-    coarse = now.roughness > RESOLVED
+    coarse = now.roughness > SETTINGS.resolved
     if bool(coarse.any()):
         finer = now.split(coarse)
         now, slopes = finer, slopes.between(now.joints, finer.joints)

@@ -1,4 +1,4 @@
-"""How a geodesic goes on behind a stretch: a first guess of the next one, and how long that may be."""
+"""How a geodesic goes on behind a piece: a first guess of the next one, and how long that may be."""
 
 from dataclasses import dataclass
 
