@@ -12,11 +12,11 @@ from pullgeo.numerics.ode.gauss_legendre import gauss
 from pullgeo.numerics.ode.piecewise import like
 
 HALF_AXIS = 2.25
-"""Of the smallest ellipse around a stretch, with foci at its ends, on which ``z̈`` may be infinite, relative to half of
-the stretch: polynomials of degree n converge as 4.3⁻ⁿ, the sum of its half axes."""
+"""Of the smallest ellipse around a piece, with foci at its ends, on which ``z̈`` may be infinite, relative to half of
+the piece: polynomials of degree n converge as 4.3⁻ⁿ, the sum of its half axes."""
 
 GROWTH, DECAY = 2.0, 3.5
-"""A stretch goes no further than ``z̈`` grows, or falls, by e to these powers: errors are relative to the velocity at
+"""A piece goes no further than ``z̈`` grows, or falls, by e to these powers: errors are relative to the velocity at
 its end, and solutions are found relative to the largest on the way."""
 
 
@@ -64,14 +64,14 @@ class Outlook(Batch):
         return _planar(*(a / h**order for order, a in enumerate(derivatives)))
 
     def accelerations(self, duration: Float[Tensor, " b"], stages: int) -> Float[Tensor, "b s d"]:
-        """``z̈`` at Gauss's points of a stretch that takes so long."""
+        """``z̈`` at Gauss's points of a piece that takes so long."""
         t = duration.unsqueeze(1) * like(gauss(stages).points, duration)
         grown = (-self.power.unsqueeze(1) * (1 - self.inverse.unsqueeze(1) * t).log()).exp().unsqueeze(2)
         return grown.real * self.acceleration.unsqueeze(1) + grown.imag * self.across.unsqueeze(1)
 
     @property
     def longest(self) -> Float[Tensor, " b"]:
-        """The longest stretch on which polynomials converge well.
+        """The longest piece on which polynomials converge well.
 
         Source: Trefethen, *Approximation Theory and Approximation Practice*, chapter 8.
         """
