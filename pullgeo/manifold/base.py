@@ -126,8 +126,8 @@ class Manifold(Chart):
         """``exp_x(u)``: where the geodesic from x with velocity u is after unit time.
 
         Solves ``∇ż/dt = 0`` in float64 by Gauss collocation: sketched piece by piece, then solved for as a whole at
-        twelve and sixteen points of each piece, to a relative error of 1e-9; where that does not settle, ``z̈ = -Γ(ż,
-        ż)`` by a Runge-Kutta method of order 8 (relative tolerance 1e-10), at most 1000 steps. Where a decoder
+        twelve and sixteen points of each piece, to a relative error of 1e-9. Where that does not settle, a Runge-Kutta
+        method of order 8 (relative tolerance 1e-10) follows ``z̈ = -Γ(ż, ż)`` for at most 1000 steps. Where a decoder
         saturates its metric tends to zero: geodesics run to infinity before unit time: these are given up when they
         have come to a standstill. Where second derivatives of a decoder jump (ELU), steps end at the jumps. A backward
         pass across them raises GeometryError.
