@@ -69,6 +69,7 @@ def test_names_that_come_when_they_are_used_are_those_that_type_checkers_see():
         _ = pullgeo.nothing_of_ours
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [

@@ -135,6 +135,7 @@ CALLS: dict[str, tuple[Callable, Callable[[PullbackManifold, bool], object]]] = 
 }
 
 
+@pytest.mark.quick(11)
 @pytest.mark.parametrize("name", CALLS)
 def test_a_bar_is_shown_where_it_is_asked_for(name: str, manifold: PullbackManifold, capsys: pytest.CaptureFixture):
     call, run = CALLS[name]

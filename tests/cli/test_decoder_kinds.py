@@ -90,7 +90,7 @@ def light_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["pullgeo.viz.explore.payload"], "PAIRS", 2)
 
 
-@pytest.mark.quick(7)
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("weights", ["float32", "float64"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_decoder_takes_every_path(folder: Folder, kind: str, weights: str):

@@ -57,6 +57,7 @@ def test_without_labels_and_pictures_there_is_a_map_and_a_table(folder: Folder):
     assert len(table(folder.path / "page.html")) == 2
 
 
+@pytest.mark.full
 def test_the_seed_decides_the_pairs(folder: Folder):
     pages = []
     for seed in ("1", "1", "2"):

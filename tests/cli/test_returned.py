@@ -20,7 +20,7 @@ def light_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.import_module("pullgeo.viz.page"), "get_plotlyjs", lambda: "")
 
 
-@pytest.mark.quick(5)
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", SAID)
 def test_reports_of_every_kind(folder: Folder, name: str):
     folder.module("theirs", MODEL.format(name=name))

@@ -52,6 +52,7 @@ SOLVERS: list[Solver] = [
 ]
 
 
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: f"{type(s).__name__}-{s.segments}")
 @pytest.mark.parametrize("name", MANIFOLDS)
 def test_the_ladder(name: str, solver: Solver) -> None:

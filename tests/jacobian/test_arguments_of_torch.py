@@ -98,6 +98,7 @@ STACKS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.quick(13)
 @pytest.mark.parametrize("layout", STACKS)
 @pytest.mark.parametrize("name", maps())
 @pytest.mark.parametrize("wrt", ["input", "weight"])

@@ -59,6 +59,7 @@ def along(function: Callable[[Tensor], Tensor], centre: Tensor, moves: Tensor) -
     return lambda z: function(centre + torch.einsum("...i,ijk->...jk", z, moves)).flatten(-2)
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("centre", CENTRES)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_a_matrix_have_derivatives_at_equal_values(name: str, centre: str) -> None:

@@ -179,6 +179,7 @@ def deep_convolutions() -> nn.Module:
     return nn.Sequential(*layers, nn.Tanh(), nn.Conv2d(4, 1, 3, padding=1))
 
 
+@pytest.mark.full
 @pytest.mark.heavy
 def test_a_diagonal_that_can_be_differentiated_takes_the_memory_of_a_chunk() -> None:
     network, x = deep_convolutions(), torch.randn(1, 1, 12, 12)
@@ -202,7 +203,7 @@ def test_a_diagonal_that_can_be_differentiated_takes_the_memory_of_a_chunk() -> 
     assert meter.peak < kept.peak / 8
 
 
-@pytest.mark.quick(1)
+@pytest.mark.full
 @pytest.mark.parametrize("outputs", ["full", "diagonal", "trace"])
 @pytest.mark.heavy
 def test_kernels_keep_no_graph(outputs: str) -> None:

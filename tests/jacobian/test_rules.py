@@ -128,6 +128,7 @@ def test_shapes(name: str) -> None:
     check_rule(SHAPES[name], batch(3, 2, 5))
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     "name",
     [

@@ -131,6 +131,7 @@ def truth(module: nn.Module, x: Tensor, wrt: str) -> tuple[Tensor, Tensor]:
     return torch.stack(rows), torch.stack(bent)
 
 
+@pytest.mark.quick(7)
 @pytest.mark.parametrize("wrt", ["input", "weight"])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.heavy
@@ -157,6 +158,7 @@ def test_products_equal_backward_passes_through_the_whole_batch(name: str, wrt: 
     close((flat(J.push_jet(T, u, u))[2:] * w).sum(-1), torch.einsum("bij,lbi,lbj->lb", form, u, u))
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.heavy
 def test_sums_over_the_batch_and_kernels_of_weights(name: str) -> None:

@@ -72,6 +72,7 @@ class Truth:
         return parts[0][b].flatten() if wrt == "input" else torch.cat([part.flatten() for part in parts])
 
 
+@pytest.mark.quick(82)
 @pytest.mark.parametrize("name", CASES)
 def test_single_precision_in_every_grad_mode_is_near_double_precision(name: str) -> None:
     module, x, twice = CASES[name]()

@@ -216,6 +216,7 @@ def _informations(case: Case, eta: Tensor) -> Iterator[np.ndarray]:
         yield np.einsum("n,in,jn->ij", mass, score, score)
 
 
+@pytest.mark.quick(7)
 @pytest.mark.parametrize("name", CASES)
 def test_mixtures_over_numbers_have_the_information_of_an_independent_sum(name: str) -> None:
     case, eta = CASES[name], outputs()

@@ -190,6 +190,7 @@ def test_families_have_the_information_of_their_densities(name: str) -> None:
     assert bool(((found - expected).abs() <= 4 * error + tolerance * size).all()), (found - expected).abs() / size
 
 
+@pytest.mark.quick(13)
 @pytest.mark.parametrize("name", WORKS)
 def test_families_have_geodesics(name: str) -> None:
     z, w = points()

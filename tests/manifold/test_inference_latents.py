@@ -68,6 +68,7 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
     return z, u, w
 
 
+@pytest.mark.quick(24)
 @pytest.mark.parametrize("answer", ANSWERS)
 @pytest.mark.parametrize("manifold", MANIFOLDS)
 def test_predicted_latents_give_what_their_copies_give(manifold: str, answer: str) -> None:

@@ -279,6 +279,7 @@ class MetricNetwork(nn.Module):
 KINDS = ["decoder", "curved ambient", "metric", "density"]
 
 
+@pytest.mark.quick(12)
 @pytest.mark.parametrize(
     ("kind", "name"),
     [(kind, name) for kind in KINDS for name in LOCAL if kind == "decoder" or name != "second_fundamental_form"],

@@ -212,6 +212,7 @@ def near(decoder: Callable[[Tensor], td.Distribution], z: Tensor, w: Tensor) -> 
     return PullbackManifold(decoder, output="mean").geodesic(z, w).curve
 
 
+@pytest.mark.full
 def test_the_standard_error_is_the_spread_over_seeds() -> None:
     z, w = points()
     decoder = Bells("independent")

@@ -236,6 +236,7 @@ def test_logarithm_of_the_flat_plane_and_of_coincident_points() -> None:
     torch.testing.assert_close(to_y, w)
 
 
+@pytest.mark.full
 @pytest.mark.heavy
 def test_a_geodesic_that_leaves_the_chart_is_named_and_spoils_no_other() -> None:
     class Floor(nn.Module):

@@ -30,7 +30,7 @@ def truth(name: str, wrt: str) -> Tensor:
     return (oracles.dense_jacobian if by_autograd else oracles.dense_jacobian_fd)(layer.module(), layer.points(3), wrt)
 
 
-@pytest.mark.quick(75)
+@pytest.mark.quick(38)
 @pytest.mark.parametrize(("name", "wrt"), CASES)
 def test_products(name: str, wrt: str, without_type_checks: None) -> None:  # they would take most of the time
     layer = LAYERS[name]

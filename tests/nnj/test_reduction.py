@@ -28,6 +28,7 @@ def mapped(function: Callable[[Tensor], Tensor], nested: object) -> object:
     return [mapped(function, entry) for entry in nested] if isinstance(nested, list) else function(nested)
 
 
+@pytest.mark.quick(10)
 @pytest.mark.parametrize("case", [case for case in CASES if "weight" in arguments(case)])
 def test_reduced_weight_metrics_are_the_oracles_added_up(case: str) -> None:
     net, x, J = twin(case), points(case, BATCH), oracle(case, BATCH, "weight")

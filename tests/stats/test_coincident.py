@@ -86,6 +86,7 @@ def test_means_of_tight_groups_are_those_of_the_plane(name: str, spread: str) ->
     assert bool(found.geodesics.converged.all())
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("spread", SPREADS)
 @pytest.mark.parametrize("name", MANIFOLDS)
 def test_medians_of_tight_groups(name: str, spread: str) -> None:

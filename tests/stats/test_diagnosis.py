@@ -112,6 +112,7 @@ def examined(case: Case) -> Diagnosis:
     return diagnose(case.manifold(), case.latents(), pairs=31, solver=case.solver)
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.heavy
 def test_each_finding_is_found_where_it_is_and_nowhere_else(name: str) -> None:
@@ -163,7 +164,7 @@ class Gaussian(nn.Module):
         return td.Normal(self.net(z), 1 + (z[:, :1].abs() < 2).to(z.dtype).expand(-1, 5))
 
 
-@pytest.mark.quick(1)
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.heavy
 def test_modules_in_either_precision_and_distributions(dtype: torch.dtype) -> None:
@@ -191,6 +192,7 @@ def test_the_same_generator_gives_the_same_pairs() -> None:
     assert diagnose(PullbackManifold(bowl), normal(), pairs=7).rows == ask(0).rows
 
 
+@pytest.mark.full
 @pytest.mark.heavy
 def test_it_tells() -> None:
     found = examined(CASES["flat between clusters"])

@@ -55,6 +55,7 @@ class Flat(PullbackManifold):
         return x + u
 
 
+@pytest.mark.quick(100)
 @parametrize_with_checks(
     [
         GeodesicKNeighbors(Flat()),

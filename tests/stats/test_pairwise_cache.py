@@ -82,6 +82,7 @@ def test_an_interrupt_says_what_is_kept(generator: torch.Generator, tmp_path: Pa
     np.testing.assert_array_equal(pairwise_distances(manifold, z, **options), whole)
 
 
+@pytest.mark.full
 @pytest.mark.heavy
 def test_a_killed_process_loses_nothing_but_its_batch(tmp_path: Path):
     script = textwrap.dedent(

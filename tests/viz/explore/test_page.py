@@ -154,6 +154,7 @@ def test_dragging_an_end_moves_curve_numbers_and_strip(visit: Any):
     assert seen.page.get_attribute(".pg-status", "data-status") == "CONVERGED"
 
 
+@pytest.mark.full
 def test_the_length_is_that_of_the_library(visit: Any):
     seen = visit("digits")
     z0, z1 = (torch.tensor([seen.state(name)], dtype=torch.float64) for name in ("z0", "z1"))
@@ -178,6 +179,7 @@ def test_slider_space_bar_and_both_pictures(visit: Any):
     assert not seen.page.evaluate("explorer.playing")
 
 
+@pytest.mark.full
 def test_every_layer_and_unit_balls(visit: Any):
     seen = visit("digits")
     names = seen.page.eval_on_selector_all(".pg-bar option", "nodes => nodes.map(n => n.value)")
@@ -224,6 +226,7 @@ def test_members_of_an_ensemble(visit: Any):
     assert not seen.page.locator(".pg-spread").is_visible()
 
 
+@pytest.mark.full
 def test_lasso_mean(visit: Any):
     seen = visit("digits")
     seen.page.click("[data-tool=lasso]")
@@ -354,6 +357,7 @@ def test_three_dimensions(visit: Any):
     assert seen.page.evaluate("explorer.solid") is None
 
 
+@pytest.mark.full
 def test_a_slice_says_so_and_shows_exact_geodesics(visit: Any, pages: dict[str, Path]):
     seen = visit("deep")
     assert "geodesics of the slice" in seen.page.inner_text(".pg-notes")
@@ -431,7 +435,7 @@ def test_a_manifold_that_decodes_nothing(visit: Any):
     assert float(re.match(r"[\d.]+", seen.numbers()[0]).group()) == pytest.approx(exact, rel=5e-3)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (360, 740)])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits(visit: Any, width: int, height: int, scheme: str):

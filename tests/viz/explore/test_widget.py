@@ -192,6 +192,7 @@ globalThis.cleanUp = widget.render({ model, el: document.getElementById("cell") 
 """
 
 
+@pytest.mark.full
 def test_the_script_draws_follows_and_asks_without_a_network(tmp_path: Path, chromium: str):
     playwright = pytest.importorskip("playwright.sync_api")
     widget = explorer()
