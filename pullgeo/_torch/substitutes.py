@@ -418,7 +418,7 @@ class Watching(TorchFunctionMode):
         self, func: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """The function itself."""
-        if not _is_known(func):
+        if torch.compiler.is_compiling() or not _is_known(func):
             self.switched = self.switched or func is torch._C._set_grad_enabled
             self.nested = self.nested or func in _DIFFERENTIATES or is_foreign(func)
             self.left = self.left or func in _LEAVES

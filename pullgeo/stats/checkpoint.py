@@ -112,9 +112,11 @@ class Checkpoint:
         Raises:
             DataError: it cannot be written.
         """
-        names = np.array([s.name for s in status], dtype=str)
+        names, path = np.array([s.name for s in status], dtype=str), self._file(number)
         try:
-            with atomic_file(self._file(number)) as file:
+            if not path.is_file() and not path.is_dir():  # a pipe, say, or a link to nothing
+                path.unlink(missing_ok=True)
+            with atomic_file(path) as file:
                 np.savez(file, number=number, length=length, status=names)
         except OSError as error:
             raise DataError(

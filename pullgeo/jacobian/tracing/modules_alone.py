@@ -76,6 +76,7 @@ class _Watch(TorchFunctionMode):
         self._inside = False
         self._more = False
         self._settings: tuple[bool, ...] = ()
+        self._own: dict[int, list[Tensor | None]] = {}
 
     def modules(self, function: Callable[[Tensor], Any], x: Tensor) -> list[nn.Module]:
         """The modules that a function calls, each with what the one before has returned.
@@ -93,6 +94,7 @@ class _Watch(TorchFunctionMode):
         with torch.enable_grad():
             watched, x = double_of(function, doubled), x.detach().clone().requires_grad_()
             self._settings = _settings()
+            self._own = {id(module): _own_tensors(module) for module in originals}
             with self:
                 y = watched(x)
         as_they_were = [_is_as_it_was(module, doubles.get(id(module))) for module in originals]
@@ -119,6 +121,9 @@ class _Watch(TorchFunctionMode):
         if len(args) != 1 or kwargs or self._inside or _settings() != self._settings:
             self._more = True
             raise Untraceable("calls modules with more than a batch, or in another mode of torch")
+        if self._replaced(module, twin):
+            self._more = True
+            raise Untraceable("replaces parameters of modules while it calls them, as functional_call does")
         self._inside = True
         try:
             y = module(*args)
@@ -126,6 +131,20 @@ class _Watch(TorchFunctionMode):
             self._inside = False
         self._calls.append((module, args[0], y))
         return y
+
+    def _replaced(self, module: nn.Module, twin: nn.Module) -> bool:
+        """Whether a module or its double, or one within, has other parameters or buffers than before the call."""
+        pairs = zip(module.modules(), twin.modules(), strict=False)
+        return any(
+            len(own) != len(now) or any(a is not b for a, b in zip(own, now, strict=True))
+            for original, double_ in pairs
+            for own in [self._own.get(id(original), [])]
+            for now in (_own_tensors(original), _own_tensors(double_))
+        )
+
+
+def _own_tensors(module: nn.Module) -> list[Tensor | None]:
+    return [*module._parameters.values(), *module._buffers.values()]
 
 
 def _settings() -> tuple[bool, ...]:
