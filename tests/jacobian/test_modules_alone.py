@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from pullgeo.jacobian.tracing.modules_alone import modules_alone
 
@@ -109,6 +110,12 @@ def test_what_is_no_function_or_fails_is_left_to_itself() -> None:
     for thing in (MODEL, torch.sin, print, lambda z: MODEL.net(z, z), lambda z: z):
         assert modules_alone(thing, torch.zeros(1, 2)) is None
     assert modules_alone(MODEL.decode, torch.zeros(1, 3)) is None
+
+
+def test_a_network_that_is_called_with_other_weights_is_not_taken_for_its_own() -> None:
+    weight, x = torch.randn(3, 2), torch.randn(1, 2)
+    assert modules_alone(lambda z: functional_call(MODEL.net, {"0.weight": weight}, (z,)), x) is None
+    assert modules_alone(lambda z: MODEL.net(z), x) is MODEL.net
 
 
 def test_nothing_is_left_on_the_modules() -> None:
