@@ -117,10 +117,11 @@ class WithoutDerivative(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None]:
         """The cotangents, or NaN."""
         (lacking,) = ctx.saved_tensors
-        return torch.where(lacking, torch.nan, cotangents[0]), None
+        # a factor, as the derivative of what is replaced by NaN would be zero
+        return cotangents[0] * torch.where(lacking, torch.nan, cotangents[0].new_ones(())), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         """The tangents, or NaN."""
         (lacking,) = ctx.saved_tensors
-        return torch.where(lacking, torch.nan, tangents[0])
+        return tangents[0] * torch.where(lacking, torch.nan, tangents[0].new_ones(()))

@@ -153,7 +153,8 @@ def _over_gaps(inner: Tensor, L: Tensor, values: bool) -> Tensor:
         size = L.detach().abs().amax(-1, keepdim=True).unsqueeze(-1) if n else L.unsqueeze(-1)
         same = same | (gaps.abs() <= 8 * n * torch.finfo(L.dtype).eps * size)
     elif n:
-        inner = torch.where(equal_values.near(L.detach()) & ~same, torch.nan, inner)
+        # a factor, as the derivative of what is replaced by NaN would be zero
+        inner = inner * torch.where(equal_values.near(L.detach()) & ~same, torch.nan, L.new_ones(()))
     return torch.where(same, 0.0, inner / torch.where(same, 1.0, gaps))
 
 

@@ -82,7 +82,7 @@ class Nodes(ABC):
     layout: MixtureLayout
 
     @abstractmethod
-    def at(self, y: Float[Tensor, "b s C"]) -> tuple[Float[Tensor, "n b s *event"], Float[Tensor, "n b s"]]:
+    def at(self, y: Float[Tensor, "b s C"]) -> tuple[Float[Tensor, "n #b #s *event"], Float[Tensor, "n b s"]]:
         """Nodes and weights."""
 
     def coarser(self) -> "Nodes | None":
@@ -101,7 +101,7 @@ class Listed(Nodes):
 
     values: Tensor
 
-    def at(self, y: Float[Tensor, "b s C"]) -> tuple[Float[Tensor, "n b s *event"], Float[Tensor, "n b s"]]:
+    def at(self, y: Float[Tensor, "b s C"]) -> tuple[Float[Tensor, "n #b #s *event"], Float[Tensor, "n b s"]]:
         """The values with their probabilities."""
         x = self.values.to(y)[:, None, None]
         return x, self.layout.log_density(y, x).exp()
@@ -114,7 +114,7 @@ class Listed(Nodes):
 class Counted(Nodes):
     """Counts from zero on, until what is left out is less than rounding."""
 
-    def at(self, y: Float[Tensor, "b s C"]) -> tuple[Float[Tensor, "n b s"], Float[Tensor, "n b s"]]:
+    def at(self, y: Float[Tensor, "b s C"]) -> tuple[Float[Tensor, "n #b #s *event"], Float[Tensor, "n b s"]]:
         """The counts with their probabilities.
 
         Raises:
@@ -158,7 +158,7 @@ class Panels(Nodes):
 
     points: int = FINE
 
-    def at(self, y: Float[Tensor, "b s C"]) -> tuple[Float[Tensor, "n b s *event"], Float[Tensor, "n b s"]]:
+    def at(self, y: Float[Tensor, "b s C"]) -> tuple[Float[Tensor, "n #b #s *event"], Float[Tensor, "n b s"]]:
         """Nodes and weights.
 
         Raises:
@@ -198,7 +198,7 @@ class Drawn(Nodes):
     settings: MonteCarlo
     noise: Tensor
 
-    def at(self, y: Float[Tensor, "b s C"]) -> tuple[Float[Tensor, "n b s *event"], Float[Tensor, "n b s"]]:
+    def at(self, y: Float[Tensor, "b s C"]) -> tuple[Float[Tensor, "n #b #s *event"], Float[Tensor, "n b s"]]:
         """The first draw of each component, then the second, and so on; each weighs ``π_k/n``."""
         K = self.layout.components
         named = {name: p.movedim(2, 0) for name, p in self.layout.parameters(y).items()}

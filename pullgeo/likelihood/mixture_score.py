@@ -51,7 +51,7 @@ class MixtureScores(Metric):
         """``Σ_i W_i ⟨s_i, T⟩²``. Cost: as `apply`."""
         return torch.cat([T.new_zeros(len(T), 0), *self._squares(T)], 1)
 
-    def squares(self, T: Float[Tensor, "k b n"]) -> Float[Tensor, "k n b s"]:
+    def squares(self, T: Float[Tensor, "k b p"]) -> Float[Tensor, "k n b s"]:
         """``W_i ⟨s_i, T⟩²`` of every node and location: their sum is `quadratic`, and their spread its error."""
         x, weights = self.nodes.at(self.y)
         scores = _scores(self.nodes, self.y, x)
@@ -86,7 +86,7 @@ class MixtureScores(Metric):
             yield part, _scores(self.nodes, y, x), weights
 
 
-def _scores(nodes: Nodes, y: Float[Tensor, "b s C"], x: Float[Tensor, "n b s *event"]) -> Float[Tensor, "n b s C"]:
+def _scores(nodes: Nodes, y: Float[Tensor, "b s C"], x: Float[Tensor, "n #b #s *event"]) -> Float[Tensor, "n b s C"]:
     wide = y.expand(len(x), *y.shape)
     log_p, pull = vjp(lambda theta: nodes.layout.log_density(theta, x), wide)
     scores: Tensor = pull(torch.ones_like(log_p))[0]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pullgeo import linearize
+from pullgeo._torch import matrix_functions, singular_values
 from pullgeo.manifold.pullback import PullbackManifold
 from tests.jacobian.architectures import random
 
@@ -184,3 +185,12 @@ def test_metric_and_geodesics() -> None:
     v = random(3, 2, seed=4) / 20
     torch.testing.assert_close(manifold.expmap(z, v), twin.expmap(z, v), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(manifold.dist(z, z + v), twin.dist(z, z + v), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("vectors", [lambda A: matrix_functions.eigh(A)[1], lambda A: singular_values.linalg_svd(A)[0]])
+def test_tangents_as_derivatives_of_pulled_cotangents_are_nan_as_well(vectors: Callable[[Tensor], Tensor]) -> None:
+    A = torch.diag(torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64)).requires_grad_()
+    w = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
+    (pulled,) = torch.autograd.grad(vectors(A), A, w, create_graph=True)
+    (pushed,) = torch.autograd.grad(pulled, w, torch.ones_like(pulled))
+    assert bool(torch.isnan(pushed).any())
