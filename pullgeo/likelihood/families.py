@@ -143,11 +143,12 @@ _MOVING_SUPPORT = (
 )
 REFUSED = {
     td.Uniform: _MOVING_SUPPORT,
-    td.GeneralizedPareto: _MOVING_SUPPORT,
     td.FisherSnedecor: "there is no closed form. Return its logarithm's location and scale, or measure output='mean'.",
     td.LKJCholesky: "it is not known. Measure its parameter, output='concentration'.",
 }
 """Why families of torch have no Fisher-Rao metric here, and what to do."""
+if hasattr(td, "GeneralizedPareto"):  # older releases have none
+    REFUSED[td.GeneralizedPareto] = _MOVING_SUPPORT
 
 
 def _entries(*values: Tensor) -> Float[Tensor, "*s c"]:

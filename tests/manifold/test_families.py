@@ -202,7 +202,7 @@ def test_families_have_geodesics(name: str) -> None:
         assert manifold.decode(z).isfinite().all()
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", [name for name in REFUSED if hasattr(td, name)])  # older torch lacks some
 def test_what_is_refused_is_refused_by_a_sentence(name: str) -> None:
     make, words = REFUSED[name]
     with pytest.raises((OptionError, ModuleError), match=words):
