@@ -227,7 +227,7 @@ class Slice:
         lift.bias.copy_(self.origin)
         lift.to(at_home(double, self.origin).device)
         if isinstance(double, PullbackManifold):
-            return PullbackManifold(_composed(lift, double.decoder), double.ambient, double.output)
+            return double.with_decoder(_composed(lift, double.decoder))
         if isinstance(double, MetricManifold):
             return MetricManifold(_SliceMetric(double.metric_fn, self.origin, self.axes))
         raise OptionError(

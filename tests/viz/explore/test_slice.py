@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch import distributions as td
 
 from pullgeo import MetricManifold, PullbackManifold
 from pullgeo.errors import NonFiniteError, OptionError, ShapeError
@@ -82,6 +83,16 @@ def test_the_restriction_has_the_metric_of_the_plane(latents: Tensor, generator:
             whole = manifold.in_double().metric(plane.lift(xy)).dense()
             own = plane.restrict(manifold).metric(xy).dense()
             assert torch.allclose(own, plane.axes @ whole @ plane.axes.T, rtol=1e-9, atol=1e-12)
+
+
+def test_the_restriction_of_a_distribution_keeps_its_fisher_rao_metric(latents: Tensor) -> None:
+    net = nn.Sequential(nn.Linear(5, 11), nn.Tanh(), nn.Linear(11, 7)).double()
+    manifold = PullbackManifold(lambda z: td.Bernoulli(logits=net(z)))
+    xy = torch.tensor([[0.1, -0.2], [0.4, 0.3], [-0.5, 0.2]], dtype=torch.float64)
+    for plane in planes(latents):
+        whole = manifold.metric(plane.lift(xy)).dense()  # what the decoder returns is known then
+        own = plane.restrict(manifold).metric(xy).dense()
+        torch.testing.assert_close(own, plane.axes @ whole @ plane.axes.T)
 
 
 def test_what_is_no_plane_is_refused(latents: Tensor) -> None:
