@@ -15,6 +15,9 @@ from pullgeo._torch.fast_path import fast_path_off
 from pullgeo._torch.submodules import named_modules
 
 _BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
+_TABLES = (dict, OrderedDict)
+"""Classes of tables that are told without a call."""
+
 _DEPTH = 5
 """Functions that call functions, so many times, are looked into."""
 
@@ -82,8 +85,13 @@ def held_state(module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
 
 def _copied(attributes: dict[str, Any]) -> dict[str, Any]:
     copies = attributes.copy()
-    # a tensor of several numbers is neither true nor false
-    copies.update([(name, value.copy()) for name, value in attributes.items() if isinstance(value, dict) and value])
+    # most are tables of hooks, and empty; a tensor of several numbers is neither true nor false
+    tables = [
+        (name, value)
+        for name, value in attributes.items()
+        if (value.__class__ in _TABLES or isinstance(value, dict)) and value
+    ]
+    copies.update([(name, value.copy()) for name, value in tables])
     return copies
 
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from pullgeo._torch.grad_mode import check_same_weights, check_transforms, leaves
 from pullgeo.errors import GeometryError
 from pullgeo.manifold.bvp.corrections import SETTINGS as NEWTON
-from pullgeo.manifold.bvp.corrections import Slopes, newton, slopes_at
+from pullgeo.manifold.bvp.corrections import newton, slopes_at
 from pullgeo.manifold.bvp.outlook import Outlook
 from pullgeo.manifold.bvp.pieces import Pieces
 from pullgeo.manifold.bvp.settle import settle
-from pullgeo.manifold.bvp.sketch import sketch
+from pullgeo.manifold.bvp.sketch import Sketch, sketch
 from pullgeo.manifold.bvp.transport import transport_pieces
-from pullgeo.manifold.equation import Equation, inverse
+from pullgeo.manifold.equation import Equation
 from pullgeo.numerics.bisect_batch import where_defined
 from pullgeo.numerics.ode.dop853 import MAX_STEPS, RTOL, integrate
 
@@ -59,7 +59,7 @@ class ArrivalSettings:
     settled: float = 1e-10
     gained: float = 0.1
     shorter: float = 0.5
-    slow: float = 0.1
+    slow: float = 0.003
     patience: int = 5
     max_rounds: int = 100
     missed: float = 1e-4
@@ -125,7 +125,7 @@ def arrive(
         found = sketch(
             equation, state[going, 0], state[going, 1], left[going], outlook[going], time[going], most[going]
         )
-        pieces, errors = _solved(equation, found.pieces)
+        pieces, errors = _solved(equation, found)
         fine = (SETTINGS.gained * errors[:, 1:] < SETTINGS.settled).cumprod(1)
         tangents = state[going, 2:]
         if transported:
@@ -173,13 +173,12 @@ def arrive(
     return state.unbind(1)
 
 
-def _solved(equation: Equation, rough: Pieces) -> tuple[Pieces, Float[Tensor, "b J"]]:
+def _solved(equation: Equation, rough: Sketch) -> tuple[Pieces, Float[Tensor, "b J"]]:
     """The geodesics that sketches approximate, and their errors at joints."""
-    if rough.origin.shape[1] >= NEWTON.large:
-        slopes, force = Slopes(inverse(equation.matrix(rough.origin[:, None, None] + rough.stages[0]))), None
-    else:
-        slopes, force = slopes_at(equation, rough)
-    now, slopes, _ = newton(equation, rough, slopes, force, free=True, tol=SETTINGS.roughly)
+    slopes, force = rough.slopes, None
+    if rough.pieces.origin.shape[1] < NEWTON.several:
+        slopes, force = slopes_at(equation, rough.pieces)
+    now, slopes, _ = newton(equation, rough.pieces, slopes, force, free=True, tol=SETTINGS.roughly)
     coarse = now.roughness > SETTINGS.resolved
     if bool(coarse.any()):
         finer = now.split(coarse)

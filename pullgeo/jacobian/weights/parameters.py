@@ -91,10 +91,15 @@ class ParameterLayout:
         """Those parameters of a module that count, in the module's order."""
         return tuple(p for p in module.parameters() if id(p) in self.ids)
 
-    @property
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Number of weights in each parameter."""
+        return [coordinate_count(p) for p in self.parameters]
+
+    @cached_property
     def size(self) -> int:
         """Number of weights."""
-        return sum(map(coordinate_count, self.parameters))
+        return sum(self.sizes)
 
     def vector(self) -> Float[Tensor, " p"]:
         """The weights as one vector, connected to the parameters for differentiation."""
@@ -102,7 +107,7 @@ class ParameterLayout:
 
     def split(self, theta: Num[Tensor, "*b p"]) -> list[Num[Tensor, "*b _"]]:
         """The flat pieces that belong to each parameter."""
-        return list(theta.split([coordinate_count(p) for p in self.parameters], dim=-1))
+        return list(theta.split(self.sizes, dim=-1))
 
     def named(self, theta: Float[Tensor, " p"]) -> dict[str, Tensor]:
         """Parameters by name, in their own shapes, as ``torch.func.functional_call`` takes them."""

@@ -1,7 +1,9 @@
 """Newton's method for collocation on one mesh: with derivatives at Gauss's points, or by products alone."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,6 +23,7 @@ class NewtonSettings:
     """How Newton's method on one mesh takes derivatives and solves its systems.
 
     Attributes:
+        several: dimension from which on fewer points, and not fewer batches, are what counts. Set by hand.
         large: dimension from which on linear systems are solved by their products alone. Set by hand.
         probe: how far a point or velocity is moved for a derivative, relative to the velocity. About the cube root of
             the precision, where rounding errors and curvature balance.
@@ -33,6 +36,7 @@ class NewtonSettings:
             digits there.
     """
 
+    several: int = 4
     large: int = 12
     probe: float = 3e-6
     sparse: int = 6
@@ -229,13 +233,19 @@ def force_at(equation: Equation, at: Pieces) -> Float[Tensor, "b S s d"]:
 
 def _lowered(equation: Equation, at: Pieces, z: Tensor, u: Tensor, rate: Tensor) -> Tensor:
     """Covariant derivatives of velocities at points of pieces; zero for what takes no time."""
+    return _of_live(at, lambda z, u, rate: equation.lowered(z, u, u, rate), (), z, u, rate)
+
+
+def _of_live(at: Pieces, function: Callable[..., Tensor], more: tuple[int, ...], *points: Tensor) -> Tensor:
+    """A function of points of pieces, with ``more`` dimensions than they; zero for what takes no time."""
     live = at.durations.squeeze(2) > 0
     if bool(live.all()):
-        return equation.lowered(z, u, u, rate)
-    u_live = u[..., live, :, :]
-    force = torch.zeros_like(rate)
-    force[..., live, :, :] = equation.lowered(z[..., live, :, :], u_live, u_live, rate[..., live, :, :])
-    return force
+        return function(*points)
+    found = function(*[a[..., live, :, :] for a in points])
+    values = found.new_zeros(*points[0].shape, *more)
+    where: Any = (..., live, *[slice(None)] * (2 + len(more)))
+    values[where] = found
+    return values
 
 
 def residual(
@@ -253,7 +263,8 @@ def residual(
 def slopes_at(equation: Equation, at: Pieces) -> tuple[Slopes, Float[Tensor, "b S s d"]]:
     """Derivatives at the Gauss points of a curve, by differences, and the force there.
 
-    Cost: ``3d + 1`` covariant derivatives at each point, in one batch: they are linear in ``z̈``, by the metric.
+    Cost: in one, two or three dimensions ``3d + 1`` covariant derivatives at each point, in one batch: they are linear
+    in ``z̈``, by the metric. In more, ``2d + 1``, and a metric tensor.
     """
     z, u = at.stages
     z, a = at.origin[:, None, None] + z, at.accelerations
@@ -262,13 +273,17 @@ def slopes_at(equation: Equation, at: Pieces) -> tuple[Slopes, Float[Tensor, "b 
     reach = SETTINGS.probe * size
     ways = torch.eye(d, dtype=z.dtype, device=z.device).view(d, 1, 1, 1, d) * size
     still = torch.zeros_like(ways)
-    # all in one batch: here, beside, faster, and turning more
-    points = torch.cat([z.unsqueeze(0), z + SETTINGS.probe * ways, z + still, z + still])
-    velocities = torch.cat([u.unsqueeze(0), u + still, u + SETTINGS.probe * ways, u + still])
-    accelerations = torch.cat([a.unsqueeze(0), a + still, a + still, a + ways])
-    force = _lowered(equation, at, points, velocities, accelerations)
+    # all in one batch: here, beside, faster, and, where the metric is had by it, turning more
+    turning = [] if d >= SETTINGS.several else [(z + still, u + still, a + ways)]
+    beside, faster = (
+        (z + SETTINGS.probe * ways, u + still, a + still),
+        (z + still, u + SETTINGS.probe * ways, a + still),
+    )
+    here = (z.unsqueeze(0), u.unsqueeze(0), a.unsqueeze(0))
+    force = _lowered(equation, at, *map(torch.cat, zip(here, beside, faster, *turning, strict=True)))
     by = (force[1:] - force[0]).movedim(0, 4)
-    lower = inverse(by[..., 2 * d :] / size.unsqueeze(4))
+    metric = by[..., 2 * d :] / size.unsqueeze(4) if turning else _of_live(at, equation.matrix, (d,), z)
+    lower = inverse(metric)
     lower = torch.where(at.durations[..., None, None] > 0, lower, 0.0)
     by_point, by_velocity = (lower @ part / reach.unsqueeze(4) for part in (by[..., :d], by[..., d : 2 * d]))
     return Slopes(lower, (by_point, by_velocity)), force[0]

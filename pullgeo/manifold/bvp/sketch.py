@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pullgeo.manifold.bvp.corrections import SETTINGS as NEWTON
-from pullgeo.manifold.bvp.corrections import correction, force_at, krylov_step, residual, slopes_at
+from pullgeo.manifold.bvp.corrections import Slopes, correction, force_at, krylov_step, residual, slopes_at
 from pullgeo.manifold.bvp.outlook import Outlook
 from pullgeo.manifold.bvp.pieces import Pieces
 from pullgeo.manifold.equation import Equation, inverse
@@ -54,11 +54,13 @@ class Sketch(Batch):
 
     Attributes:
         pieces: the curves.
+        slopes: derivatives of the equation near them, as they were taken on the way.
         count: the number of pieces.
         time: for how long its next piece might be.
     """
 
     pieces: Pieces
+    slopes: Slopes
     count: Int[Tensor, " b"]
     time: Float[Tensor, " b"]
 
@@ -93,7 +95,7 @@ def sketch(
     count, tries = torch.zeros_like(most), torch.zeros_like(most)
     h, guess = torch.zeros_like(left), origin.new_zeros(b, STAGES, d)
     fresh = torch.ones_like(left, dtype=torch.bool)
-    found: list[tuple[Tensor, Tensor, Pieces]] = []
+    found: list[tuple[Tensor, Tensor, Pieces, Slopes]] = []
     going = ((left > 0) & torch.isfinite(time) & (most > 0)).nonzero().squeeze(1)
     while len(going):
         ahead = left[going] - now[going]
@@ -111,7 +113,7 @@ def sketch(
             begun.unsqueeze(1),
             here[going],
         )
-        error, corrected = _corrected(equation, piece)
+        error, corrected, slopes = _corrected(equation, piece)
         good = error < SETTINGS.good
         again = ~good & (error < SETTINGS.hopeless) & (tries[going] < SETTINGS.patience)
         h, guess = h.index_put((going,), t), guess.index_put((going,), corrected.accelerations[:, 0])
@@ -127,7 +129,7 @@ def sketch(
         arrived = good.nonzero().squeeze(1)
         if len(arrived):
             of, last = going[arrived], corrected[arrived]
-            found.append((of, count[of], replace(last, points=here[of].unsqueeze(1))))
+            found.append((of, count[of], replace(last, points=here[of].unsqueeze(1)), slopes[arrived]))
             ends = last.ends[:, 0]
             here, speed = here.index_put((of,), here[of] + ends[:, 0]), speed.index_put((of,), ends[:, 1])
             outlook = outlook.put(of, Outlook.behind(last))
@@ -137,20 +139,20 @@ def sketch(
         tries = tries.index_put((going,), torch.where(good, 0, tries[going] + 1))
         fresh = fresh.index_put((going,), ~again)
         going = going[(now[going] < left[going]) & (count[going] < most[going]) & (tries[going] < SETTINGS.given_up)]
-    return Sketch(_together(origin, here, speed, now, count, found), count, time)
+    return Sketch(*_together(origin, here, speed, now, count, found), count, time)
 
 
-def _corrected(equation: Equation, piece: Pieces) -> tuple[Float[Tensor, " b"], Pieces]:
-    """Relative residuals of single pieces, and these after a correction."""
+def _corrected(equation: Equation, piece: Pieces) -> tuple[Float[Tensor, " b"], Pieces, Slopes]:
+    """Relative residuals of single pieces, these after a correction, and the derivatives before it."""
     if piece.origin.shape[1] >= NEWTON.large:
         metric = inverse(equation.matrix(piece.origin[:, None, None] + piece.stages[0]))
         force = force_at(equation, piece)
         turned, error = residual(piece, force, metric, free=True)
         step = krylov_step(equation, piece, force, turned, metric, error, free=True)
-        return error, piece.with_accelerations(piece.accelerations + step, free=True)
+        return error, piece.with_accelerations(piece.accelerations + step, free=True), Slopes(metric)
     slopes, force = slopes_at(equation, piece)
     turned, error = residual(piece, force, slopes.inverse, free=True)
-    return error, piece.moved(correction(piece, turned, slopes, free=True), torch.ones_like(error))
+    return error, piece.moved(correction(piece, turned, slopes, free=True), torch.ones_like(error)), slopes
 
 
 def _together(
@@ -159,16 +161,20 @@ def _together(
     velocity: Tensor,
     time: Tensor,
     count: Tensor,
-    found: list[tuple[Tensor, Tensor, Pieces]],
-) -> Pieces:
+    found: list[tuple[Tensor, Tensor, Pieces, Slopes]],
+) -> tuple[Pieces, Slopes]:
     """Curves of what was found one after the other; beyond its last piece each stays where it ends."""
-    S = max(1, int(count.max()))
-    joints = torch.zeros(len(origin), S, dtype=origin.dtype, device=origin.device)
+    S, (b, d) = max(1, int(count.max())), origin.shape
+    joints = origin.new_zeros(b, S)
     points, velocities = (a.unsqueeze(1).repeat(1, S, 1) for a in (end, velocity))
-    accelerations = origin.new_zeros(len(origin), S, STAGES, origin.shape[1])
-    for of, place, piece in found:
+    accelerations = origin.new_zeros(b, S, STAGES, d)
+    matrices = origin.new_zeros(b, S, STAGES, d, d)
+    slopes = Slopes(matrices, () if d >= NEWTON.large else (matrices.clone(), matrices.clone()))
+    for of, place, piece, own in found:
         joints[of, place] = piece.joints[:, 1]
         points[of, place], velocities[of, place] = piece.points[:, 0], piece.velocities[:, 0]
         accelerations[of, place] = piece.accelerations[:, 0]
+        for whole, part in zip((slopes.inverse, *slopes.derivatives), (own.inverse, *own.derivatives), strict=True):
+            whole[of, place] = part[:, 0]
     joints = torch.cat([torch.zeros_like(joints[:, :1]), joints.cumsum(1)], 1)
-    return Pieces(torch.minimum(joints, time.unsqueeze(1)), origin, points, velocities, accelerations, end)
+    return Pieces(torch.minimum(joints, time.unsqueeze(1)), origin, points, velocities, accelerations, end), slopes
